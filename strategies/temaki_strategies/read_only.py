@@ -1,0 +1,17 @@
+"""read-only: for readers that have, or should have, no permission to write."""
+
+from typing import ClassVar
+
+from temaki_strategies.etag_cached import EtagCached
+
+
+class ReadOnly(EtagCached):
+    """Reads as :class:`~temaki_strategies.EtagCached` does, and never writes; GET permission is enough.
+
+    Sessions take no lock, ``immediate=True`` and ``db.execute("select …")`` included. A write raises ``ReadOnlyError``.
+
+    Args:
+        max_age: Seconds for which a session may read without asking the store.
+    """
+
+    writes: ClassVar[bool] = False

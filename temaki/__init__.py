@@ -1,0 +1,63 @@
+"""A Pony ORM database in one SQLite file on S3.
+
+.. code-block:: python
+
+    from temaki import Database
+
+    db = Database()
+    ...
+    db.bind_s3("s3://bucket/app.sqlite")
+    db.generate_mapping(create_tables=True)
+
+From there on it is plain Pony: each ``db_session`` starts from the current version and ends with its changes stored.
+"""
+
+from temaki._version import __version__
+from temaki.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    CommitUnknownError,
+    ConfigurationError,
+    ConflictError,
+    CorruptDatabaseError,
+    LeaseLostError,
+    LeaseTimeoutError,
+    NotFoundError,
+    PreconditionFailedError,
+    ReadOnlyError,
+    SeedError,
+    StatementRefusedError,
+    StoreError,
+    StoreUnavailableError,
+    SyncError,
+    TemakiError,
+    UnsafeStoreError,
+    WorkingCopyError,
+)
+from temaki.orm.database import Database, bind_s3, cause_of
+
+__all__ = [
+    "AccessDeniedError",
+    "BucketNotFoundError",
+    "CommitUnknownError",
+    "ConfigurationError",
+    "ConflictError",
+    "CorruptDatabaseError",
+    "Database",
+    "LeaseLostError",
+    "LeaseTimeoutError",
+    "NotFoundError",
+    "PreconditionFailedError",
+    "ReadOnlyError",
+    "SeedError",
+    "StatementRefusedError",
+    "StoreError",
+    "StoreUnavailableError",
+    "SyncError",
+    "TemakiError",
+    "UnsafeStoreError",
+    "WorkingCopyError",
+    "__version__",
+    "bind_s3",
+    "cause_of",
+]

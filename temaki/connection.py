@@ -1,0 +1,292 @@
+"""A SQLite connection to the working copy that cannot be led astray by raw SQL.
+
+Pony hands its users the connection itself (``db.get_connection()``, cursors of ``db.execute``). What they do
+with it must not end temaki's transaction behind its back, change how the file is journalled, or hold a read
+snapshot beyond the session. So statements that would are refused by an authorizer, each with a message that
+says what to use instead, and cursors are tracked and closed when their transaction is over.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from temaki.errors import (
+    CorruptDatabaseError,
+    ReadOnlyError,
+    StatementRefusedError,
+    TemakiError,
+    WorkingCopyError,
+)
+from temaki.fork import never_close_in_child
+
+# https://www.sqlite.org/c3ref/c_alter_table.html; the sqlite3 module has names for them only in part.
+_PRAGMA, _TRANSACTION, _ATTACH = 19, 22, 24
+_GUARDED = frozenset({_PRAGMA, _TRANSACTION, _ATTACH})
+
+_PRAGMA_RULES = {
+    "journal_mode": "the working copy is journalled by temaki",
+    "locking_mode": "the working copy is shared by temaki's own connections",
+    "query_only": "write inside a db_session; temaki opens the working copy for writing there",
+    "wal_autocheckpoint": "temaki checkpoints after each acknowledged commit",
+    "wal_checkpoint": "temaki checkpoints after each acknowledged commit",
+}
+"""Pragmas that are refused, and why. All but ``wal_checkpoint`` only with a value: asking is harmless."""
+
+
+class Cursor(sqlite3.Cursor):
+    """A cursor whose errors say what temaki knows about them."""
+
+    connection: Connection
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Cursor:  # noqa: D102
+        try:
+            super().execute(sql, parameters)
+        except sqlite3.DatabaseError as error:
+            self.connection.raise_explained(error)
+        return self
+
+    def executemany(self, sql: str, parameters: Any, /) -> Cursor:  # noqa: D102
+        try:
+            super().executemany(sql, parameters)
+        except sqlite3.DatabaseError as error:
+            self.connection.raise_explained(error)
+        return self
+
+    def executescript(self, sql_script: str, /) -> Cursor:
+        """Run the statements of a script, in the transaction that is open. (Python's own commits before it starts.)"""
+        statement = ""
+        for part in sql_script.split(";"):
+            statement += part + ";"
+            if sqlite3.complete_statement(statement):
+                self.execute(statement)
+                statement = ""
+        if statement.strip(" \t\r\n;"):
+            self.execute(statement.removesuffix(";"))
+        return self
+
+
+class Connection(sqlite3.Connection):
+    """One connection to one generation of the working copy.
+
+    Made by Pony's pool, which knows nothing of generations; :meth:`settle_in` tells it where it belongs.
+
+    Attributes:
+        pid: The process that opened it; no other may use or close it.
+        closed: Whether :meth:`close` was called.
+        busy: Whether a session is using it. The replica's lock guards it: an idle one may be closed by any thread.
+    """
+
+    url = ""
+    folder = ""
+    writable = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.pid = os.getpid()
+        self.busy = False
+        self.closed = False
+        self._trusted = 0
+        self._refusal: str | None = None
+        self._open_cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+        self._query_only = False
+        never_close_in_child(self)
+
+    def settle_in(self, url: str, folder: str, *, writable: bool) -> None:
+        """Make this a guarded connection to the working copy.
+
+        Args:
+            url: The database's URL, for messages.
+            folder: The working copy's folder; nothing in it may be attached.
+            writable: Whether sessions of this connection may write at all.
+        """
+        self.url, self.folder, self.writable = url, folder, writable
+        # Durability is the store's business: a working copy that a power cut tears is thrown away (see folder.py).
+        self._run("PRAGMA synchronous = OFF")
+        # A setting of each connection, not of the file: without it every commit could checkpoint what is not
+        # acknowledged yet.
+        self._run("PRAGMA wal_autocheckpoint = 0")
+        self.forbid_writes()
+        me = weakref.ref(self)  # a bound method would keep the connection alive in a cycle
+
+        def authorize(action: int, first: str | None, second: str | None, _db: str | None, _by: str | None) -> int:
+            if action not in _GUARDED:
+                return sqlite3.SQLITE_OK
+            connection = me()
+            allowed = connection is None or connection.allows(action, first, second)
+            return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+        self.set_authorizer(authorize)
+
+    # -- what temaki does with it ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def trusted(self) -> Iterator[None]:
+        """Statements in here are temaki's or Pony's own, and no rule applies."""
+        self._trusted += 1
+        try:
+            yield
+        finally:
+            self._trusted -= 1
+
+    def pin(self) -> None:
+        """Begin a read transaction and take its snapshot now: SQLite would only take it at the first read."""
+        self._run("BEGIN /* temaki: snapshot */")
+        self._run("SELECT 1 FROM sqlite_master LIMIT 1 /* temaki: snapshot */")
+
+    def end_transaction(self) -> None:
+        """Close every cursor, roll back whatever is open, and forbid writes.
+
+        A half-read cursor would keep its snapshot for the thread's next session.
+        """
+        self.close_cursors()
+        if self.in_transaction:
+            self._run("ROLLBACK /* temaki */")
+        self.forbid_writes()
+
+    def commit_locally(self) -> None:
+        """SQLite's COMMIT, then the cursors are closed and writes forbidden again."""
+        self._run("COMMIT /* temaki */")
+        self.close_cursors()
+        self.forbid_writes()
+
+    def close_cursors(self) -> None:
+        """Close the cursors that were made on this connection and still live."""
+        for cursor in list(self._open_cursors):
+            cursor.close()
+        self._open_cursors.clear()
+
+    def allow_writes(self) -> None:
+        """Inside temaki's own write transaction only."""
+        if self._query_only:
+            self._run("PRAGMA query_only = OFF")
+            self._query_only = False
+
+    def forbid_writes(self) -> None:
+        """Everywhere else: nothing may be written that temaki would not upload."""
+        if not self._query_only:
+            self._run("PRAGMA query_only = ON")
+            self._query_only = True
+
+    def _run(self, sql: str) -> None:
+        # A cached statement keeps the authorizer's verdict of when it was prepared. The comments in temaki's own
+        # statements make their text its own, so that no user's statement comes by a verdict not meant for it.
+        with self.trusted():
+            try:
+                super().execute(sql).close()
+            except sqlite3.DatabaseError as error:
+                self.raise_explained(error)
+
+    # -- what others do with it -----------------------------------------------------------------------------------
+
+    def cursor(self, factory: Any = Cursor) -> Any:
+        """A cursor that is closed when the transaction in which it was made is over."""
+        made = super().cursor(factory)
+        self._open_cursors.add(made)
+        return made
+
+    def commit(self) -> None:
+        """Pony's own hook after ``on_connect``; anywhere else it would bypass the upload.
+
+        Raises:
+            StatementRefusedError: In a transaction.
+        """
+        if self.in_transaction and not self._trusted:
+            self._refuse("commit() on the connection would not be stored", "call commit() of pony.orm")
+        super().commit()
+
+    def rollback(self) -> None:
+        """As :meth:`commit`.
+
+        Raises:
+            StatementRefusedError: In a transaction.
+        """
+        if self.in_transaction and not self._trusted:
+            self._refuse("rollback() on the connection goes behind Pony's back", "call rollback() of pony.orm")
+        super().rollback()
+
+    def close(self) -> None:
+        """Close it, from any thread; again is no error."""
+        self.closed = True
+        super().close()
+
+    def executescript(self, sql_script: str, /) -> Any:
+        """See :meth:`Cursor.executescript`."""
+        return self.cursor().executescript(sql_script)
+
+    def backup(self, *args: Any, **kwargs: Any) -> None:
+        """Copy the session's snapshot into another connection.
+
+        Raises:
+            StatementRefusedError: In a write transaction, where SQLite would wait for itself for ever.
+        """
+        if self.in_transaction and not self._query_only:
+            self._refuse("backup() inside a write transaction waits for ever", "use a session that only reads")
+        super().backup(*args, **kwargs)
+
+    def allows(self, action: int, first: str | None, second: str | None) -> bool:
+        """The authorizer's verdict on a guarded action; a refusal is explained by the error that follows."""
+        self._refusal = None if self._trusted else self._reason_to_refuse(action, first, second)
+        return self._refusal is None
+
+    def _refuse(self, what: str, instead: str) -> None:
+        raise StatementRefusedError(f"{what}; database {self.url}. Instead, {instead}.", url=self.url)
+
+    def _reason_to_refuse(self, action: int, first: str | None, second: str | None) -> str | None:
+        if action == _TRANSACTION:
+            return f"{first} would bypass the upload: use db_session, commit() and rollback() of pony.orm"
+        if action == _PRAGMA:
+            name = (first or "").lower()
+            rule = _PRAGMA_RULES.get(name)
+            if rule is not None and (second is not None or name == "wal_checkpoint"):
+                return f"PRAGMA {name} cannot be changed: {rule}"
+            return None
+        if first is None:
+            return "ATTACH needs its file name as a literal, so that temaki can see that it is not the working copy"
+        target = os.path.realpath(first.removeprefix("file:").partition("?")[0])
+        if first and target.startswith(self.folder + os.sep):
+            return "ATTACH of temaki's own working copy: what is written there is never stored; query it as `main`"
+        return None
+
+    def raise_explained(self, error: sqlite3.DatabaseError) -> None:
+        """Raise what temaki knows about an error, or the error itself."""
+        refusal, self._refusal = self._refusal, None
+        explained = self._explain(error, refusal)
+        if explained is None:
+            raise error
+        raise explained from error
+
+    def _explain(self, error: sqlite3.DatabaseError, refusal: str | None) -> TemakiError | None:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_AUTH and refusal is not None:
+            return StatementRefusedError(f"Refused on {self.url}: {refusal}.", url=self.url)
+        if code == sqlite3.SQLITE_READONLY and self._query_only:
+            if not self.writable:
+                return ReadOnlyError(
+                    f"{self.url} is bound with a strategy that never writes. "
+                    'Bind it with another one, for example strategy="etag-cached", to change it.',
+                    url=self.url,
+                )
+            return StatementRefusedError(
+                f"A write to {self.url} outside temaki's transaction would never be stored. Write inside a db_session, "
+                "through entities, db.execute() or db.get_connection().",
+                url=self.url,
+            )
+        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            return CorruptDatabaseError(
+                f"{self.url} is damaged: SQLite says {str(error)!r}. Nothing was overwritten; restore an earlier "
+                "version of the object, or repair a copy of it with `sqlite3 copy.sqlite .recover`.",
+                url=self.url,
+            )
+        if code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN} and self._trusted:
+            return WorkingCopyError(
+                f"The working copy of {self.url} in {self.folder} cannot be used: SQLite says {str(error)!r}. "
+                "Check the folder's disk and permissions, or set cache_dir.",
+                url=self.url,
+                path=self.folder,
+            )
+        return None

@@ -1,0 +1,276 @@
+"""What a session does, in order: one remote, one replica, one strategy.
+
+The engine is what the Pony binding calls. It knows nothing of Pony; it knows when the locks are held.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from temaki.clock import Clock, SystemClock
+from temaki.connection import Connection
+from temaki.errors import ConfigurationError, SyncError
+from temaki.generation import Generation
+from temaki.pull import Puller
+from temaki.remote import Published, Remote
+from temaki.replica import Replica, WriterLock
+from temaki.session import Session
+from temaki.store import Store
+from temaki.strategy import Strategy
+from temaki.wal import Scan
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What all databases of a process that are bound to one URL share, each with its own strategy."""
+
+    store: Store
+    explicit_store: bool
+    remote: Remote
+    replica: Replica
+    puller: Puller
+
+
+_shared: weakref.WeakValueDictionary[str, Shared] = weakref.WeakValueDictionary()
+_shared_lock = threading.Lock()
+
+
+def share(
+    url: str,
+    key: str,
+    store: Store,
+    *,
+    explicit_store: bool,
+    cache_dir: Path | None,
+    timeout: float,
+    clock: Clock | None = None,
+) -> Shared:
+    """The remote and the replica of a URL: made at the first call, the same ones for every later one.
+
+    Args:
+        url: The database's URL, in its canonical form.
+        key: The object's name in ``store``.
+        store: The bucket.
+        explicit_store: Whether the user passed the store, so that another one under the same URL is a mistake.
+        cache_dir: Where to keep the working copy between processes, or None.
+        timeout: Seconds after which no new attempt of a request is made.
+        clock: Time, for tests.
+
+    Raises:
+        ConfigurationError: The URL is in use with another store or cache folder.
+    """
+    clock = clock or SystemClock()
+    with _shared_lock:
+        found = _shared.get(url)
+        if found is None:
+            remote = Remote(store, key, url=url, clock=clock, timeout=timeout)
+            replica = Replica(url, cache_dir)
+            found = _shared[url] = Shared(store, explicit_store, remote, replica, Puller(remote, replica, clock))
+        elif (explicit_store or found.explicit_store) and found.store is not store:
+            raise ConfigurationError(
+                f"{url} is already bound in this process, with another store or client. Pass the same one, or use "
+                "another URL.",
+                url=url,
+            )
+        elif found.replica.cache_dir != cache_dir:
+            raise ConfigurationError(
+                f"{url} is already bound in this process with cache_dir={str(found.replica.cache_dir)!r}, "
+                f"not {str(cache_dir)!r}. One URL has one working copy per process: use the same cache_dir.",
+                url=url,
+            )
+        return found
+
+
+class Engine:
+    """Runs the sessions of one bound database.
+
+    Args:
+        shared: See :func:`share`.
+        strategy: When to pull and push.
+    """
+
+    def __init__(self, shared: Shared, strategy: Strategy) -> None:
+        self._shared = shared
+        self._replica = shared.replica
+        self.strategy = strategy
+
+    @property
+    def url(self) -> str:
+        """The database's URL."""
+        return self._replica.url
+
+    @property
+    def writer(self) -> WriterLock:
+        """The lock that Pony's provider holds while it writes."""
+        return self._replica.writer
+
+    @property
+    def writes(self) -> bool:
+        """Whether the strategy ever writes."""
+        return self.strategy.writes
+
+    # -- the beginning --------------------------------------------------------------------------------------------
+
+    def open(self, connect: Callable[[Generation], Connection], *, immediate: bool) -> tuple[Session, Connection]:
+        """Begin a session: pull, connect, and pin what it will see.
+
+        Args:
+            connect: Gives the thread's connection to a generation. May run the user's ``on_connect`` handlers, so
+                no lock is held.
+            immediate: Whether the session will write from its start.
+        """
+        shared = self._shared
+        session = Session(shared.remote, self._replica, shared.puller, immediate=immediate)
+        try:
+            while True:
+                self.strategy.pull(session)
+                generation = self._replica.enter()
+                if generation is None:
+                    # Another thread's commit was refused since; or the strategy did not pull when there was nothing.
+                    session.revalidate()
+                    continue
+                session.generation = generation
+                connection = connect(generation)
+                if self.pin(session, connection):
+                    return session, connection
+                self._leave(session)
+        except BaseException:
+            self.close(session)
+            raise
+
+    def pin(self, session: Session, connection: Connection) -> bool:
+        """Take the session's snapshot, at a moment in which everything in the generation is accepted.
+
+        Returns:
+            False where the generation has been abandoned meanwhile: there is nothing there that may be seen.
+        """
+        assert session.generation is not None
+        with self._replica.lock:
+            if session.generation.abandoned:
+                return False
+            connection.pin()
+            return True
+
+    def before_write(self, session: Session) -> None:
+        """Before BEGIN IMMEDIATE, and before the writer lock: the strategy may wait or refuse."""
+        self.strategy.begin(session)
+
+    def check_current(self, session: Session) -> None:
+        """After BEGIN IMMEDIATE: what the session has seen must still be what a commit would replace.
+
+        Raises:
+            ConflictError: It is not; the caller rolls back.
+        """
+        assert session.generation is not None
+        with self._replica.lock:
+            if not self._replica.is_current(session.generation):
+                raise session.conflict("replaced while it waited to write")
+        session.writing = True
+
+    # -- the commit -----------------------------------------------------------------------------------------------
+
+    def commit(self, session: Session, connection: Connection) -> None:
+        """SQLite's COMMIT, and the upload if it changed anything. The caller holds the writer lock all the while.
+
+        Whatever it raises, the generation is abandoned.
+
+        Raises:
+            SyncError, StoreError: Nothing was stored, unless it is a ``CommitUnknownError``.
+            sqlite3.Error: SQLite refused its COMMIT.
+        """
+        generation = session.generation
+        assert generation is not None
+        with self._replica.lock:
+            try:
+                self._replica.commit_locally(connection)
+                found = generation.uncommitted_to_store()
+                if found.pages:
+                    self._store(session, generation, found)
+                else:
+                    self._replica.settle(generation)
+            except BaseException:
+                self._replica.abandon(generation)
+                raise
+            finally:
+                session.writing = False
+                session.forget_image()
+
+    def _store(self, session: Session, generation: Generation, found: Scan) -> None:
+        if not self._replica.is_current(generation):
+            raise session.conflict("replaced while it was being changed")
+        session.prepare(found)
+        moment = self._shared.puller.moment()
+        try:
+            self.strategy.push(session)
+        except Exception:
+            if session.published is None:
+                raise
+            _log.exception("%s: the strategy failed after its commit was stored; the commit stands", self.url)
+        if session.published is None:
+            raise SyncError(
+                f"The strategy {type(self.strategy).__name__} returned from push() without session.publish(); nothing "
+                f"was stored in {self.url}. A strategy that never writes says so with writes = False.",
+                url=self.url,
+            )
+        self._acknowledge(session.published, generation, found, moment)
+
+    def _acknowledge(
+        self, published: Published, generation: Generation, found: Scan, moment: tuple[float, float]
+    ) -> None:
+        """The commit is stored: whatever goes wrong here costs the next session a pull, and nobody an error."""
+        try:
+            if published.superseded:
+                # Another writer has already built on it; that version's ETag is not ours to adopt.
+                self._replica.abandon(generation)
+                return
+            generation.acknowledge(found, published.version)
+            self._shared.puller.acknowledged(moment)
+            self._replica.settle(generation)
+        except Exception:  # noqa: BLE001 - see above
+            _log.exception("%s: version %s is stored; the working copy is not", self.url, published.version.sequence)
+            self._replica.abandon(generation)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def close(self, session: Session) -> None:
+        """The session is over: let go of its generation. May be called again."""
+        try:
+            self.strategy.end(session)
+        except Exception:  # noqa: BLE001 - a session has to end
+            _log.exception("%s: the strategy failed at the end of a session", self.url)
+        finally:
+            self._leave(session)
+
+    def _leave(self, session: Session) -> None:
+        generation, session.generation = session.generation, None
+        if generation is not None:
+            self._replica.exit(generation)
+
+    # -- pooled connections ---------------------------------------------------------------------------------------
+
+    def welcome(self, connection: Connection, generation: Generation) -> None:
+        """A new connection of a session that is in ``generation``."""
+        with self._replica.lock:
+            connection.busy = True
+            generation.welcome(connection)
+        connection.settle_in(self.url, str(generation.path.parent), writable=self.writes)
+
+    def claim(self, connection: Connection, generation: Generation) -> bool:
+        """Take a pooled connection for a session, unless it belongs elsewhere or was closed meanwhile."""
+        with self._replica.lock:
+            if connection.closed or not generation.has(connection):
+                return False
+            connection.busy = True
+            return True
+
+    def put_back(self, connection: Connection) -> None:
+        """The session of a connection is over; call :meth:`close` next."""
+        with self._replica.lock:
+            connection.busy = False

@@ -1,0 +1,1 @@
+"""The binding to Pony: the only place in temaki that knows the ORM."""

@@ -1,0 +1,194 @@
+"""Binding a Pony database to a file in a store."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pony.orm import core
+
+from temaki import settings
+from temaki.engine import Engine, share
+from temaki.errors import ConfigurationError, ConflictError, TemakiError
+from temaki.orm.provider import StoreProvider
+from temaki.registry import load
+from temaki.stores import open_store
+from temaki.strategy import Strategy
+
+if TYPE_CHECKING:
+    from temaki.store import Store
+
+_FIRST_STARTS = 20
+"""How often a first start looks again after another one was faster. Each such race has a winner, so this many lost in
+a row means that something else is wrong."""
+
+
+class Database(core.Database):
+    """A Pony ``Database`` that can live in an object store. Everything else is Pony's own.
+
+    Use :meth:`bind_s3` instead of ``bind``; ``bind`` still works, for tests on ``:memory:`` or a later PostgreSQL.
+    """
+
+    def bind_s3(
+        self,
+        url: str | None = None,
+        *,
+        strategy: str | Strategy | None = None,
+        store: Store | None = None,
+        client: Any = None,
+        cache_dir: str | Path | None = None,
+        **options: Any,
+    ) -> None:
+        """Keep this database in one object. Makes no request: the first session that touches the database does.
+
+        Args:
+            url: ``s3://bucket/key``, ``file:///folder/key`` or ``memory://name/key``. Without it, everything comes
+                from the environment (``TEMAKI_URL``, …) or from ``[tool.temaki]``.
+            strategy: A strategy's name or instance. ``"etag-cached"`` if nobody says otherwise.
+            store: A store of your own to find the URL's key in, instead of the one that the URL names.
+            client: A boto3 S3 client to use, instead of one made from boto3's own configuration.
+            cache_dir: A folder in which the working copy outlives the process. Without it, a private temporary one.
+            options: ``timeout`` in seconds, and the options of the strategy.
+
+        Raises:
+            ConfigurationError: Something in these, or in the environment and files, cannot work; or the database is
+                already bound.
+        """
+        bind_s3(self, url, strategy=strategy, store=store, client=client, cache_dir=cache_dir, **options)
+
+    def generate_mapping(
+        self,
+        filename: str | None = None,
+        check_tables: bool = True,
+        create_tables: bool = False,
+    ) -> None:
+        """Map the entities to tables, as Pony's own, but create tables only where some are missing.
+
+        Where nothing is missing, nothing is written and no other writer is kept waiting. Where several processes start
+        at once on an empty database, one of them creates it and the others find it complete.
+
+        Args:
+            filename: As in Pony.
+            check_tables: Whether to look for the tables and columns.
+            create_tables: Whether to create what is missing.
+
+        Raises:
+            ConfigurationError: The database is not bound.
+            TemakiError: The database could not be read or created.
+        """
+        if self.provider is None:
+            raise _unbound()
+        if not isinstance(self.provider, StoreProvider) or not create_tables:
+            super().generate_mapping(filename, check_tables=check_tables, create_tables=create_tables)
+            return
+        super().generate_mapping(filename, check_tables=False, create_tables=False)
+        self._complete(check_tables=check_tables)
+
+    def _complete(self, *, check_tables: bool) -> None:
+        for remaining in reversed(range(_FIRST_STARTS)):
+            if not self._incomplete():
+                break
+            try:
+                self.create_tables(check_tables)
+            except core.CommitException as error:
+                cause = cause_of(error)
+                if not isinstance(cause, ConflictError) or not remaining:
+                    raise cause if isinstance(cause, TemakiError) else error from None
+            except ConflictError:
+                if not remaining:
+                    raise
+            else:
+                return
+        if check_tables:
+            self.check_tables()
+
+    def _incomplete(self) -> bool:
+        """Whether a table or an index is missing, by Pony's own way of looking."""
+        with core.db_session:
+            connection = self._get_cache().prepare_connection_for_query_execution()
+            created: set[Any] = set()
+            return any(
+                part.exists(self.provider, connection, case_sensitive=False) != self.provider.base_name(part.name)
+                for table in self.schema.order_tables_to_create()
+                for part in table.get_objects_to_create(created)
+            )
+
+    def _get_cache(self) -> Any:
+        if self.provider is None:
+            raise _unbound()
+        return super()._get_cache()
+
+
+def bind_s3(
+    db: core.Database,
+    url: str | None = None,
+    *,
+    strategy: str | Strategy | None = None,
+    store: Store | None = None,
+    client: Any = None,
+    cache_dir: str | Path | None = None,
+    **options: Any,
+) -> None:
+    """:meth:`Database.bind_s3` for a plain ``pony.orm.Database``.
+
+    With ``generate_mapping(create_tables=True)`` such a database opens a write transaction on every start, as Pony
+    does; it uploads only if a table was missing. Of several first starts at once all but one raise ``CommitException``.
+    """
+    if db.provider is not None:
+        bound = db.provider.engine.url if isinstance(db.provider, StoreProvider) else f"{db.provider.dialect} already"
+        raise ConfigurationError(
+            f"This Database is already bound, to {bound}; Pony binds one once. Make another Database for another "
+            "place.",
+            url=url,
+        )
+    chosen = settings.resolve(
+        {"url": url, "strategy": strategy, "cache_dir": cache_dir, **options}, environ=os.environ, folder=Path.cwd()
+    )
+    found, key = open_store(chosen.url, client=client)
+    engine = Engine(
+        share(
+            chosen.url,
+            key,
+            store or found,
+            explicit_store=store is not None or client is not None,
+            cache_dir=chosen.cache_dir,
+            timeout=chosen.timeout,
+        ),
+        _make_strategy(chosen),
+    )
+    db.bind(StoreProvider, engine=engine)
+    db.provider_name = "sqlite"  # else @db.on_connect(provider="sqlite") would never be called
+
+
+def _make_strategy(chosen: settings.Settings) -> Strategy:
+    if isinstance(chosen.strategy, str):
+        return settings.make_strategy(load(chosen.strategy), chosen.options)
+    if isinstance(chosen.strategy, Strategy):
+        return chosen.strategy
+    raise ConfigurationError(
+        f"strategy= of bind_s3: expected a name or an instance of temaki.strategy.Strategy; got {chosen.strategy!r}."
+    )
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What really went wrong: Pony wraps every error of a commit in an exception of its own.
+
+    Returns:
+        The original error, or ``error`` itself if it wraps none.
+    """
+    wrapped = getattr(error, "exceptions", None)
+    with suppress(IndexError, TypeError, KeyError):
+        if isinstance(error, core.TransactionError) and wrapped:
+            inner = wrapped[0][1]
+            if isinstance(inner, BaseException):
+                return inner
+    return error
+
+
+def _unbound() -> ConfigurationError:
+    return ConfigurationError(
+        'This Database is not bound to any place yet. Call db.bind_s3("s3://bucket/app.sqlite") before '
+        "generate_mapping() and before the first db_session.",
+    )

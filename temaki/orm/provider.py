@@ -1,0 +1,146 @@
+"""Pony's SQLite provider, with every transaction's changes kept in the store.
+
+What Pony calls, in the order of a session: ``connect`` → pull and pin; ``set_transaction_mode`` of a session that
+writes → the strategy's begin, BEGIN IMMEDIATE, and the check that the generation is still current; ``commit`` →
+SQLite's COMMIT and the upload; ``release`` or ``drop`` → the end.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from threading import Lock
+from typing import Any
+
+from pony.orm import core
+from pony.orm.core import log_orm
+from pony.orm.dbapiprovider import wrap_dbapi_exceptions
+from pony.orm.dbproviders.sqlite import SQLiteProvider
+
+from temaki.connection import Connection
+from temaki.engine import Engine
+from temaki.errors import ConflictError
+from temaki.orm.no_repeat import NoRepeat
+from temaki.orm.pool import SessionPool
+from temaki.session import Session
+
+
+class StoreProvider(SQLiteProvider):
+    """Give this class, with ``engine=``, to ``Database.bind``; :func:`temaki.bind_s3` does.
+
+    Args:
+        database: Pony's database.
+        engine: Runs the sessions.
+    """
+
+    pool: SessionPool
+
+    # Pony's own constructor connects, to find out what SQLite can do, and calls the on_connect handlers. Binding makes
+    # no request, so an empty database in memory answers that question.
+    def __init__(self, database: Any, engine: Engine, **_: Any) -> None:
+        self.database = database
+        self.engine = engine
+        self.pool = SessionPool(engine, self._call_on_connect)
+        self.pre_transaction_lock = Lock()
+        self.transaction_lock = engine.writer
+        self._no_repeat = NoRepeat()
+        with closing(sqlite3.connect(":memory:")) as connection:
+            self.inspect_connection(connection)
+
+    def _call_on_connect(self, connection: Connection) -> None:
+        self.database.call_on_connect(connection)
+
+    def acquire_lock(self) -> None:
+        """Wait for the writer before, also one of another database that is bound to the same URL."""
+        self.transaction_lock.acquire()
+
+    @property
+    def _session(self) -> Session:
+        session = self.pool.session
+        assert session is not None
+        return session
+
+    @wrap_dbapi_exceptions
+    def connect(self) -> tuple[Connection, bool]:
+        """Begin a session: pull, connect, pin.
+
+        Returns:
+            The connection; and False, since the handlers for new ones have run.
+        """
+        self._no_repeat.check()
+        cache = core.local.db2cache.get(self.database)
+        return self.pool.open(immediate=cache is not None and cache.immediate), False
+
+    @wrap_dbapi_exceptions
+    def set_transaction_mode(self, connection: Connection, cache: Any) -> None:
+        """Begin to write, where Pony asks for it; a session that reads is pinned already."""
+        self._require_same_process(connection)
+        if not self.engine.writes:
+            self._begin_read_only(connection, cache)
+        elif cache.immediate:
+            self._begin_to_write(connection, cache)
+
+    def _begin_to_write(self, connection: Connection, cache: Any) -> None:
+        session = self._session
+        session.immediate = True
+        self.engine.before_write(session)
+        connection.end_transaction()
+        connection.allow_writes()
+        try:
+            # Pony waits for the writer lock in here; what happened meanwhile is checked after.
+            with connection.trusted():
+                super().set_transaction_mode(connection, cache)
+            self.engine.check_current(session)
+        except BaseException:
+            self.rollback(connection, cache)
+            raise
+
+    def _begin_read_only(self, connection: Connection, cache: Any) -> None:
+        """A transaction that can only read needs no lock: the pinned snapshot is the transaction."""
+        if not connection.in_transaction and not self.engine.pin(self._session, connection):
+            raise self._session.conflict("refused by the store, in another thread of this process")
+        if cache.immediate:
+            cache.saved_fk_state = False
+            cache.in_transaction = True
+
+    def commit(self, connection: Connection, cache: Any = None) -> None:
+        """SQLite's COMMIT, and the upload, under the writer lock and the replica's."""
+        in_transaction = cache is not None and cache.in_transaction
+        try:
+            if core.local.debug:
+                log_orm("COMMIT")
+            self._commit(connection)
+        except BaseException as error:
+            self._no_repeat.remember(error)
+            raise
+        finally:
+            if in_transaction:
+                cache.in_transaction = False
+                self.release_lock()
+
+    @wrap_dbapi_exceptions
+    def _commit(self, connection: Connection) -> None:
+        self._require_same_process(connection)
+        if self.engine.writes:
+            self.engine.commit(self._session, connection)
+        else:
+            connection.end_transaction()
+
+    def rollback(self, connection: Connection, cache: Any = None) -> None:
+        """Undo what is not committed."""
+        if connection.pid != os.getpid():
+            if cache is not None:
+                cache.in_transaction = False
+            return
+        with connection.trusted():
+            super().rollback(connection, cache)
+        connection.end_transaction()
+
+    def _require_same_process(self, connection: Connection) -> None:
+        if connection.pid != os.getpid():
+            raise ConflictError(
+                f"This db_session began before a fork, in the parent process; it cannot go on in the child. Nothing "
+                f"was stored in {self.engine.url}. Begin a db_session in the child.",
+                url=self.engine.url,
+            )

@@ -1,0 +1,173 @@
+"""Bringing the working copy up to the version that the store has now."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from temaki.clock import Clock
+from temaki.errors import NotFoundError, TemakiError
+from temaki.fork import reset_in_child
+from temaki.remote import Remote
+from temaki.replica import Replica
+
+_log = logging.getLogger(__name__)
+
+
+class Puller:
+    """The one way from the store into the replica.
+
+    Args:
+        remote: Where versions come from.
+        replica: Where they go.
+        clock: Tells how old the last answer is.
+    """
+
+    def __init__(self, remote: Remote, replica: Replica, clock: Clock) -> None:
+        self._remote = remote
+        self._replica = replica
+        self._clock = clock
+        self._flights = Flights()
+        self._validated: tuple[float, float] | None = None
+        reset_in_child(self)
+
+    def revalidate(self, *, max_age: float = 0.0) -> None:
+        """Ask the store whether there is a newer version, and fetch it if so. Threads arriving together share this.
+
+        Args:
+            max_age: Skip the request if the last one is younger than so many seconds, by every clock.
+
+        Raises:
+            NotFoundError: There was a database, and now there is none.
+            CorruptDatabaseError: The stored object is no database. The working copy stays as it is.
+            StoreError: The request failed.
+            WorkingCopyError: The new version cannot be kept on this machine.
+        """
+        if max_age > 0 and self._age() < max_age and self._replica.current is not None:
+            return
+        self._flights.share(self._revalidate)
+
+    def download(self) -> None:
+        """Fetch the whole object, whether or not it is newer. Raises what :meth:`revalidate` does."""
+        self._pull(conditional=False)
+
+    def moment(self) -> tuple[float, float]:
+        """Now, by both clocks: what the age of an answer is counted from."""
+        return (self._clock.monotonic(), self._clock.time())
+
+    def acknowledged(self, moment: tuple[float, float]) -> None:
+        """A commit that was sent at ``moment`` was accepted, so the replica was current then."""
+        self._validated = moment
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: no request of the parent's threads will ever be answered here."""
+        self._flights = Flights()
+        self._validated = None
+
+    def _age(self) -> float:
+        if self._validated is None:
+            return float("inf")
+        # Some machines' monotonic clock stands still while they are frozen; the wall clock may be set back.
+        return max(now - then for now, then in zip(self.moment(), self._validated, strict=True))
+
+    def _revalidate(self) -> None:
+        self._pull(conditional=True)
+
+    def _pull(self, *, conditional: bool) -> None:
+        while not self._pull_once(conditional=conditional):
+            _log.debug("%s: the working copy changed while it was pulled; asking again", self._replica.url)
+
+    def _pull_once(self, *, conditional: bool) -> bool:
+        replica = self._replica
+        base = replica.base()
+        version = None if base is None else base.version
+        sent = self.moment()
+        try:
+            fetched = self._remote.fetch(version.etag if conditional and version is not None else None)
+        except NotFoundError as error:
+            return self._nothing_there(error)
+        if fetched is None:
+            self._validated = sent
+            # Another thread may have gone on from there since; that is newer still.
+            return replica.base() is not None
+        with fetched:
+            # Waits for a commit under way: the new version may turn out to be this process's own.
+            now = replica.base()
+            if now is not None and now.version == fetched.version and (conditional or now is not base):
+                self._validated = sent
+                return True
+            path = replica.next_path()
+            fetched.save(path)
+        if base is not None and version == fetched.version and replica.confirm(path, base):
+            self._validated = sent
+            return True
+        if replica.install(path, fetched.version, instead_of=base):
+            self._validated = sent
+            _log.debug("%s: pulled version %s", replica.url, fetched.version.sequence)
+            return True
+        return False
+
+    def _nothing_there(self, error: NotFoundError) -> bool:
+        replica = self._replica
+        if replica.known:
+            raise NotFoundError(
+                f"{replica.url} is gone: it was there before, and now the store has no such object. Nothing was "
+                "written. Restore the object; or, to start with an empty database on purpose, start a new process"
+                + (f" and empty {replica.cache_dir}." if replica.cache_dir else "."),
+                url=replica.url,
+                status=error.status,
+                code=error.code,
+            ) from error
+        base = replica.base()
+        if base is not None:
+            return True  # still as empty as before
+        return replica.install(replica.next_path(), None, instead_of=None)
+
+
+@dataclass
+class _Flight:
+    done: bool = False
+    error: BaseException | None = None
+
+
+class Flights:
+    """Lets threads share one call, but only a call that began after they arrived."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._flying: _Flight | None = None
+        self._next: _Flight | None = None
+
+    def share(self, call: Callable[[], None]) -> None:
+        """Run ``call``, or wait for another thread that begins to run it from now on.
+
+        A failure is everybody's, as a copy of their own; an interrupt is only that of the thread it hit.
+        """
+        while True:
+            with self._changed:
+                mine = self._next
+                if mine is None:
+                    mine = self._next = _Flight()
+                while self._flying is not None and not mine.done:
+                    self._changed.wait()
+                if not mine.done:
+                    self._flying, self._next = mine, None
+                    break
+            if mine.error is None:
+                return
+            if isinstance(mine.error, TemakiError):
+                raise copy.copy(mine.error) from mine.error
+            # The one who flew for us was interrupted, or met with something that is not ours to report: fly ourselves.
+        try:
+            call()
+        except BaseException as error:
+            mine.error = error
+            raise
+        finally:
+            with self._changed:
+                mine.done = True
+                self._flying = None
+                self._changed.notify_all()

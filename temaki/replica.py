@@ -1,0 +1,216 @@
+"""The working copy of one database in one process.
+
+Sessions begin in the current generation, under the replica's lock, which a commit holds from before SQLite's COMMIT
+until the store has answered: so nobody ever sees what the store has not accepted. Locks are taken in this order only:
+the writer lock, then the replica's.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from temaki.connection import Connection
+from temaki.errors import ConfigurationError
+from temaki.folder import Folder
+from temaki.fork import reset_in_child
+from temaki.generation import Generation
+from temaki.remote import Version
+
+
+class WriterLock:
+    """One writer at a time in this process: Pony's ``transaction_lock``, one for all databases bound to one URL."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.reset()
+
+    def reset(self) -> None:
+        """As new: for a forked child, where the thread that held it does not exist."""
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+
+    def acquire(self) -> None:
+        """Wait for the writer before.
+
+        Raises:
+            ConfigurationError: This very thread is the writer, and would wait for ever.
+        """
+        me = threading.get_ident()
+        if self._owner == me:
+            raise ConfigurationError(
+                f"This thread is already writing to {self._url}, through another Database object or another coroutine, "
+                "and would wait for itself for ever. Use one Database per URL, and finish one db_session before "
+                "the next.",
+                url=self._url,
+            )
+        self._lock.acquire()
+        self._owner = me
+
+    def release(self) -> None:
+        """Let the next writer in. Nothing happens in a thread that is not the writer."""
+        if self._owner == threading.get_ident():
+            self._owner = None
+            self._lock.release()
+
+
+class Replica:
+    """The current generation, and the older ones that sessions are still reading.
+
+    Args:
+        url: The database's URL.
+        cache_dir: See :class:`temaki.folder.Folder`.
+
+    Attributes:
+        lock: Held for a moment to begin or end a session, and all through a commit.
+        writer: Held from BEGIN IMMEDIATE to the end of the commit.
+        current: Where sessions begin; None until the first pull and after a refused commit.
+        known: Whether this process, or the one that left the working copy, has ever seen a stored version.
+    """
+
+    def __init__(self, url: str, cache_dir: Path | None) -> None:
+        self.url = url
+        self.cache_dir = cache_dir
+        self.writer = WriterLock(url)
+        self.lock = threading.RLock()
+        self.current: Generation | None = None
+        self.known = False
+        self._folder: Folder | None = None
+        reset_in_child(self)
+
+    # -- pulling --------------------------------------------------------------------------------------------------
+
+    def base(self) -> Generation | None:
+        """The current generation, once a commit under way is over; at first, what an earlier process left."""
+        with self.lock:
+            if self._folder is None:
+                self._folder = Folder(self.url, self.cache_dir)
+                with self._folder.errors_named(self._folder.path):
+                    self._reuse(self._folder)
+            return self.current
+
+    def _reuse(self, folder: Folder) -> None:
+        found = folder.reuse()
+        if found is None:
+            return
+        path, facts = found
+        version = Version.from_json(facts)
+        if version is None:
+            return
+        self.known = True
+        for leftover in (f"{path}-wal", f"{path}-shm"):
+            with suppress(OSError):
+                os.unlink(leftover)  # all of it is in the main file, says the clean record
+        with suppress(sqlite3.Error):  # whatever is wrong with the file, a fresh one can be had
+            self.current = Generation(path, version, self.url)
+
+    def next_path(self) -> Path:
+        """Where to write the file of a pull; nothing is there yet."""
+        assert self._folder is not None
+        return self._folder.next_path()
+
+    def install(self, path: Path, version: Version | None, *, instead_of: Generation | None) -> bool:
+        """Make a file the current generation, if the current one is still what the pull was asked from.
+
+        A slow answer must not put an old version over a newer one, and sequence numbers cannot decide that: a restore
+        goes back.
+
+        Returns:
+            False where another generation came first; the file is gone then.
+
+        Raises:
+            CorruptDatabaseError: SQLite cannot read the file.
+        """
+        assert self._folder is not None
+        with self.lock, self._folder.errors_named(path):
+            before = self.current
+            if before is not instead_of:
+                path.unlink(missing_ok=True)
+                return False
+            try:
+                self.current = Generation(path, version, self.url)
+            except BaseException:
+                for name in (f"{path}", f"{path}-wal", f"{path}-shm"):
+                    Path(name).unlink(missing_ok=True)
+                raise
+            if version is not None:
+                self.known = True
+                self._folder.forget()
+                self._folder.record(path, version.to_json())
+            if before is not None:
+                self._leave_behind(before)
+            return True
+
+    def confirm(self, path: Path, generation: Generation) -> bool:
+        """A download turned out to be what the current generation already holds; the file is gone then.
+
+        Returns:
+            False where ``generation`` is no longer the current one.
+        """
+        with self.lock:
+            if generation is not self.current:
+                return False
+            path.unlink(missing_ok=True)
+            return True
+
+    # -- sessions -------------------------------------------------------------------------------------------------
+
+    def enter(self) -> Generation | None:
+        """Count a session into the current generation, if there is one, and give it."""
+        with self.lock:
+            if self.current is not None:
+                self.current.users += 1
+            return self.current
+
+    def exit(self, generation: Generation) -> None:
+        """A session is over; the last one out of an old generation removes it."""
+        with self.lock:
+            generation.users -= 1
+            if generation is not self.current:
+                self._leave_behind(generation)
+
+    def is_current(self, generation: Generation) -> bool:
+        """Whether sessions still begin in it; the lock is held where the answer has to last."""
+        return generation is self.current
+
+    # -- commits; the lock is held throughout ---------------------------------------------------------------------
+
+    def commit_locally(self, connection: Connection) -> None:
+        """SQLite's COMMIT. From here on the file may hold what nobody has accepted, so its clean record goes first."""
+        assert self._folder is not None
+        self._folder.forget()
+        connection.commit_locally()
+
+    def settle(self, generation: Generation) -> None:
+        """A local commit is over and acknowledged, or changed nothing: record the file as clean if it is."""
+        assert self._folder is not None
+        if generation.complete and generation.version is not None and generation is self.current:
+            self._folder.record(generation.path, generation.version.to_json())
+
+    def abandon(self, generation: Generation) -> None:
+        """Forget a generation with all that the store has not accepted. The next session pulls."""
+        with self.lock:
+            generation.abandoned = True
+            if generation is self.current:
+                self.current = None
+                assert self._folder is not None
+                self._folder.forget()
+            self._leave_behind(generation)
+
+    def _leave_behind(self, generation: Generation) -> None:
+        if generation.users == 0:
+            generation.dispose()
+        else:
+            generation.close_idle()
+
+    # -- fork -----------------------------------------------------------------------------------------------------
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: leave the folder and its files to the parent and start with nothing."""
+        self.lock = threading.RLock()
+        self.writer.reset()
+        self.current = None
+        self._folder = None

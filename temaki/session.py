@@ -1,0 +1,131 @@
+"""One session: what a strategy is given to work with, from the first touch of the database to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from temaki.errors import ConflictError
+from temaki.generation import Generation
+from temaki.pull import Puller
+from temaki.remote import Published, Remote, Version
+from temaki.replica import Replica
+from temaki.wal import Image, Scan
+
+
+class Session:
+    """The way of one ``db_session`` through pull, begin, push and end, and the verbs that strategies are made of.
+
+    Attributes:
+        url: The database's URL.
+        immediate: Whether the session asked to write from its start (``@db_session(immediate=True)``).
+        writing: Whether it is in a write transaction now.
+        state: Room for the strategy's own; temaki never looks at it.
+    """
+
+    def __init__(self, remote: Remote, replica: Replica, puller: Puller, *, immediate: bool) -> None:
+        self._remote = remote
+        self._replica = replica
+        self._puller = puller
+        self.url = replica.url
+        self.immediate = immediate
+        self.writing = False
+        self.state: Any = None
+        self.generation: Generation | None = None
+        self.published: Published | None = None
+        self._image: Image | None = None
+
+    @property
+    def version(self) -> Version | None:
+        """The stored version that the session sees; before its pull, the one it would see.
+
+        None where nothing has been pulled, or where the database has yet to be created.
+        """
+        generation = self.generation or self._replica.current
+        return None if generation is None else generation.version
+
+    # -- for pull -------------------------------------------------------------------------------------------------
+
+    def revalidate(self, *, max_age: float = 0.0) -> None:
+        """Bring the working copy up to date with one conditional request, shared with threads that ask at once.
+
+        Args:
+            max_age: Make no request if the last one is younger than so many seconds.
+
+        Raises:
+            StoreError, NotFoundError, CorruptDatabaseError, WorkingCopyError: See :class:`temaki.pull.Puller`.
+        """
+        self._puller.revalidate(max_age=max_age)
+
+    def download(self) -> None:
+        """Bring the working copy up to date by fetching all of the object. Raises what :meth:`revalidate` does."""
+        self._puller.download()
+
+    # -- for begin ------------------------------------------------------------------------------------------------
+
+    def require_current(self) -> None:
+        """Ask the store whether what the session has read is still current.
+
+        Raises:
+            ConflictError: It is not. Run the function again.
+            StoreError: The request failed.
+        """
+        if self.generation is None:
+            return
+        self.revalidate()
+        if not self._replica.is_current(self.generation):
+            raise self.conflict("read, and another writer has stored a newer version since")
+
+    # -- for push -------------------------------------------------------------------------------------------------
+
+    @property
+    def changed_pages(self) -> frozenset[int]:
+        """The numbers of the database pages that this commit changes; empty outside of push."""
+        return frozenset() if self._image is None else self._image.changed
+
+    def publish(self, *, metadata: Mapping[str, str] | None = None) -> Published:
+        """Upload the commit, exactly once, if the stored version is still the one that it was built on.
+
+        Args:
+            metadata: More user metadata for the object, within S3's 2 KB.
+
+        Raises:
+            ConflictError: Another writer came first.
+            CommitUnknownError: The store never said whether it accepted the commit.
+            UnsafeStoreError: The store does not honour conditions.
+            StoreError: The upload failed, and certainly did not land.
+        """
+        assert self._image is not None, "publish() is for Strategy.push"
+        self._remote.probe_conditions()
+        base = self.version
+        self.published = self._remote.publish(
+            self._image, self._image.size, base, sequence=next_sequence(base), metadata=metadata
+        )
+        return self.published
+
+    # -- for the engine -------------------------------------------------------------------------------------------
+
+    def prepare(self, found: Scan) -> None:
+        """Have the image of what was committed locally ready for :meth:`publish`."""
+        assert self.generation is not None
+        self.published = None
+        self._image = self.generation.image(found, next_sequence(self.version))
+
+    def forget_image(self) -> None:
+        """The image is valid no longer than the replica's lock is held."""
+        self._image = None
+
+    def conflict(self, why: str) -> ConflictError:
+        """The error for a session that is no longer in the current generation."""
+        version = self.version
+        return ConflictError(
+            f"Nothing was stored in {self.url}: this session's version was {why}. Run the function again; "
+            "@db_session(retry=N) does.",
+            url=self.url,
+            sequence=None if version is None else version.sequence,
+        )
+
+
+def next_sequence(base: Version | None) -> int:
+    """One more than the version that a commit replaces."""
+    return 1 if base is None else base.sequence + 1

@@ -1,0 +1,158 @@
+"""The object store as temaki needs it: five verbs, two conditions, and errors that say what is certain.
+
+A store is one bucket. Implementations are in :mod:`temaki.stores`; :class:`temaki.testing.StoreTests` is the
+conformance suite that each of them, and anyone else's, has to pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol, Self
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What a store says of one object.
+
+    Attributes:
+        key: The object's name in its bucket.
+        etag: The store's opaque token for these contents, without quotes. It repeats when contents repeat, so it
+            serves for conditions and not for identity.
+        size: Length of the whole object in bytes, also in the answer to a ranged request.
+        metadata: The user's metadata; keys in lower case, ASCII. Empty in listings.
+        last_modified: The store's time of the last write, where it says so.
+        date: The store's own clock when it answered, where it says so.
+    """
+
+    key: str
+    etag: str
+    size: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    last_modified: datetime | None = None
+    date: datetime | None = None
+
+
+class ReadableBody(Protocol):
+    """A seekable, readable body to upload. Read from its start, several times if the request is repeated."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """As :meth:`io.RawIOBase.read`."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """As :meth:`io.IOBase.seek`."""
+
+    def tell(self) -> int:
+        """As :meth:`io.IOBase.tell`."""
+
+
+class Download(Protocol):
+    """An object, or one range of it, on its way. Use it as a context manager; leaving early drops the rest.
+
+    Attributes:
+        info: The object that the bytes belong to.
+        length: How many bytes ``read`` will give in all.
+    """
+
+    @property
+    def info(self) -> ObjectInfo:
+        """See above."""
+
+    @property
+    def length(self) -> int:
+        """See above."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes, ``b""`` only once all ``length`` of them were given.
+
+        Raises:
+            StoreUnavailableError: The body ended early, timed out, or does not match the store's own checksum.
+        """
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class Store(Protocol):
+    """One bucket. Safe to use from many threads, and in a forked child.
+
+    Every method makes one attempt: whoever calls decides what may be repeated. All raise
+
+    * ``BucketNotFoundError``: the bucket does not exist;
+    * ``AccessDeniedError``: credentials missing or wrong, or a permission is;
+    * ``StoreUnavailableError``: no usable answer, with ``ambiguous`` telling whether a write may have landed;
+    * ``StoreError``: any other refusal, with the store's status and code.
+
+    Attributes:
+        url: The bucket, as ``s3://bucket``, ``file:///folder`` or ``memory://name``. Never has credentials in it.
+        honours_conditions: True where conditional writes are known to be honoured; false where temaki should find
+            out before its first write.
+    """
+
+    @property
+    def url(self) -> str:
+        """See above."""
+
+    @property
+    def honours_conditions(self) -> bool:
+        """See above."""
+
+    def get(
+        self,
+        key: str,
+        *,
+        if_none_match: str | None = None,
+        if_match: str | None = None,
+        byte_range: tuple[int, int] | None = None,
+    ) -> Download | None:
+        """Open an object for reading.
+
+        Args:
+            key: The object's name.
+            if_none_match: An ETag; if the object still has it, the answer is None and no body is sent.
+            if_match: An ETag; if the object no longer has it, ``PreconditionFailedError``.
+            byte_range: First byte and the byte after the last one. Cut at the object's end; a range that starts at or
+                beyond the end raises ``StoreError``.
+
+        Raises:
+            NotFoundError: The bucket exists and has no such key.
+            PreconditionFailedError: ``if_match`` does not hold.
+        """
+
+    def head(self, key: str) -> ObjectInfo:
+        """What the store says of an object, without its bytes.
+
+        Raises:
+            NotFoundError: The bucket exists and has no such key.
+        """
+
+    def put(
+        self,
+        key: str,
+        body: bytes | ReadableBody,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_match: str | None = None,
+        if_none_match: bool = False,
+    ) -> str:
+        """Write a whole object, atomically, and give its new ETag.
+
+        Args:
+            key: The object's name.
+            body: The bytes, or a seekable view of them, which is read from its start.
+            metadata: ASCII, 2 KB in all (S3's limit).
+            if_match: Write only if the object's ETag is still this one.
+            if_none_match: Write only if there is no such object.
+
+        Raises:
+            PreconditionFailedError: The condition does not hold; with ``if_match``, a missing object is this error
+                too. ``in_flight`` where the store undecidedly refused (409).
+            StoreUnavailableError: See ``ambiguous``.
+        """
+
+    def delete(self, key: str) -> None:
+        """Remove an object. A missing one is no error."""
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """The objects whose keys start with ``prefix``, in the order of their keys (UTF-8), however many there are."""

@@ -1,0 +1,342 @@
+"""A bucket of Amazon S3, or of a server that speaks its protocol.
+
+ETags go into conditions without quotes: all servers that were tried accept that, and some (Ceph RGW 16, Hetzner) accept
+nothing else. What S3 answers is kept without quotes too.
+
+A HEAD that answers 404 has no body, so that nothing tells a missing object from a missing bucket or from a proxy's
+page. It is asked again as a GET of one byte, whose answer does: that takes the same permission (s3:GetObject), where
+asking for the bucket would take another.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from temaki._version import __version__
+from temaki.errors import ConfigurationError, StoreError
+from temaki.fork import never_close_in_child, reset_in_child
+from temaki.store import Download, ObjectInfo, ReadableBody
+from temaki.stores.rules import check_conditions, check_range, checked_key, checked_metadata, range_beyond_end
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mypy_boto3_s3 import S3Client
+
+    from temaki.stores.s3_errors import Request
+
+CONNECT_TIMEOUT = 3.0
+READ_TIMEOUT = 15.0
+MAX_CONNECTIONS = 50
+
+_AWS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
+
+Verb = Literal["get", "head", "put", "delete", "list"]
+
+
+class S3Store:
+    """One bucket.
+
+    Args:
+        bucket: Its name.
+        client: A boto3 S3 client, used as it is. Its own retries do no harm to the data, but hide from temaki what
+            happened: ``Config(retries={"total_max_attempts": 1})`` is the better choice. Without one, temaki makes a
+            client from boto3's usual configuration when the first request is made.
+    """
+
+    def __init__(self, bucket: str, *, client: Any = None) -> None:
+        self.bucket = bucket
+        self.url = f"s3://{bucket}"
+        self._given: S3Client | None = client
+        self._client: S3Client | None = client
+        self._close_first = False
+        self._lock = threading.Lock()
+        reset_in_child(self)
+
+    def __repr__(self) -> str:
+        return f"S3Store({self.bucket!r})"
+
+    def reset_after_fork(self) -> None:
+        """Share no connection with the parent: two processes on one TLS stream garble it."""
+        self._lock = threading.Lock()
+        self._client = self._given
+        self._close_first = self._given is not None
+
+    @property
+    def honours_conditions(self) -> bool:
+        """True for AWS; other servers have to show it. Makes the client, but no request."""
+        with self._translated("head", self.url) as request:
+            return _is_aws(self._connected(request))
+
+    def get(
+        self,
+        key: str,
+        *,
+        if_none_match: str | None = None,
+        if_match: str | None = None,
+        byte_range: tuple[int, int] | None = None,
+    ) -> Download | None:
+        """See :meth:`temaki.store.Store.get`."""
+        url = self._url(key)
+        check_conditions(if_match, if_none_match, url)
+        check_range(byte_range, url)
+        arguments: dict[str, Any] = {}
+        if if_none_match is not None:
+            arguments["IfNoneMatch"] = if_none_match
+        if if_match is not None:
+            arguments["IfMatch"] = if_match
+        if byte_range is not None:
+            arguments["Range"] = f"bytes={byte_range[0]}-{byte_range[1] - 1}"
+        with self._translated("get", url, if_match=if_match is not None) as request:
+            client = self._connected(request)
+            if _is_aws(client):
+                arguments["ChecksumMode"] = "ENABLED"
+            try:
+                answer = client.get_object(Bucket=self.bucket, Key=key, **arguments)
+            except client.exceptions.ClientError as error:
+                if if_none_match is not None and _status(error.response) == 304:
+                    return None
+                raise
+            body = answer["Body"]
+            try:
+                info = _info(key, url, answer)
+                if info.etag == if_none_match:  # A server that ignores the condition, or wants it in quotes.
+                    body.close()
+                    return None
+                _check_range(byte_range, answer, url)
+            except StoreError:
+                body.close()
+                raise
+            return _S3Download(body, info, answer["ContentLength"], request)
+
+    def head(self, key: str) -> ObjectInfo:
+        """See :meth:`temaki.store.Store.head`."""
+        url = self._url(key)
+        with self._translated("head", url) as request:
+            client = self._connected(request)
+            try:
+                return _info(key, url, client.head_object(Bucket=self.bucket, Key=key))
+            except client.exceptions.ClientError as error:
+                if _status(error.response) != 404:
+                    raise
+        return self._head_by_get(key, url)
+
+    def put(
+        self,
+        key: str,
+        body: bytes | ReadableBody,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_match: str | None = None,
+        if_none_match: bool = False,
+    ) -> str:
+        """See :meth:`temaki.store.Store.put`."""
+        url = self._url(key)
+        check_conditions(if_match, if_none_match, url)
+        arguments: dict[str, Any] = {"Metadata": checked_metadata(metadata, url)}
+        if if_match is not None:
+            arguments["IfMatch"] = if_match
+        if if_none_match:
+            arguments["IfNoneMatch"] = "*"
+        with self._translated("put", url, if_match=if_match is not None) as request:
+            client = self._connected(request)
+            if isinstance(body, (bytes, bytearray, memoryview)):
+                body = bytes(body)
+            else:
+                body.seek(0)  # botocore sends from where the body stands
+            answer = client.put_object(Bucket=self.bucket, Key=key, Body=body, **arguments)  # type: ignore[arg-type]
+            etag = _unquoted(answer.get("ETag", ""))
+            if not etag:
+                from temaki.stores.s3_errors import unavailable  # noqa: PLC0415
+
+                raise unavailable(request, "the answer has no ETag, so that it is not S3's. Check proxies on the way")
+            return etag
+
+    def delete(self, key: str) -> None:
+        """See :meth:`temaki.store.Store.delete`."""
+        with self._translated("delete", self._url(key)) as request:
+            client = self._connected(request)
+            try:
+                client.delete_object(Bucket=self.bucket, Key=key)
+            except client.exceptions.ClientError as error:
+                if error.response.get("Error", {}).get("Code") != "NoSuchKey":  # Some servers say so, S3 does not.
+                    raise
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See :meth:`temaki.store.Store.list`."""
+        with self._translated("list", self.url) as request:
+            pages = iter(self._connected(request).get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix))
+        while True:
+            with self._translated("list", self.url):
+                page = next(pages, None)
+            if page is None:
+                return
+            for found in page.get("Contents", ()):
+                yield ObjectInfo(
+                    found["Key"], _unquoted(found["ETag"]), found["Size"], {}, found.get("LastModified"), _date(page)
+                )
+
+    def _url(self, key: str) -> str:
+        return f"{self.url}/{checked_key(key, self.url)}"
+
+    def _head_by_get(self, key: str, url: str) -> ObjectInfo:
+        with self._translated("head", url) as request:
+            client = self._connected(request)
+            answer = client.get_object(Bucket=self.bucket, Key=key, Range="bytes=0-0")
+            answer["Body"].close()
+            return _info(key, url, answer)
+
+    def _connected(self, request: Request) -> S3Client:
+        """The client; the request gets to know where it goes."""
+        with self._lock:
+            if self._close_first and self._client is not None:
+                self._client.close()
+                self._close_first = False
+            if self._client is None:
+                self._client = _new_client()
+                # A child keeps the parent's client untouched and makes one of its own.
+                never_close_in_child(self._client)
+            client = self._client
+        parts = urlsplit(client.meta.endpoint_url)
+        request.endpoint = parts.netloc.rpartition("@")[2]
+        request.sdk_retries = _attempts(client) != 1
+        return client
+
+    @contextmanager
+    def _translated(self, verb: Verb, url: str, *, if_match: bool = False) -> Iterator[Request]:
+        """Dress whatever boto3 raises. The imports are here because importing temaki must not import boto3."""
+        try:
+            from temaki.stores.s3_errors import Request, dressed  # noqa: PLC0415
+        except ImportError as error:
+            message = f"{url} needs boto3: {error}. Install it with: pip install boto3"
+            raise ConfigurationError(message, url=url) from error
+        request = Request(verb, self.url, url, if_match=if_match)
+        try:
+            yield request
+        except Exception as error:
+            found = dressed(error, request)
+            if found is None:
+                raise
+            raise found from error
+
+
+class _S3Download:
+    """A body on its way. Its checksum is verified when the last byte is read, before it is handed out."""
+
+    def __init__(self, body: Any, info: ObjectInfo, length: int, request: Request) -> None:
+        self.info = info
+        self.length = length
+        self._body = body
+        self._left = length
+        self._request = request
+
+    def read(self, size: int, /) -> bytes:
+        from temaki.stores.s3_errors import dressed, unavailable  # noqa: PLC0415
+
+        if size <= 0 or not self._left:
+            return b""
+        try:
+            data: bytes = self._body.read(min(size, self._left))
+            self._left -= len(data)
+            # botocore compares the checksum when it is asked for more than there is.
+            surplus = b"" if self._left else self._body.read(1)
+        except Exception as error:
+            found = dressed(error, self._request)
+            if found is None:
+                raise
+            raise found from error
+        if not data or surplus:
+            raise unavailable(self._request, "the body has another length than was announced", code="WrongLength")
+        return data
+
+    def __enter__(self) -> _S3Download:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._body.close()
+
+
+def _new_client() -> S3Client:
+    import boto3  # noqa: PLC0415 - only who makes a request pays for it
+    from botocore.config import Config  # noqa: PLC0415
+
+    config = Config(
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        tcp_keepalive=True,
+        max_pool_connections=MAX_CONNECTIONS,
+        user_agent_extra=f"temaki/{__version__}",
+    )
+    try:
+        # A session of its own: boto3's default one is not safe to use from several threads.
+        client: S3Client = boto3.session.Session().client("s3", config=config)
+    except ValueError as error:
+        message = f"boto3 cannot make an S3 client: {error}. Check AWS_ENDPOINT_URL_S3 and the AWS profile."
+        raise ConfigurationError(message) from error
+    if not _is_aws(client):
+        # Where a client goes is known only when it is there. botocore reads both settings anew for each request.
+        settings: Any = client.meta.config
+        settings.request_checksum_calculation = "when_required"
+        settings.response_checksum_validation = "when_required"
+    return client
+
+
+def _is_aws(client: S3Client) -> bool:
+    return ("." + (urlsplit(client.meta.endpoint_url).hostname or "")).endswith(_AWS)
+
+
+def _attempts(client: S3Client) -> int | None:
+    config: Any = client.meta.config
+    retries: Any = config.retries or {}
+    attempts: int | None = retries.get("total_max_attempts")
+    return attempts
+
+
+def _status(response: Any) -> int:
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _unquoted(etag: str) -> str:
+    return etag[1:-1] if len(etag) > 1 and etag[0] == etag[-1] == '"' else etag
+
+
+def _date(answer: Any) -> datetime | None:
+    with suppress(KeyError, ValueError, TypeError):
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    return None
+
+
+def _info(key: str, url: str, answer: Any) -> ObjectInfo:
+    """What the headers of an answer say; a proxy's page does not look like this.
+
+    Raises:
+        StoreError: ETag or length are missing.
+    """
+    etag = _unquoted(answer.get("ETag", ""))
+    if not etag or "ContentLength" not in answer:
+        message = f"{url}: the answer has no ETag or no length, so that it is not S3's. Check proxies on the way."
+        raise StoreError(message, url=url, status=_status(answer), code=None)
+    size = answer["ContentLength"]
+    content_range = answer.get("ContentRange", "")
+    if content_range:
+        with suppress(ValueError):
+            size = int(content_range.rpartition("/")[2])
+    metadata = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
+    return ObjectInfo(key, etag, size, metadata, answer.get("LastModified"), _date(answer))
+
+
+def _check_range(byte_range: tuple[int, int] | None, answer: Any, url: str) -> None:
+    if byte_range is None:
+        return
+    content_range = answer.get("ContentRange", "")
+    if not content_range and answer["ContentLength"] == 0:  # Some servers answer 200 where S3 answers 416.
+        raise range_beyond_end(byte_range, url)
+    if not content_range.startswith(f"bytes {byte_range[0]}-"):
+        message = f"{url}: asked for {byte_range}, the server sent {content_range or 'everything'}."
+        raise StoreError(message, url=url, status=_status(answer), code="WrongRange")

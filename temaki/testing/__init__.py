@@ -1,0 +1,56 @@
+"""What temaki's own tests are made of, published for those who write a store or a strategy, or test an application.
+
+Everything is imported when it is first asked for: a program that wants a :class:`ManualClock` needs no pytest.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from temaki.testing.clock import ManualClock
+    from temaki.testing.counting import Call, CountingStore
+    from temaki.testing.faulty import Fault, FaultyStore
+    from temaki.testing.servers import Server, moto_server, seaweedfs_server
+    from temaki.testing.stores import StoreTests
+    from temaki.testing.strategies import StrategyTests
+
+__all__ = [
+    "Call",
+    "CountingStore",
+    "Fault",
+    "FaultyStore",
+    "ManualClock",
+    "Server",
+    "StoreTests",
+    "StrategyTests",
+    "moto_server",
+    "seaweedfs_server",
+]
+
+_HOMES = {
+    "Call": "counting",
+    "CountingStore": "counting",
+    "Fault": "faulty",
+    "FaultyStore": "faulty",
+    "ManualClock": "clock",
+    "Server": "servers",
+    "StoreTests": "stores",
+    "StrategyTests": "strategies",
+    "moto_server": "servers",
+    "seaweedfs_server": "servers",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,166 @@
+"""A store that counts what is asked of it, so that a test can say "one request, 4096 bytes" and mean it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from temaki.errors import StoreError, StoreUnavailableError
+from temaki.store import Download, ObjectInfo, ReadableBody, Store
+from temaki.stores.rules import body_size
+
+Verb = Literal["get", "head", "put", "delete", "list"]
+Outcome = Literal["ok", "not_modified", "refused", "failed"]
+
+
+@dataclass(slots=True)
+class Call:
+    """One request.
+
+    Attributes:
+        verb: The method of the store.
+        key: The object's name; the prefix for a listing.
+        outcome: ``ok``; ``not_modified`` (a GET answered "unchanged"); ``refused`` (a definite no: condition false,
+            no such key, access denied, …); ``failed`` (no usable answer, or an error that is not a store's).
+    """
+
+    verb: Verb
+    key: str
+    outcome: Outcome
+
+
+class CountingStore:
+    """Passes everything on to ``store``, and counts. Safe to use from many threads.
+
+    Attributes:
+        calls: All requests so far, in the order in which they ended. A listing is one, whatever its number of pages.
+        bytes_up: Bytes of all bodies that were given to ``put``, whatever became of them.
+        bytes_down: Bytes of bodies that were read; those of a download that is left early are not counted.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self.calls: list[Call] = []
+        self.bytes_up = 0
+        self.bytes_down = 0
+
+    @property
+    def url(self) -> str:
+        """The bucket's URL."""
+        return self._store.url
+
+    @property
+    def honours_conditions(self) -> bool:
+        """As the store says."""
+        return self._store.honours_conditions
+
+    def count(self, verb: Verb | None = None, outcome: Outcome | None = None, *, key: str | None = None) -> int:
+        """How many requests there were; of this verb, with this outcome, for this key, where given."""
+        with self._lock:
+            return sum(
+                (verb is None or call.verb == verb)
+                and (outcome is None or call.outcome == outcome)
+                and (key is None or call.key == key)
+                for call in self.calls
+            )
+
+    def reset(self) -> None:
+        """Start counting from nothing again."""
+        with self._lock:
+            self.calls.clear()
+            self.bytes_up = self.bytes_down = 0
+
+    def get(
+        self,
+        key: str,
+        *,
+        if_none_match: str | None = None,
+        if_match: str | None = None,
+        byte_range: tuple[int, int] | None = None,
+    ) -> Download | None:
+        """See :meth:`temaki.store.Store.get`."""
+        with self._counted("get", key) as call:
+            download = self._store.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range)
+            if download is None:
+                call.outcome = "not_modified"
+        return None if download is None else _CountedDownload(download, self)
+
+    def head(self, key: str) -> ObjectInfo:
+        """See :meth:`temaki.store.Store.head`."""
+        with self._counted("head", key):
+            return self._store.head(key)
+
+    def put(
+        self,
+        key: str,
+        body: bytes | ReadableBody,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_match: str | None = None,
+        if_none_match: bool = False,
+    ) -> str:
+        """See :meth:`temaki.store.Store.put`."""
+        size = body_size(body)
+        with self._lock:
+            self.bytes_up += size
+        with self._counted("put", key):
+            return self._store.put(key, body, metadata=metadata, if_match=if_match, if_none_match=if_none_match)
+
+    def delete(self, key: str) -> None:
+        """See :meth:`temaki.store.Store.delete`."""
+        with self._counted("delete", key):
+            self._store.delete(key)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See :meth:`temaki.store.Store.list`."""
+        with self._counted("list", prefix) as call:
+            try:
+                yield from self._store.list(prefix)
+            except GeneratorExit:  # Whoever asked has seen enough.
+                call.outcome = "ok"
+                raise
+
+    @contextmanager
+    def _counted(self, verb: Verb, key: str) -> Iterator[Call]:
+        call = Call(verb, key, "failed")
+        try:
+            yield call
+            if call.outcome == "failed":
+                call.outcome = "ok"
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            call.outcome = "refused"
+            raise
+        finally:
+            with self._lock:
+                self.calls.append(call)
+
+    def add_bytes_down(self, size: int) -> None:
+        """Count bytes that were read from a download."""
+        with self._lock:
+            self.bytes_down += size
+
+
+class _CountedDownload:
+    def __init__(self, download: Download, store: CountingStore) -> None:
+        self._download = download
+        self._counting = store
+        self.info = download.info
+        self.length = download.length
+
+    def read(self, size: int, /) -> bytes:
+        data = self._download.read(size)
+        self._counting.add_bytes_down(len(data))
+        return data
+
+    def __enter__(self) -> _CountedDownload:
+        self._download.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._download.__exit__(*exc)

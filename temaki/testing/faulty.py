@@ -1,0 +1,330 @@
+"""A store that fails the way object stores do: from a seed, so that a failure repeats, or by a script."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, TypeVar
+
+from temaki.errors import ConfigurationError, PreconditionFailedError, StoreError, StoreUnavailableError
+from temaki.store import Download, ObjectInfo, ReadableBody, Store
+from temaki.stores.rules import read_body
+from temaki.testing.counting import Verb
+
+if TYPE_CHECKING:
+    from temaki.clock import Clock
+
+T = TypeVar("T")
+
+
+class Fault(Enum):
+    """What can become of a request."""
+
+    LOST_REPLY = auto()
+    """It is carried out; the answer is lost. ``StoreUnavailableError``, ambiguous."""
+    FAIL_BEFORE = auto()
+    """It is not carried out, and nobody can tell: a 503, say. ``StoreUnavailableError``, ambiguous."""
+    REFUSED = auto()
+    """The connection is refused, so nothing happened. ``StoreUnavailableError``, not ambiguous."""
+    LATE_LANDING = auto()
+    """``StoreUnavailableError``, ambiguous, now; carried out later, if its condition still holds then. Put, delete."""
+    CONFLICT_409 = auto()
+    """Not carried out: ``PreconditionFailedError`` with ``in_flight``. Put."""
+    TRUNCATED = auto()
+    """The answer's body ends early: ``StoreUnavailableError`` from ``read``. Get."""
+    LATENCY = auto()
+    """It works, after ``latency`` seconds of the clock."""
+
+
+_EVERYWHERE = frozenset({Fault.LOST_REPLY, Fault.FAIL_BEFORE, Fault.REFUSED, Fault.LATENCY})
+_POSSIBLE: dict[Verb, frozenset[Fault]] = {
+    "get": _EVERYWHERE | {Fault.TRUNCATED},
+    "head": _EVERYWHERE,
+    "put": _EVERYWHERE | {Fault.LATE_LANDING, Fault.CONFLICT_409},
+    "delete": _EVERYWHERE | {Fault.LATE_LANDING},
+    "list": _EVERYWHERE,
+}
+
+ONLY_WHEN_TOLD = 0
+"""For ``late_after``: the request lands in :meth:`FaultyStore.land_late`, and not by itself."""
+
+
+@dataclass(slots=True)
+class _Planned:
+    verb: Verb
+    key: str | None
+    fault: Fault | None
+    late_after: int | None
+
+
+@dataclass(slots=True)
+class _Late:
+    calls_left: int
+    carry_out: Callable[[], object]
+
+
+class FaultyStore:
+    """Passes requests on to ``store``, except when they fail.
+
+    With one thread, equal seeds and equal calls give equal faults. With several, the order of their calls decides.
+
+    Args:
+        store: Where requests are carried out.
+        seed: For everything that is drawn.
+        rates: Probability of each fault, by verb: ``{"put": {Fault.LOST_REPLY: 0.25}, "get": {Fault.TRUNCATED: 0.1}}``.
+        clock: Sleeps for :attr:`Fault.LATENCY`; needed only for that.
+        plan: What becomes of the next calls, as pairs of verb and fault; None lets one pass. It goes before ``rates``.
+        latency: Seconds.
+        late_after: A late request lands before one of the next so many calls of this store (drawn, at least 1).
+
+    Attributes:
+        faults: What has been done so far: verb, key, fault.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        seed: int = 0,
+        rates: Mapping[Verb, Mapping[Fault, float]] | None = None,
+        clock: Clock | None = None,
+        plan: Iterable[tuple[Verb, Fault | None]] = (),
+        latency: float = 0.1,
+        late_after: int = 5,
+    ) -> None:
+        self._store = store
+        self._random = random.Random(seed)  # noqa: S311 - repeatable, on purpose
+        self._rates = {verb: dict(chances) for verb, chances in (rates or {}).items()}
+        self._clock = clock
+        self._latency = latency
+        self._late_after = late_after
+        self._plan: list[_Planned] = []
+        self._late: list[_Late] = []
+        self._lock = threading.Lock()
+        self.faults: list[tuple[Verb, str, Fault]] = []
+        for verb, chances in self._rates.items():
+            self._check(verb, *chances)
+            if sum(chances.values()) > 1 or min(chances.values(), default=0) < 0:
+                message = f"The rates for {verb!r} are no probabilities, or exceed 1 in all: {chances}."
+                raise ConfigurationError(message)
+        for verb, fault in plan:
+            self.fail_next(verb, fault)
+
+    @property
+    def url(self) -> str:
+        """The bucket's URL."""
+        return self._store.url
+
+    @property
+    def honours_conditions(self) -> bool:
+        """As the store says."""
+        return self._store.honours_conditions
+
+    @property
+    def late(self) -> int:
+        """How many requests have yet to land."""
+        with self._lock:
+            return len(self._late)
+
+    def fail_next(
+        self, verb: Verb, *faults: Fault | None, key: str | None = None, late_after: int | None = None
+    ) -> None:
+        """Decide what becomes of the next calls of ``verb``, one after the other; None lets one pass.
+
+        Args:
+            verb: The method.
+            faults: One for each of the next calls.
+            key: Only calls for this key count; others pass by the plan.
+            late_after: For late landings: before which following call, instead of a drawn one; or
+                :data:`ONLY_WHEN_TOLD`.
+
+        Raises:
+            ConfigurationError: The verb cannot fail like this.
+        """
+        self._check(verb, *faults)
+        with self._lock:
+            self._plan += [_Planned(verb, key, fault, late_after) for fault in faults]
+
+    def land_late(self) -> int:
+        """Carry out all late requests now; how many of them had a condition that (still) holds."""
+        with self._lock:
+            due, self._late = self._late, []
+        return _carry_out(due)
+
+    def stop(self) -> None:
+        """No more faults: forget plan and rates. Late requests still land."""
+        with self._lock:
+            self._plan.clear()
+            self._rates.clear()
+
+    def get(
+        self,
+        key: str,
+        *,
+        if_none_match: str | None = None,
+        if_match: str | None = None,
+        byte_range: tuple[int, int] | None = None,
+    ) -> Download | None:
+        """See :meth:`temaki.store.Store.get`."""
+        fault = self._decide("get", key)
+
+        def request() -> Download | None:
+            return self._store.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range)
+
+        download = self._answer(fault, key, request)
+        if download is not None and fault is Fault.TRUNCATED:
+            with self._lock:
+                keep = int(self._random.random() * download.length)
+            return _TruncatedDownload(download, keep, f"{self.url}/{key}")
+        return download
+
+    def head(self, key: str) -> ObjectInfo:
+        """See :meth:`temaki.store.Store.head`."""
+        return self._answer(self._decide("head", key), key, lambda: self._store.head(key))
+
+    def put(
+        self,
+        key: str,
+        body: bytes | ReadableBody,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_match: str | None = None,
+        if_none_match: bool = False,
+    ) -> str:
+        """See :meth:`temaki.store.Store.put`."""
+        copied = None if metadata is None else dict(metadata)
+
+        def request(body: bytes | ReadableBody = body) -> str:
+            return self._store.put(key, body, metadata=copied, if_match=if_match, if_none_match=if_none_match)
+
+        # Whoever sent a late request may change or close the file behind its body before it lands.
+        return self._answer(self._decide("put", key), key, request, late=lambda: _with_copy(request, body))
+
+    def delete(self, key: str) -> None:
+        """See :meth:`temaki.store.Store.delete`."""
+
+        def request() -> None:
+            self._store.delete(key)
+
+        self._answer(self._decide("delete", key), key, request, late=lambda: request)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See :meth:`temaki.store.Store.list`."""
+        return self._answer(self._decide("list", prefix), prefix, lambda: self._store.list(prefix))
+
+    def _decide(self, verb: Verb, key: str) -> Fault | _Late | None:
+        """Let late requests land whose time has come, then choose what becomes of this one."""
+        with self._lock:
+            for request in self._late:
+                request.calls_left -= 1
+            due = [request for request in self._late if request.calls_left == 0]
+            self._late = [request for request in self._late if request.calls_left != 0]
+            fault, late_after = self._choose(verb, key)
+            if fault is not None:
+                self.faults.append((verb, key, fault))
+            if fault is Fault.LATE_LANDING and late_after is None:
+                late_after = self._random.randint(1, self._late_after)
+        _carry_out(due)
+        if fault is Fault.LATE_LANDING:
+            return _Late(late_after or ONLY_WHEN_TOLD, lambda: None)
+        return fault
+
+    def _choose(self, verb: Verb, key: str) -> tuple[Fault | None, int | None]:
+        for number, planned in enumerate(self._plan):
+            if planned.verb == verb and planned.key in {None, key}:
+                del self._plan[number]
+                return planned.fault, planned.late_after
+        chances = self._rates.get(verb)
+        if chances:
+            drawn = self._random.random()
+            for fault, chance in chances.items():
+                drawn -= chance
+                if drawn < 0:
+                    return fault, None
+        return None, None
+
+    def _answer(
+        self,
+        fault: Fault | _Late | None,
+        key: str,
+        request: Callable[[], T],
+        *,
+        late: Callable[[], Callable[[], object]] | None = None,
+    ) -> T:
+        url = f"{self.url}/{key}"
+        if isinstance(fault, _Late):
+            assert late is not None
+            fault.carry_out = late()
+            with self._lock:
+                self._late.append(fault)
+            raise _unavailable(url, "the reply was lost, and the request is still on its way", ambiguous=True)
+        if fault is Fault.FAIL_BEFORE:
+            raise _unavailable(url, "503 Service Unavailable", ambiguous=True, status=503, code="ServiceUnavailable")
+        if fault is Fault.REFUSED:
+            raise _unavailable(url, "the connection was refused", ambiguous=False)
+        if fault is Fault.CONFLICT_409:
+            message = f"{url}: a conflicting request was under way (injected)."
+            facts = {"url": url, "status": 409, "code": "ConditionalRequestConflict", "in_flight": True}
+            raise PreconditionFailedError(message, **facts)
+        if fault is Fault.LATENCY and self._clock is not None:
+            self._clock.sleep(self._latency)
+        answer = request()
+        if fault is Fault.LOST_REPLY:
+            raise _unavailable(url, "the reply was lost", ambiguous=True)
+        return answer
+
+    def _check(self, verb: Verb, *faults: Fault | None) -> None:
+        for fault in faults:
+            if fault is not None and fault not in _POSSIBLE.get(verb, frozenset()):
+                message = f"{verb!r} cannot fail with {fault.name}. Possible: {_POSSIBLE}."
+                raise ConfigurationError(message)
+            if fault is Fault.LATENCY and self._clock is None:
+                message = "Fault.LATENCY needs a clock that sleeps: FaultyStore(..., clock=ManualClock())."
+                raise ConfigurationError(message)
+
+
+class _TruncatedDownload:
+    def __init__(self, download: Download, keep: int, url: str) -> None:
+        self._download = download
+        self._keep = keep
+        self._url = url
+        self.info = download.info
+        self.length = download.length
+
+    def read(self, size: int, /) -> bytes:
+        data = self._download.read(min(size, self._keep))
+        self._keep -= len(data)
+        if not data and size and self.length:
+            raise _unavailable(self._url, "the body ended early", ambiguous=True)
+        return data
+
+    def __enter__(self) -> _TruncatedDownload:
+        self._download.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._download.__exit__(*exc)
+
+
+def _with_copy(request: Callable[[bytes], object], body: bytes | ReadableBody) -> Callable[[], object]:
+    copy = read_body(body)
+    return lambda: request(copy)
+
+
+def _carry_out(requests: list[_Late]) -> int:
+    landed = 0
+    for request in requests:
+        with suppress(StoreError):  # Nobody hears of it: the condition is false by now, say.
+            request.carry_out()
+            landed += 1
+    return landed
+
+
+def _unavailable(
+    url: str, what: str, *, ambiguous: bool, status: int | None = None, code: str | None = None
+) -> StoreUnavailableError:
+    return StoreUnavailableError(f"{url}: {what} (injected).", url=url, status=status, code=code, ambiguous=ambiguous)

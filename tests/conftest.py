@@ -1,0 +1,23 @@
+"""Servers that the tests share. Each starts when the first test asks for it, and only then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from temaki.testing.servers import Server, moto_server, seaweedfs_server
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Server]:
+    """A moto server: up in a second, accepts any secret."""
+    with moto_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seaweedfs() -> Iterator[Server]:
+    """A SeaweedFS server: slower to start, and a real one."""
+    with seaweedfs_server() as server:
+        yield server

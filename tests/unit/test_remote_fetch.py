@@ -1,0 +1,543 @@
+"""`Remote.fetch`: what is saved is what the store has, or nothing is; and what is no database is never taken for one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import random
+import sqlite3
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from temaki.errors import (
+    AccessDeniedError,
+    CorruptDatabaseError,
+    NotFoundError,
+    PreconditionFailedError,
+    StoreUnavailableError,
+    WorkingCopyError,
+)
+from temaki.remote import Remote, Version
+from temaki.stores.memory import MemoryStore
+from temaki.testing.clock import ManualClock
+from temaki.testing.faulty import Fault, FaultyStore
+from temaki.version import next_version
+
+KEY = "app.sqlite"
+URL = f"memory://memory/{KEY}"
+
+
+def database(rows: int, sequence: int | None = None, page_size: int = 4096) -> bytes:
+    """A real database, as temaki uploads it if it has a sequence; else as another tool leaves it."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(f"PRAGMA page_size={page_size}")
+        connection.execute("CREATE TABLE t (x)")
+        connection.executemany(
+            "INSERT INTO t VALUES (?)", [(random.Random(row).randbytes(900),) for row in range(rows)]
+        )
+        connection.commit()
+        data = bytearray(connection.serialize())
+    if sequence is not None:
+        data[24:28] = data[92:96] = struct.pack(">I", sequence % 2**32)
+    return bytes(data)
+
+
+@dataclass
+class Bench:
+    """A bucket, and a remote that reads from it through `store`."""
+
+    bucket: MemoryStore = field(default_factory=MemoryStore)
+    clock: ManualClock = field(default_factory=ManualClock)
+    threshold: int = 8 << 20
+
+    def remote(self, store: Any = None) -> Remote:
+        """Through another store if one is given."""
+        return Remote(
+            store or self.bucket,
+            KEY,
+            url=URL,
+            clock=self.clock,
+            timeout=30,
+            rng=random.Random(1),
+            parallel_threshold=self.threshold,
+        )
+
+    def upload(self, data: bytes, base: Version | None = None, sequence: int = 1, **metadata: str) -> Version:
+        """As temaki does; `metadata` changes some of it."""
+        version = next_version(base, commit=f"{sequence:024x}", sequence=sequence, size=len(data), extra={})
+        changes = {f"temaki-{name}": value for name, value in metadata.items()}
+        etag = self.bucket.put(KEY, data, metadata={**version.metadata, **changes})
+        return replace(version, etag=etag)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """An empty bucket."""
+    return Bench()
+
+
+def save(remote: Remote, path: Path) -> Version:
+    """Fetch into this file."""
+    fetched = remote.fetch()
+    assert fetched is not None
+    with fetched:
+        fetched.save(path)
+    return fetched.version
+
+
+def in_wal_mode(data: bytes) -> bytes:
+    """As a saved file differs from the object."""
+    return data[:18] + b"\2\2" + data[20:]
+
+
+class TestFetch:
+    """The request, and what the answer tells before its body is read."""
+
+    def test_saved_file_is_the_object(self, bench: Bench, tmp_path: Path) -> None:
+        """The same bytes, switched to WAL mode, in a new private file that SQLite opens with all its rows."""
+        data = database(100, sequence=1)
+        version = bench.upload(data)
+        assert save(bench.remote(), tmp_path / "db") == version
+        assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
+        assert (tmp_path / "db").stat().st_mode & 0o777 == 0o600
+        with closing(sqlite3.connect(tmp_path / "db")) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert connection.execute("SELECT count(*) FROM t").fetchone() == (100,)
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+    def test_known_version_is_not_sent(self, bench: Bench) -> None:
+        """A conditional request for an unchanged object gives nothing; for a changed one the new version."""
+        version = bench.upload(database(1, sequence=1))
+        assert bench.remote().fetch(version.etag) is None
+        newer = bench.upload(database(2, sequence=2), base=version, sequence=2)
+        fetched = bench.remote().fetch(version.etag)
+        assert fetched is not None
+        with fetched:
+            assert fetched.version == newer
+            assert fetched.version.lineage == (newer.commit, version.commit)
+
+    def test_body_can_be_dropped(self, bench: Bench, tmp_path: Path) -> None:
+        """Leaving without saving closes the stream, and so does saving, and a refusal."""
+        store = Watched(bench.bucket)
+        bench.upload(database(1000, sequence=1))
+        fetched = bench.remote(store).fetch()
+        assert fetched is not None
+        with fetched:
+            assert store.open == 1
+        assert (store.open, store.bytes_read) == (0, 100)
+        save(bench.remote(store), tmp_path / "db")
+        assert store.open == 0
+        bench.bucket.put(KEY, b"garbage")
+        with pytest.raises(CorruptDatabaseError):
+            bench.remote(store).fetch()
+        assert store.open == 0
+
+    def test_errors_pass_through(self, bench: Bench) -> None:
+        """No such key, and a refusal, are what they are; only the caller knows what they mean."""
+        with pytest.raises(NotFoundError):
+            bench.remote().fetch()
+        store = Watched(bench.bucket)
+        store.before_get = raising(AccessDeniedError("403", url=URL))
+        with pytest.raises(AccessDeniedError):
+            bench.remote(store).fetch()
+
+    @pytest.mark.parametrize("fault", [Fault.FAIL_BEFORE, Fault.LOST_REPLY, Fault.REFUSED, Fault.TRUNCATED])
+    def test_failures_are_repeated(self, bench: Bench, tmp_path: Path, fault: Fault) -> None:
+        """No answer, or a body that ends early, leads to another request, and to the whole object."""
+        data = database(50, sequence=1)
+        version = bench.upload(data)
+        faulty = FaultyStore(bench.bucket, plan=[("get", fault)] * 3)
+        assert save(bench.remote(faulty), tmp_path / "db") == version
+        assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
+        assert len(faulty.faults) == 3
+
+    def test_failures_end(self, bench: Bench, tmp_path: Path) -> None:
+        """Beyond the deadline the last failure is raised, and no file is left."""
+        bench.upload(database(50, sequence=1))
+        faulty = FaultyStore(bench.bucket, rates={"get": {Fault.TRUNCATED: 1.0}})
+        with pytest.raises(StoreUnavailableError):
+            save(bench.remote(faulty), tmp_path / "db")
+        assert sum(bench.clock.slept) <= 60
+        assert list(tmp_path.iterdir()) == []
+
+    def test_replaced_while_it_is_repeated(self, bench: Bench, tmp_path: Path) -> None:
+        """If the object was replaced before the second attempt, the file and the version are the new ones'."""
+        bench.upload(database(400, sequence=1))
+        store = Watched(bench.bucket)
+        fetched = bench.remote(store).fetch()
+        assert fetched is not None
+        store.before_read = raising(StoreUnavailableError("reset", url=URL))
+        data = database(3, sequence=2)
+        newer = bench.upload(data, sequence=2)
+        with fetched:
+            fetched.save(tmp_path / "db")
+        assert fetched.version == newer
+        assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
+
+
+class TestAdoption:
+    """Files that another tool wrote."""
+
+    @pytest.mark.parametrize("page_size", [512, 4096, 65536])
+    def test_plain_sqlite_file(self, bench: Bench, tmp_path: Path, page_size: int) -> None:
+        """It is a version whose id comes from its ETag and whose number from SQLite's counter."""
+        path = tmp_path / "plain"
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"PRAGMA page_size={page_size}")
+            for number in range(5):
+                connection.execute(f"CREATE TABLE t{number} (x)")
+        bench.bucket.put(KEY, path.read_bytes())
+        version = save(bench.remote(), tmp_path / "db")
+        assert (version.sequence, version.complete, version.size) == (5, True, path.stat().st_size)
+        assert version.commit.startswith("adopted-")
+        assert version.lineage == (version.commit,)
+        assert version == save(bench.remote(), tmp_path / "again")
+        bench.bucket.put(KEY, path.read_bytes()[:-page_size] + bytes(page_size))
+        assert save(bench.remote(), tmp_path / "other").commit != version.commit
+
+    def test_size_of_an_old_writer(self, bench: Bench, tmp_path: Path) -> None:
+        """A size in the header that is declared stale, or a file with pages to spare, is no damage."""
+        data = bytearray(database(20))
+        data[28:32] = struct.pack(">I", 999)
+        data[92:96] = bytes(4) if data[24:28] != bytes(4) else b"\0\0\0\1"
+        bench.bucket.put(KEY, bytes(data))
+        save(bench.remote(), tmp_path / "db")
+        bench.bucket.put(KEY, database(20) + bytes(4096))
+        save(bench.remote(), tmp_path / "longer")
+
+
+class TestCorrupt:
+    """What is no database is refused, before and instead of a file."""
+
+    def assert_corrupt(self, bench: Bench, tmp_path: Path, reason: str) -> CorruptDatabaseError:
+        """It is refused for that reason, and the object is still there."""
+        before = bench.bucket.head(KEY)
+        with pytest.raises(CorruptDatabaseError, match=reason) as caught:
+            save(bench.remote(), tmp_path / "db")
+        error = caught.value
+        assert (error.url, error.facts["size"]) == (URL, before.size)
+        assert URL in str(error)
+        assert not error.may_repeat
+        assert pickle.loads(pickle.dumps(error)).facts == error.facts
+        assert list(tmp_path.iterdir()) == []
+        assert bench.bucket.head(KEY).etag == before.etag
+        assert bench.clock.slept == []
+        return error
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            (b"", "0 bytes"),
+            (b"S", "truncated: 1 bytes"),
+            (b"<html>404</html>", "not SQLite"),
+            (random.Random(1).randbytes(8192), "encrypted"),
+            (database(20)[:50], "truncated: 50 bytes"),
+            (database(20)[:100], "ends within"),
+            (database(20)[:-1], "ends within"),
+            (database(20)[:-4096], "truncated: its header says"),
+            (database(20)[:16] + b"\0\3" + database(20)[18:], "page size"),
+            (database(20)[:18] + b"\3\3" + database(20)[20:], "format version"),
+        ],
+    )
+    @pytest.mark.parametrize("own", [False, True])
+    def test_bytes(self, bench: Bench, tmp_path: Path, data: bytes, reason: str, own: bool) -> None:  # noqa: PLR0917
+        """Empty, garbage, encrypted, truncated, from the future: whoever uploaded it."""
+        if own:
+            bench.upload(data)
+            reason = reason.replace("ends within", "truncated").replace("truncated: its", "truncated or changed: its")
+        else:
+            bench.bucket.put(KEY, data)
+        self.assert_corrupt(bench, tmp_path, reason)
+
+    def test_own_version_with_pages_to_spare(self, bench: Bench, tmp_path: Path) -> None:
+        """What temaki wrote has exactly the size that its header says."""
+        bench.upload(database(20, sequence=1) + bytes(4096))
+        self.assert_corrupt(bench, tmp_path, "its header says")
+
+    def test_changed_under_its_metadata(self, bench: Bench, tmp_path: Path) -> None:
+        """A tool that edits the file and keeps the metadata makes another version with the same id: refused."""
+        bench.upload(database(20, sequence=2), sequence=1)
+        error = self.assert_corrupt(bench, tmp_path, "another tool")
+        assert "upload it without them" in str(error)
+
+    @pytest.mark.parametrize(
+        ("metadata", "reason"),
+        [
+            ({"seq": "one"}, "no number"),
+            ({"commit": "f" * 24}, "does not begin"),
+            ({"lineage": "x"}, "does not begin"),
+            ({"format": ""}, "not as temaki writes them"),
+        ],
+    )
+    def test_metadata(self, bench: Bench, tmp_path: Path, metadata: dict[str, str], reason: str) -> None:
+        """Metadata that do not make sense are damage, not a plain file."""
+        bench.upload(database(20, sequence=1), **metadata)
+        self.assert_corrupt(bench, tmp_path, reason)
+
+    def test_newer_format(self, bench: Bench, tmp_path: Path) -> None:
+        """An object of a newer temaki is not damaged: the message says to upgrade."""
+        bench.upload(b"anything at all", format="2")
+        with pytest.raises(CorruptDatabaseError, match="newer temaki.*Upgrade"):
+            save(bench.remote(), tmp_path / "db")
+
+    def test_sequence_wraps(self, bench: Bench, tmp_path: Path) -> None:
+        """The header has room for 32 bits of the number; that is not a contradiction."""
+        bench.upload(database(5, sequence=2**32 + 7), sequence=2**32 + 7)
+        assert save(bench.remote(), tmp_path / "db").sequence == 2**32 + 7
+
+
+class TestWorkingCopy:
+    """Trouble with the local disk is told from trouble with the store."""
+
+    @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+    def test_disk_errors(self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+        """A full disk is named with the path and a way out; nothing is left, and nothing is repeated."""
+        bench.upload(database(50, sequence=1))
+        store = Watched(bench.bucket)
+        monkeypatch.setattr(os, "pwrite", raising(OSError(code, os.strerror(code))))
+        with pytest.raises(WorkingCopyError, match="cache_dir") as caught:
+            save(bench.remote(store), tmp_path / "db")
+        assert (caught.value.path, caught.value.url) == (str(tmp_path / "db"), URL)
+        assert os.strerror(code) in str(caught.value)
+        assert list(tmp_path.iterdir()) == []
+        assert (store.open, store.gets) == (0, 1)
+
+    def test_folder_that_is_not_there(self, bench: Bench, tmp_path: Path) -> None:
+        """The same for a file that cannot be made."""
+        bench.upload(database(1, sequence=1))
+        with pytest.raises(WorkingCopyError):
+            save(bench.remote(), tmp_path / "missing" / "db")
+
+    def test_existing_files_and_links_are_left_alone(self, bench: Bench, tmp_path: Path) -> None:
+        """Nothing that is there already is written to, followed, or removed."""
+        bench.upload(database(1, sequence=1))
+        (tmp_path / "file").write_bytes(b"precious")
+        (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+        for name in ("file", "link"):
+            with pytest.raises(WorkingCopyError):
+                save(bench.remote(), tmp_path / name)
+        assert (tmp_path / "file").read_bytes() == b"precious"
+        assert not (tmp_path / "elsewhere").exists()
+        assert (tmp_path / "link").is_symlink()
+
+    def test_interrupt_leaves_no_file(self, bench: Bench, tmp_path: Path) -> None:
+        """Ctrl-C in the middle of a download removes what there is of it."""
+        bench.upload(database(50, sequence=1))
+        store = Watched(bench.bucket)
+        fetched = bench.remote(store).fetch()
+        assert fetched is not None
+        store.before_read = raising(KeyboardInterrupt())
+        with fetched, pytest.raises(KeyboardInterrupt):
+            fetched.save(tmp_path / "db")
+        assert list(tmp_path.iterdir()) == []
+        assert store.open == 0
+
+    def test_no_descriptor_is_left(self, bench: Bench, tmp_path: Path) -> None:
+        """However it ends, the file is closed."""
+        bench.threshold = 4096
+        bench.upload(database(50, sequence=1))
+        before = len(os.listdir("/dev/fd"))
+        save(bench.remote(), tmp_path / "db")
+        faulty = FaultyStore(bench.bucket, plan=[("get", None)], rates={"get": {Fault.FAIL_BEFORE: 0.99}})
+        with pytest.raises(StoreUnavailableError):
+            save(bench.remote(faulty), tmp_path / "other")
+        assert len(os.listdir("/dev/fd")) == before
+
+
+class TestParallel:
+    """Large objects come in several streams."""
+
+    @pytest.fixture
+    def bench(self) -> Bench:
+        """A threshold that small databases reach."""
+        return Bench(threshold=20_000)
+
+    def test_streams(self, bench: Bench, tmp_path: Path) -> None:
+        """Four streams carry a share each, the first of them out of the request that asked for the version."""
+        data = database(300, sequence=1)
+        bench.upload(data)
+        store = Watched(bench.bucket)
+        save(bench.remote(store), tmp_path / "db")
+        assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
+        assert (store.gets, store.open) == (4, 0)
+        assert store.bytes_read == len(data), "something was fetched twice"
+
+    @pytest.mark.parametrize(("size", "gets"), [(10_000, 1), (39_000, 1), (41_000, 2), (61_000, 3), (500_000, 4)])
+    def test_each_stream_is_worth_it(self, bench: Bench, tmp_path: Path, size: int, gets: int) -> None:
+        """No stream is opened for less than the threshold."""
+        data = database(size // 1100, sequence=1)
+        data = data[: size // 4096 * 4096]
+        data = data[:28] + struct.pack(">I", len(data) // 4096) + data[32:]
+        bench.upload(data)
+        store = Watched(bench.bucket)
+        bench.threshold = 20_000 * len(data) // size
+        save(bench.remote(store), tmp_path / "db")
+        assert store.gets == gets
+        assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
+
+    def test_small_object_needs_no_threads(self, tmp_path: Path) -> None:
+        """A database below the threshold is read by the thread that asked."""
+        bench = Bench()
+        bench.upload(database(100, sequence=1))
+        store = Watched(bench.bucket)
+        save(bench.remote(store), tmp_path / "db")
+        assert store.threads == {threading.get_ident()}
+
+    def test_replaced_between_parts(self, bench: Bench, tmp_path: Path) -> None:
+        """Parts of two versions never end up in one file: it begins again with the new version."""
+        bench.upload(database(300, sequence=1))
+        data = database(310, sequence=2)
+        store = Watched(bench.bucket)
+        fetched = bench.remote(store).fetch()
+        assert fetched is not None
+        newer = bench.upload(data, sequence=2)
+        with fetched:
+            fetched.save(tmp_path / "db")
+        assert fetched.version == newer
+        assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
+        assert store.open == 0
+
+    def test_server_that_ignores_the_condition(self, bench: Bench, tmp_path: Path) -> None:
+        """The same where the server sends parts of the new version in spite of If-Match."""
+        bench.upload(database(300, sequence=1))
+        data = database(310, sequence=2)
+        store = Watched(bench.bucket)
+        store.ignores_if_match = True
+        fetched = bench.remote(store).fetch()
+        assert fetched is not None
+        bench.upload(data, sequence=2)
+        with fetched:
+            fetched.save(tmp_path / "db")
+        assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
+
+    def test_replaced_all_the_time(self, bench: Bench, tmp_path: Path) -> None:
+        """A database that is replaced faster than it can be read ends in an error, at the deadline."""
+        version = bench.upload(database(300, sequence=1))
+        store = Watched(bench.bucket)
+        sequences = iter(range(2, 1_000_000))
+
+        def replace_it() -> None:
+            bench.bucket.put(KEY, database(300, sequence=next(sequences)))
+
+        fetched = bench.remote(store).fetch(version.commit)
+        assert fetched is not None
+        store.before_part = replace_it
+        with fetched, pytest.raises(PreconditionFailedError):
+            fetched.save(tmp_path / "db")
+        assert list(tmp_path.iterdir()) == []
+        assert store.open == 0
+
+    @pytest.mark.parametrize("seed", range(30))
+    def test_faults(self, bench: Bench, tmp_path: Path, seed: int) -> None:
+        """Any request may fail, any body may end early: the file is the object, or there is none."""
+        data = database(300, sequence=1)
+        bench.upload(data)
+        rates: Any = {"get": {Fault.TRUNCATED: 0.3, Fault.FAIL_BEFORE: 0.1, Fault.REFUSED: 0.1}}
+        store = Watched(FaultyStore(bench.bucket, seed=seed, rates=rates))
+        save(bench.remote(store), tmp_path / "db")
+        assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
+        assert store.open == 0
+
+    def test_one_part_that_cannot_be_had(self, bench: Bench, tmp_path: Path) -> None:
+        """An error of any part is the error of the whole, also if the others were still under way."""
+        bench.upload(database(300, sequence=1))
+        store = Watched(bench.bucket)
+        fetched = bench.remote(store).fetch()
+        assert fetched is not None
+        store.before_part = raising(AccessDeniedError("403", url=URL))
+        with fetched, pytest.raises(AccessDeniedError):
+            fetched.save(tmp_path / "db")
+        assert list(tmp_path.iterdir()) == []
+        assert store.open == 0
+
+    def test_disk_full_in_a_part(self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A full disk is the working copy's error in every thread."""
+        bench.upload(database(300, sequence=1))
+        real, size = os.pwrite, bench.bucket.head(KEY).size
+
+        def pwrite(fd: int, data: bytes, offset: int) -> int:
+            if offset >= size * 3 // 4:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(fd, data, offset)
+
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        with pytest.raises(WorkingCopyError, match="No space"):
+            save(bench.remote(), tmp_path / "db")
+        assert list(tmp_path.iterdir()) == []
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    """Fail with this."""
+
+    def fail(*_arguments: Any, **_options: Any) -> Any:
+        raise error
+
+    return fail
+
+
+class Watched:
+    """A store that counts what is asked of it, and lets something happen first."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.lock = threading.Lock()
+        self.open = self.gets = self.bytes_read = 0
+        self.threads: set[int] = set()
+        self.ignores_if_match = False
+        self.before_get: Callable[[], object] = lambda: None
+        self.before_part: Callable[[], object] = lambda: None
+        self.before_read: Callable[[], object] = lambda: None
+
+    def get(self, key: str, *, if_match: str | None = None, byte_range: Any = None, **rest: Any) -> Any:
+        """Count the request."""
+        self.before_get()
+        if byte_range is not None:
+            self.before_part()
+        if self.ignores_if_match:
+            if_match = None
+        download = self.inner.get(key, if_match=if_match, byte_range=byte_range, **rest)
+        with self.lock:
+            self.gets += 1
+            self.open += download is not None
+            self.threads.add(threading.get_ident())
+        return download and WatchedDownload(self, download)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class WatchedDownload:
+    """Counts bytes, and whether it was closed, once."""
+
+    def __init__(self, store: Watched, inner: Any) -> None:
+        self.store, self.inner = store, inner
+        self.info, self.length = inner.info, inner.length
+        self.closed = False
+
+    def read(self, size: int, /) -> bytes:
+        """Count what is read."""
+        hook, self.store.before_read = self.store.before_read, lambda: None  # once
+        hook()
+        data: bytes = self.inner.read(size)
+        with self.store.lock:
+            self.store.bytes_read += len(data)
+        return data
+
+    def __enter__(self) -> WatchedDownload:
+        self.inner.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        assert not self.closed, "closed twice"
+        self.closed = True
+        self.inner.__exit__(*exc)
+        with self.store.lock:
+            self.store.open -= 1
