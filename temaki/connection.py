@@ -77,6 +77,7 @@ class Connection(sqlite3.Connection):
 
     Attributes:
         pid: The process that opened it; no other may use or close it.
+        session: The engine's own, from the beginning of a session to its end.
         closed: Whether :meth:`close` was called.
         busy: Whether a session is using it. The replica's lock guards it: an idle one may be closed by any thread.
     """
@@ -89,6 +90,7 @@ class Connection(sqlite3.Connection):
         super().__init__(*args, **kwargs)
         self.pid = os.getpid()
         self.busy = False
+        self.session: object = None
         self.closed = False
         self._trusted = 0
         self._refusal: str | None = None

@@ -116,67 +116,80 @@ class Engine:
         """Whether the strategy ever writes."""
         return self.strategy.writes
 
+    @property
+    def has_database(self) -> bool:
+        """Whether the last pull found a database, not the lack of one."""
+        return self._replica.current is None or self._replica.current.version is not None
+
     # -- the beginning --------------------------------------------------------------------------------------------
 
-    def open(self, connect: Callable[[Generation], Connection], *, immediate: bool) -> tuple[Session, Connection]:
+    def open(self, connect: Callable[[Generation], Connection], *, immediate: bool) -> Connection:
         """Begin a session: pull, connect, and pin what it will see.
 
         Args:
-            connect: Gives the thread's connection to a generation. May run the user's ``on_connect`` handlers, so
-                no lock is held.
+            connect: Gives a connection to a generation. May run the user's ``on_connect`` handlers, so no lock is held.
             immediate: Whether the session will write from its start.
+
+        Returns:
+            The connection, with the session in it.
         """
-        shared = self._shared
-        session = Session(shared.remote, self._replica, shared.puller, immediate=immediate)
+        session = Session(self._shared.remote, self._replica, self._shared.puller, immediate=immediate)
         try:
             while True:
                 self.strategy.pull(session)
-                generation = self._replica.enter()
+                generation = session.generation = self._replica.enter()
                 if generation is None:
                     # Another thread's commit was refused since; or the strategy did not pull when there was nothing.
                     session.revalidate()
                     continue
-                session.generation = generation
                 connection = connect(generation)
-                if self.pin(session, connection):
-                    return session, connection
+                connection.session = session
+                try:
+                    if self.pin(connection):
+                        return connection
+                except BaseException:
+                    connection.close()
+                    raise
+                connection.close()
                 self._leave(session)
         except BaseException:
-            self.close(session)
+            self._end(session)
             raise
 
-    def pin(self, session: Session, connection: Connection) -> bool:
+    def pin(self, connection: Connection) -> bool:
         """Take the session's snapshot, at a moment in which everything in the generation is accepted.
 
         Returns:
             False where the generation has been abandoned meanwhile: there is nothing there that may be seen.
         """
-        assert session.generation is not None
+        generation = session_of(connection).generation
         with self._replica.lock:
-            if session.generation.abandoned:
+            if generation is None or generation.abandoned:
                 return False
             connection.pin()
             return True
 
-    def before_write(self, session: Session) -> None:
+    def before_write(self, connection: Connection) -> None:
         """Before BEGIN IMMEDIATE, and before the writer lock: the strategy may wait or refuse."""
+        session = session_of(connection)
+        session.immediate = True
         self.strategy.begin(session)
 
-    def check_current(self, session: Session) -> None:
+    def check_current(self, connection: Connection) -> None:
         """After BEGIN IMMEDIATE: what the session has seen must still be what a commit would replace.
 
         Raises:
             ConflictError: It is not; the caller rolls back.
         """
-        assert session.generation is not None
+        session = session_of(connection)
         with self._replica.lock:
-            if not self._replica.is_current(session.generation):
+            if session.generation is None or not self._replica.is_current(session.generation):
                 raise session.conflict("replaced while it waited to write")
         session.writing = True
 
     # -- the commit -----------------------------------------------------------------------------------------------
 
-    def commit(self, session: Session, connection: Connection) -> None:
+    def commit(self, connection: Connection) -> None:
         """SQLite's COMMIT, and the upload if it changed anything. The caller holds the writer lock all the while.
 
         Whatever it raises, the generation is abandoned.
@@ -185,6 +198,7 @@ class Engine:
             SyncError, StoreError: Nothing was stored, unless it is a ``CommitUnknownError``.
             sqlite3.Error: SQLite refused its COMMIT.
         """
+        session = session_of(connection)
         generation = session.generation
         assert generation is not None
         with self._replica.lock:
@@ -239,11 +253,18 @@ class Engine:
 
     # -- the end --------------------------------------------------------------------------------------------------
 
-    def close(self, session: Session) -> None:
-        """The session is over: let go of its generation. May be called again."""
+    def close(self, connection: Connection) -> None:
+        """The connection's session is over: let go of its generation, which may close it. No error if there is none."""
+        session, connection.session = connection.session, None
+        with self._replica.lock:
+            connection.busy = False
+        if isinstance(session, Session):
+            self._end(session)
+
+    def _end(self, session: Session) -> None:
         try:
             self.strategy.end(session)
-        except Exception:  # noqa: BLE001 - a session has to end
+        except Exception:  # noqa: BLE001 - a session ends, whatever its strategy does
             _log.exception("%s: the strategy failed at the end of a session", self.url)
         finally:
             self._leave(session)
@@ -270,7 +291,9 @@ class Engine:
             connection.busy = True
             return True
 
-    def put_back(self, connection: Connection) -> None:
-        """The session of a connection is over; call :meth:`close` next."""
-        with self._replica.lock:
-            connection.busy = False
+
+def session_of(connection: Connection) -> Session:
+    """The session that is using the connection."""
+    session = connection.session
+    assert isinstance(session, Session), "the connection has no session"
+    return session

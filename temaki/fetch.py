@@ -93,10 +93,11 @@ class Started:
     def __init__(self, download: Download, url: str) -> None:
         self.download = download
         self.first = b""
-        while len(self.first) < DATABASE_HEADER:
-            data = download.read(DATABASE_HEADER - len(self.first))
+        wanted = min(DATABASE_HEADER, download.info.size)
+        while len(self.first) < wanted:
+            data = download.read(wanted - len(self.first))
             if not data:
-                break
+                raise _ended_early(download, len(self.first))
             self.first += data
         self.version = _checked_version(download.info, self.first, url)
 
@@ -164,7 +165,7 @@ class Fetched:
             stream.enter_context(started.download)
             size = started.version.size
             streams = min(_STREAMS, size // max(1, self._source.parallel_threshold))
-            target.begin(size)
+            target.begin()
             target.write(started.first, 0)
             if streams > 1:
                 _Parts(self._source, target, started, streams).run(stream)
@@ -178,10 +179,8 @@ class _Target:
 
     def __init__(self, fd: int, path: Path, url: str) -> None:
         self._fd, self._path, self._url = fd, path, url
-        self._size = 0
 
-    def begin(self, size: int) -> None:
-        self._size = size
+    def begin(self) -> None:
         with _dressed(self._path, self._url):
             os.ftruncate(self._fd, 0)  # an attempt before this one may have left something
 
@@ -194,10 +193,6 @@ class _Target:
 
     def finish(self) -> None:
         self.write(_WAL_MODE, _WAL_MODE_AT)
-        with _dressed(self._path, self._url):
-            written = os.fstat(self._fd).st_size
-        if written != self._size:  # the store's contract excludes it; a file of the wrong length is not passed on
-            raise StoreUnavailableError(f"{self._url}: {written} bytes came of {self._size}.", url=self._url)
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
@@ -286,10 +281,15 @@ def _copy(download: Download, target: _Target, start: int, stop: int, stopped: t
             raise _Stopped
         data = download.read(min(_CHUNK, stop - start))
         if not data:
-            message = f"{download.info.key}: the body ended at byte {start} of {stop}."
-            raise StoreUnavailableError(message, url=download.info.key)
+            raise _ended_early(download, start)
         target.write(data, start)
         start += len(data)
+
+
+def _ended_early(download: Download, at: int) -> StoreUnavailableError:
+    """The store should have raised this itself."""
+    info = download.info
+    return StoreUnavailableError(f"{info.key}: its body ended early, at byte {at} of {info.size}.", url=info.key)
 
 
 def _checked_version(info: ObjectInfo, first: bytes, url: str) -> Version:

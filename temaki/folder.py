@@ -19,9 +19,7 @@ import itertools
 import json
 import logging
 import os
-import shutil
 import stat
-import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,6 +45,8 @@ class Folder:
 
     def __init__(self, url: str, cache_dir: Path | None) -> None:
         self.url = url
+        import tempfile  # takes 2 ms to import, which binding alone need not pay
+
         digest = hashlib.sha256(url.encode()).hexdigest()[:24]
         with self.errors_named(cache_dir or Path(tempfile.gettempdir())):
             if cache_dir is None:
@@ -133,6 +133,8 @@ class Folder:
 
 def _private(parent: Path, prefix: str) -> tuple[Path, int]:
     """A new folder with an unpredictable name, mode 0700, locked."""
+    import tempfile
+
     while True:
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         lock = _lock(path)
@@ -175,6 +177,8 @@ def _lock(folder: Path) -> int | None:
 
 def _sweep(parent: Path, prefix: str, *, keep: str) -> None:
     """Remove the private folders of processes that ended without doing so. Never waits, never fails."""
+    import shutil
+
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
             if not entry.name.startswith(prefix) or entry.name == keep:
@@ -191,6 +195,8 @@ def _sweep(parent: Path, prefix: str, *, keep: str) -> None:
 
 
 def _remove(path: str, owner: int) -> None:
+    import shutil
+
     if os.getpid() == owner:  # a forked child inherits the finalizer, not the folder
         shutil.rmtree(path, ignore_errors=True)
 

@@ -95,8 +95,8 @@ class Version:
 def read_version(info: ObjectInfo) -> Version:
     """The version that an object is, by its metadata.
 
-    An object without temaki's metadata was written by another tool. It is adopted: its id comes from its ETag. Its number
-    is SQLite's own counter, which only its bytes tell: 0 here.
+    An object without temaki's metadata was written by another tool. It is adopted: its id comes from its ETag. Its
+    number is SQLite's own counter, which only its bytes tell: 0 here.
 
     Args:
         info: The store's answer.

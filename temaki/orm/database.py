@@ -11,7 +11,7 @@ from pony.orm import core
 
 from temaki import settings
 from temaki.engine import Engine, share
-from temaki.errors import ConfigurationError, ConflictError, TemakiError
+from temaki.errors import ConfigurationError, ConflictError, NotFoundError, TemakiError
 from temaki.orm.provider import StoreProvider
 from temaki.registry import load
 from temaki.stores import open_store
@@ -115,6 +115,24 @@ class Database(core.Database):
                 for part in table.get_objects_to_create(created)
             )
 
+    def check_tables(self) -> None:
+        """As Pony's; but where there is no database at all, say that, and not that a table is missing.
+
+        Raises:
+            NotFoundError: There is no database in the store yet.
+        """
+        try:
+            super().check_tables()
+        except core.OperationalError:
+            if isinstance(self.provider, StoreProvider) and not self.provider.engine.has_database:
+                url = self.provider.engine.url
+                raise NotFoundError(
+                    f"There is no database at {url} yet. If the URL is right, create it with "
+                    "generate_mapping(create_tables=True).",
+                    url=url,
+                ) from None
+            raise
+
     def _get_cache(self) -> Any:
         if self.provider is None:
             raise _unbound()
@@ -164,7 +182,9 @@ def bind_s3(
 
 def _make_strategy(chosen: settings.Settings) -> Strategy:
     if isinstance(chosen.strategy, str):
-        return settings.make_strategy(load(chosen.strategy), chosen.options)
+        return settings.make_strategy(
+            load(chosen.strategy, origin=chosen.origins.get("strategy", "strategy")), chosen.options
+        )
     if isinstance(chosen.strategy, Strategy):
         return chosen.strategy
     raise ConfigurationError(

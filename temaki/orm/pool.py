@@ -1,4 +1,4 @@
-"""Each thread's connection to the current generation, and the session that is using it."""
+"""Each thread's connections to the current generation."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from pony.orm.dbproviders.sqlite import SQLitePool
 from temaki.connection import Connection
 from temaki.engine import Engine
 from temaki.generation import Generation
-from temaki.session import Session
 
 
 class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init__, are each thread's own
-    """Pony's pool for SQLite, in which a connection lives as long as its generation.
+    """Pony's pool for SQLite, in which a connection lives no longer than its generation.
+
+    Pony keeps one connection per thread, which sessions that interleave in it (generators, coroutines) would share.
+    Here such a session gets a connection of its own, since its snapshot is its own.
 
     Args:
         engine: Runs the sessions.
         on_connect: Runs the user's ``@db.on_connect`` handlers on a new connection. Pony itself would run them
             between connecting and the transaction, where a refused commit of another thread could come in between.
+
+    Attributes:
+        con: The thread's idle connection, if there is one.
     """
 
     con: Connection | None
-    session: Session | None
 
     def __init__(self, engine: Engine, on_connect: Callable[[Connection], None]) -> None:
         super().__init__(
@@ -39,70 +43,60 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
         )
         self._engine = engine
         self._on_connect = on_connect
-        self.session = None
 
     def open(self, *, immediate: bool) -> Connection:
-        """Begin a session in this thread and pin its snapshot."""
-        self._leave_stale_session()
-        self.session, connection = self._engine.open(self._connect_to, immediate=immediate)
-        return connection
-
-    def _leave_stale_session(self) -> None:
-        """End what a fork or a killed coroutine left here."""
-        if self.con is not None and self.con.pid != os.getpid():
-            self.con = self.session = None  # the parent's; temaki.fork keeps it from being closed
-        elif self.session is not None and self.con is not None:
-            self.release(self.con)
+        """Begin a session in this thread, with its snapshot pinned."""
+        return self._engine.open(self._connect_to, immediate=immediate)
 
     def _connect_to(self, generation: Generation) -> Connection:
-        if self.con is not None:
-            if self._engine.claim(self.con, generation):
-                return self.con
-            self.con.close()
-            self.con = None
+        idle = self._take_idle()
+        if idle is not None:
+            if self._engine.claim(idle, generation):
+                return idle
+            idle.close()
         self.filename = str(generation.path)
         self._connect()
-        connection = cast("Connection", self.con)
+        connection, self.con = cast("Connection", self.con), None
         try:
             self._engine.welcome(connection, generation)
             self._on_connect(connection)
             connection.end_transaction()
         except BaseException:
-            self.con = None
             connection.close()
             raise
         return connection
 
+    def _take_idle(self) -> Connection | None:
+        idle, self.con = self.con, None
+        # One that was inherited by a fork is the parent's; temaki.fork keeps it from being closed.
+        return idle if idle is not None and idle.pid == os.getpid() else None
+
     def release(self, con: Connection) -> None:
-        """End the session; the connection stays for the thread's next one, if its generation does."""
+        """End the connection's session; it stays for the thread's next one, if its generation does."""
+        if con.pid != os.getpid():
+            return
         try:
-            if not con.closed and con.pid == os.getpid():
+            if not con.closed:
                 con.end_transaction()
         except BaseException:
             self.drop(con)
             raise
-        self._end(con)
+        self._engine.close(con)
+        if self.con is None and not con.closed:
+            self.con = con
+        else:
+            con.close()
 
     def drop(self, con: Connection) -> None:
-        """End the session and close the connection."""
-        self.con = None
+        """End the connection's session and close it."""
+        if con.pid != os.getpid():
+            return
         with suppress(sqlite3.Error):
-            if con.pid == os.getpid():
-                con.close()
-        self._end(con)
+            con.close()
+        self._engine.close(con)
 
     def disconnect(self) -> None:
-        """Close this thread's connection."""
-        if self.con is not None:
-            self.drop(self.con)
-
-    def _end(self, con: Connection) -> None:
-        session, self.session = self.session, None
-        if con.pid != os.getpid():
-            self.con = None
-            return
-        self._engine.put_back(con)
-        if session is not None:
-            self._engine.close(session)
-        if con.closed:
-            self.con = None
+        """Close this thread's idle connection."""
+        idle = self._take_idle()
+        if idle is not None:
+            idle.close()

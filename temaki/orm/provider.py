@@ -19,11 +19,10 @@ from pony.orm.dbapiprovider import wrap_dbapi_exceptions
 from pony.orm.dbproviders.sqlite import SQLiteProvider
 
 from temaki.connection import Connection
-from temaki.engine import Engine
+from temaki.engine import Engine, session_of
 from temaki.errors import ConflictError
 from temaki.orm.no_repeat import NoRepeat
 from temaki.orm.pool import SessionPool
-from temaki.session import Session
 
 
 class StoreProvider(SQLiteProvider):
@@ -55,11 +54,10 @@ class StoreProvider(SQLiteProvider):
         """Wait for the writer before, also one of another database that is bound to the same URL."""
         self.transaction_lock.acquire()
 
-    @property
-    def _session(self) -> Session:
-        session = self.pool.session
-        assert session is not None
-        return session
+    def release_lock(self) -> None:
+        """Let the next writer in. A strategy that never writes has not waited for its turn."""
+        if self.engine.writes:
+            self.transaction_lock.release()
 
     @wrap_dbapi_exceptions
     def connect(self) -> tuple[Connection, bool]:
@@ -82,24 +80,25 @@ class StoreProvider(SQLiteProvider):
             self._begin_to_write(connection, cache)
 
     def _begin_to_write(self, connection: Connection, cache: Any) -> None:
-        session = self._session
-        session.immediate = True
-        self.engine.before_write(session)
+        self.engine.before_write(connection)
         connection.end_transaction()
         connection.allow_writes()
         try:
             # Pony waits for the writer lock in here; what happened meanwhile is checked after.
             with connection.trusted():
                 super().set_transaction_mode(connection, cache)
-            self.engine.check_current(session)
+            self.engine.check_current(connection)
         except BaseException:
             self.rollback(connection, cache)
+            # A function that catches this may go on reading: from a snapshot again, or not at all.
+            if not self.engine.pin(connection):
+                connection.close()
             raise
 
     def _begin_read_only(self, connection: Connection, cache: Any) -> None:
         """A transaction that can only read needs no lock: the pinned snapshot is the transaction."""
-        if not connection.in_transaction and not self.engine.pin(self._session, connection):
-            raise self._session.conflict("refused by the store, in another thread of this process")
+        if not connection.in_transaction and not self.engine.pin(connection):
+            raise session_of(connection).conflict("refused by the store, in another thread of this process")
         if cache.immediate:
             cache.saved_fk_state = False
             cache.in_transaction = True
@@ -123,15 +122,16 @@ class StoreProvider(SQLiteProvider):
     def _commit(self, connection: Connection) -> None:
         self._require_same_process(connection)
         if self.engine.writes:
-            self.engine.commit(self._session, connection)
+            self.engine.commit(connection)
         else:
             connection.end_transaction()
 
     def rollback(self, connection: Connection, cache: Any = None) -> None:
         """Undo what is not committed."""
-        if connection.pid != os.getpid():
-            if cache is not None:
+        if connection.closed or connection.pid != os.getpid():
+            if cache is not None and cache.in_transaction:
                 cache.in_transaction = False
+                self.release_lock()
             return
         with connection.trusted():
             super().rollback(connection, cache)

@@ -112,7 +112,7 @@ class DirectoryStore:
         progress = Progress()
         with self._writing(key, progress) as state:
             self._check(key, if_match, if_none_match=if_none_match)
-            new = state / f"new-{etag}"
+            new = sidecar = state / f"new-{etag}"
             try:
                 sidecar = state / _name(write_durably(new, body))
                 with suppress(FileNotFoundError):  # of a crashed write whose inode this one got
@@ -123,10 +123,13 @@ class DirectoryStore:
                 self._check(key, if_match, if_none_match=if_none_match)
                 self._move_in(new, key, progress)
             except BaseException:
-                with suppress(OSError):
-                    new.unlink()
+                if not progress.landed:
+                    for path in {new, sidecar}:
+                        with suppress(OSError):
+                            path.unlink()
                 raise
-            sync_folder(self._path(key).parent)
+            for parent in self._path(key).relative_to(self.folder).parents:
+                sync_folder(self.folder / parent)  # all of them: another writer may have made one, and not come so far
             _sweep(state, keep=sidecar.name)
         return etag
 
@@ -136,8 +139,8 @@ class DirectoryStore:
         path = self._path(key)
         with self._writing(key, progress) as state:
             with suppress(FileNotFoundError):
-                progress.landed = True
                 path.unlink()
+                progress.landed = True
                 sync_folder(path.parent)
             _sweep(state, keep=None)
             # A folder that only this key made would stand in the way of an object with the folder's name.
@@ -196,7 +199,9 @@ class DirectoryStore:
             except (FileNotFoundError, NotADirectoryError):
                 found = False
         if not found:
-            message = f"The folder of {self.url} does not exist. Create it (mkdir -p {str(self.folder)!r}), or mount it."
+            message = (
+                f"The folder of {self.url} does not exist. Create it (mkdir -p {str(self.folder)!r}), or mount it."
+            )
             raise BucketNotFoundError(message, url=self.url, status=None, code="NoSuchBucket")
 
     @contextmanager
@@ -210,15 +215,18 @@ class DirectoryStore:
             for path in (state.parent, state):
                 with suppress(FileExistsError):
                     path.mkdir(mode=0o700)
-                    sync_folder(path.parent)
-            with self._locks.hold(state / "lock", url):
+            with self._locks.hold(state / "lock", url) as lock:
+                if os.fstat(lock).st_size == 0:  # Nobody has come as far as this since the folders were made.
+                    sync_folder(state.parent)
+                    sync_folder(self.folder)
+                    os.write(lock, b"\n")
                 yield state
 
     def _move_in(self, new: Path, key: str, progress: Progress) -> None:
         path = self._path(key)
         for attempt in range(_ATTEMPTS):
-            _make_folders(path.parent, self.folder)
             try:
+                _make_folders(path.parent, self.folder)
                 new.replace(path)
             except FileNotFoundError:  # A delete of another key has just removed a folder that was empty.
                 self._check_bucket()
@@ -254,6 +262,9 @@ class DirectoryStore:
                 handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except FileNotFoundError as error:
                 raise self._missing(key) from error
+            except NotADirectoryError:
+                self._check_bucket()
+                raise
             try:
                 info = self._info(key, path, os.fstat(handle))
             except BaseException:
@@ -346,7 +357,6 @@ def _make_folders(path: Path, root: Path) -> None:
         _make_folders(path.parent, root)
         with suppress(FileExistsError):
             path.mkdir(mode=0o700)
-            sync_folder(path.parent)
 
 
 def _sweep(state: Path, keep: str | None) -> None:

@@ -118,8 +118,8 @@ class FileLocks:
         self._held = set()
 
     @contextmanager
-    def hold(self, path: Path, url: str) -> Iterator[None]:
-        """Hold the lock on ``path``, which is created if need be.
+    def hold(self, path: Path, url: str) -> Iterator[int]:
+        """Hold the lock on ``path``, which is created if need be; gives its descriptor.
 
         Raises:
             StoreUnavailableError: Others hold it for longer than the timeout; nothing was written.
@@ -129,7 +129,7 @@ class FileLocks:
         held.add(handle)
         try:
             self._acquire(handle, url)
-            yield
+            yield handle
         finally:
             if held is self._held:  # else we are in a child that was forked meanwhile, and it is closed already
                 held.discard(handle)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
+from temaki.clock import Clock, SystemClock
 from temaki.errors import NotFoundError, PreconditionFailedError
 from temaki.fork import reset_in_child
 from temaki.store import Download, ObjectInfo, ReadableBody
 from temaki.stores.rules import check_conditions, check_range, checked_key, checked_metadata, cut_range, read_body
-
-if TYPE_CHECKING:
-    from temaki.clock import Clock
 
 
 class BytesDownload:
@@ -63,7 +59,7 @@ class MemoryStore:
 
     def __init__(self, name: str = "memory", *, clock: Clock | None = None) -> None:
         self.url = f"memory://{name}"
-        self._time = time.time if clock is None else clock.time
+        self._clock = clock or SystemClock()
         self._objects: dict[str, _Object] = {}
         self._lock = threading.Lock()
         reset_in_child(self)
@@ -164,7 +160,7 @@ class MemoryStore:
         return found
 
     def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._time(), UTC)
+        return datetime.fromtimestamp(self._clock.time(), UTC)
 
 
 def _refused(url: str, why: str) -> PreconditionFailedError:

@@ -170,16 +170,23 @@ class S3Store:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See :meth:`temaki.store.Store.list`."""
         with self._translated("list", self.url) as request:
-            pages = iter(self._connected(request).get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix))
+            client = self._connected(request)
+        if _is_aws(client):
+            yield from self._pages(client, prefix)
+        else:  # Some servers list folder by folder ("a/b" before "a-b").
+            yield from sorted(self._pages(client, prefix), key=lambda info: info.key.encode())
+
+    def _pages(self, client: S3Client, prefix: str) -> Iterator[ObjectInfo]:
+        pages = iter(client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix))
         while True:
-            with self._translated("list", self.url):
+            with self._translated("list", self.url) as request:
+                self._connected(request)
                 page = next(pages, None)
             if page is None:
                 return
             for found in page.get("Contents", ()):
-                yield ObjectInfo(
-                    found["Key"], _unquoted(found["ETag"]), found["Size"], {}, found.get("LastModified"), _date(page)
-                )
+                key, etag, size = found["Key"], _unquoted(found["ETag"]), found["Size"]
+                yield ObjectInfo(key, etag, size, {}, found.get("LastModified"), _date(page))
 
     def _url(self, key: str) -> str:
         return f"{self.url}/{checked_key(key, self.url)}"

@@ -170,7 +170,9 @@ def _answered(error: boto.ClientError, request: Request) -> TemakiError:  # noqa
         message = f"The condition for {request.url} does not hold: the object is another version, or exists already."
         return PreconditionFailedError(message, in_flight=False, **facts)
     if code == "ConditionalRequestConflict":
-        message = f"{request.url}: a conflicting request was under way, and this one was not carried out. Send it again."
+        message = (
+            f"{request.url}: a conflicting request was under way, and this one was not carried out. Send it again."
+        )
         return PreconditionFailedError(message, in_flight=True, **facts)
     if status == 501:
         message = (
@@ -204,7 +206,9 @@ def _not_found(request: Request, facts: dict[str, Any]) -> TemakiError:
 def _denied(request: Request, facts: dict[str, Any]) -> TemakiError:
     code = facts["code"]
     if code == "InvalidObjectState":
-        message = f"{request.url} is archived, so that it cannot be read. Restore it, or keep it out of archive classes."
+        message = (
+            f"{request.url} is archived, so that it cannot be read. Restore it, or keep it out of archive classes."
+        )
         return StoreError(message, **facts)
     why = _DENIED.get(code, "access is denied")
     hint = "" if code in _DENIED and code != "AccessDenied" else f" {_LIST_BUCKET}"

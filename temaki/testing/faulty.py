@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+from temaki.clock import Clock
 from temaki.errors import ConfigurationError, PreconditionFailedError, StoreError, StoreUnavailableError
 from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores.rules import read_body
 from temaki.testing.counting import Verb
-
-if TYPE_CHECKING:
-    from temaki.clock import Clock
 
 T = TypeVar("T")
 
@@ -25,7 +23,7 @@ class Fault(Enum):
     """What can become of a request."""
 
     LOST_REPLY = auto()
-    """It is carried out; the answer is lost. ``StoreUnavailableError``, ambiguous."""
+    """It is carried out; the answer, a refusal included, is lost. ``StoreUnavailableError``, ambiguous."""
     FAIL_BEFORE = auto()
     """It is not carried out, and nobody can tell: a 503, say. ``StoreUnavailableError``, ambiguous."""
     REFUSED = auto()
@@ -272,10 +270,11 @@ class FaultyStore:
             raise PreconditionFailedError(message, **facts)
         if fault is Fault.LATENCY and self._clock is not None:
             self._clock.sleep(self._latency)
-        answer = request()
         if fault is Fault.LOST_REPLY:
+            with suppress(StoreError):  # A refusal is a reply, too.
+                request()
             raise _unavailable(url, "the reply was lost", ambiguous=True)
-        return answer
+        return request()
 
     def _check(self, verb: Verb, *faults: Fault | None) -> None:
         for fault in faults:
