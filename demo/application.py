@@ -19,7 +19,7 @@ from temaki.testing import CountingStore
 db = Database()
 
 
-class Role(db.Entity):
+class Role(db.Entity):  # type: ignore[name-defined]  # Pony has no types
     """What a person does. ``headcount`` is one value that all processes change: lost updates would show in it."""
 
     id = PrimaryKey(int)
@@ -28,7 +28,7 @@ class Role(db.Entity):
     people = Set("Person")
 
 
-class Person(db.Entity):
+class Person(db.Entity):  # type: ignore[name-defined]
     """Somebody who was hired."""
 
     name = Required(str)
@@ -38,7 +38,7 @@ class Person(db.Entity):
 @db_session(retry=1000)
 def hire(name: str) -> None:
     """One transaction. Where another process was faster, Pony runs it again on the version of that process."""
-    role = Role[3]
+    role = Role.get(label="user")
     role.headcount += 1
     Person(name=name, role=role)
 

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,13 +144,11 @@ def race(workers: list[Worker], hires: int) -> float:
     time.sleep(random.uniform(0, 0.02))  # in the middle of its work, and not always in the same place
     victim.process.kill()
     if victim.process.wait() != -signal.SIGKILL:
-        raise DemoError(f"Process {VICTIM} was done before it could be killed. Give it more to do: --hires {hires * 2}.")
+        raise DemoError(f"Process {VICTIM} was done before it could be killed. Try again with --hires {hires * 2}.")
     victim.killed = True
     victim.read_journal()
-    say(
-        f"{time.monotonic() - begin:6.2f} s  process {VICTIM} is killed (SIGKILL) after {len(victim.acknowledged)} of its "
-        f"{hires} hires"
-    )
+    so_far = f"{len(victim.acknowledged)} of its {hires} hires"
+    say(f"{time.monotonic() - begin:6.2f} s  process {VICTIM} is killed (SIGKILL) after {so_far}")
     watch(workers, lambda: all(worker.process.poll() is not None for worker in workers))
     took = time.monotonic() - begin
     say(f"{took:6.2f} s  the others are done; nothing had to be repaired")
@@ -304,13 +302,13 @@ def show_progress(workers: list[Worker]) -> None:
 def report(workers: list[Worker], books: Books, took: float, path: Path) -> None:
     """The summary."""
     size = path.stat().st_size
-    say(f"\n{'process':>9}{'acknowledged':>14}{'conflicts retried':>19}{'requests':>10}{'bytes up':>13}{'bytes down':>13}")
-    columns = ("conflicts", "requests", "up", "down")
+    counts = ("conflicts", "requests", "up", "down")
+    say("\n" + table_row("process", "acknowledged", "conflicts retried", "requests", "bytes up", "bytes down"))
     for worker in workers:
-        values = [len(worker.acknowledged), *(worker.last[name] for name in columns)]
-        say(table_row(str(worker.number), values) + ("   killed; counted up to its last journal line" if worker.killed else ""))
-    sums = [sum(worker.last[name] for worker in workers) for name in columns]
-    say(table_row("all", [len(books.acknowledged), *sums]))
+        row = table_row(worker.number, len(worker.acknowledged), *(worker.last[name] for name in counts))
+        say(row + ("   killed; counted up to its last acknowledgement" if worker.killed else ""))
+    sums = (sum(worker.last[name] for worker in workers) for name in counts)
+    say(table_row("all", len(books.acknowledged), *sums))
 
     stored = books.unacknowledged
     because = f" = acknowledged + {len(stored)}, see below" if stored else " = acknowledged"
@@ -318,17 +316,17 @@ def report(workers: list[Worker], books: Books, took: float, path: Path) -> None
     say(f"  rows found            {books.rows.total()}{because if not books.faults() else ''}")
     say(f"  headcount             {books.headcount}   one value that all processes incremented")
     say(f"  integrity_check       {books.integrity}")
-    say(f"  wall time             {took:.2f} s, {books.rows.total() / took:.0f} commits per second, {size:,} bytes each")
+    say(f"  wall time             {took:.2f} s: {books.rows.total() / took:.0f} commits per second of {size:,} bytes")
     for name in sorted(stored):
         say(f"\n  {name!r} is stored and was not acknowledged: its process was killed after the store had accepted")
         say("  the commit and before it could say so. It is the only one that this can have happened to: a caller that")
         say("  gets no answer has to look. The other way round, acknowledged and not stored, must never happen.")
 
 
-def table_row(name: str, values: Sequence[int]) -> str:
-    """Numbers under their headings."""
-    acknowledged, conflicts, requests, up, down = values
-    return f"{name:>9}{acknowledged:>14}{conflicts:>19}{requests:>10}{up:>13,}{down:>13,}"
+def table_row(*values: str | int) -> str:
+    """Headings, or the numbers under them."""
+    cells = [value if isinstance(value, str) else f"{value:,}" for value in values]
+    return "".join(cell.rjust(width) for cell, width in zip(cells, (9, 14, 19, 10, 13, 13), strict=True))
 
 
 def show_sqlite(path: Path) -> None:
@@ -362,7 +360,7 @@ def show_remains(url: str, folder: Path, *, server_is_gone: bool) -> None:
 def demo(url: str, hires: int, folder: Path, *, server_is_gone: bool) -> int:
     """Run it on an object that does not exist yet; the exit code."""
     url, store, key = fresh(url)
-    say(f"{PROCESSES} processes hire {hires} people each, every hire is a commit, all into one SQLite database:\n  {url}\n")
+    say(f"{PROCESSES} processes hire {hires} people each into one SQLite database; every hire is a commit.\n  {url}\n")
     try:
         with tempfile.TemporaryDirectory(prefix="temaki-demo-work-") as name:
             work = Path(name)
@@ -413,8 +411,10 @@ def arguments() -> argparse.Namespace:
         "--url", help="s3://bucket/key or file:///folder/key, not existing yet; ending in / for a new key in there"
     )
     place.add_argument("--seaweedfs", action="store_true", help="on a SeaweedFS server that is started for it")
-    parser.add_argument("--hires", type=int, default=25, metavar="N", help="commits of each process (default: 25)")
+    parser.add_argument("--hires", type=int, metavar="N", help="commits of each process (100; on S3, 25)")
     parsed = parser.parse_args()
+    if parsed.hires is None:
+        parsed.hires = 25 if parsed.seaweedfs or (parsed.url or "").startswith("s3:") else 100
     if parsed.hires < 2:
         parser.error("--hires: at least 2, so that there is a half-way")
     return parsed

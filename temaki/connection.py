@@ -45,7 +45,7 @@ class Cursor(sqlite3.Cursor):
 
     def execute(self, sql: str, parameters: Any = (), /) -> Cursor:  # noqa: D102
         try:
-            super().execute(sql, parameters)
+            super().execute(self.connection.marked(sql), parameters)
         except sqlite3.DatabaseError as error:
             self.connection.raise_explained(error)
         return self
@@ -93,6 +93,7 @@ class Connection(sqlite3.Connection):
         self.session: object = None
         self.closed = False
         self._trusted = 0
+        self._mark = os.urandom(8).hex()
         self._refusal: str | None = None
         self._open_cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
         self._query_only = False
@@ -126,6 +127,14 @@ class Connection(sqlite3.Connection):
 
     # -- what temaki does with it ---------------------------------------------------------------------------------
 
+    def marked(self, sql: str) -> str:
+        """The text under which a statement is prepared: where it is trusted, one that nobody else can have.
+
+        The ``sqlite3`` module caches prepared statements by their text, and SQLite asks the authorizer only when it
+        prepares one. So a user's statement could come by a verdict that was meant for temaki's.
+        """
+        return f"{sql} /* {self._mark} */" if self._trusted else sql
+
     @contextmanager
     def trusted(self) -> Iterator[None]:
         """Statements in here are temaki's or Pony's own, and no rule applies."""
@@ -137,8 +146,8 @@ class Connection(sqlite3.Connection):
 
     def pin(self) -> None:
         """Begin a read transaction and take its snapshot now: SQLite would only take it at the first read."""
-        self._run("BEGIN /* temaki: snapshot */")
-        self._run("SELECT 1 FROM sqlite_master LIMIT 1 /* temaki: snapshot */")
+        self._run("BEGIN")
+        self._run("SELECT 1 FROM sqlite_master LIMIT 1")
 
     def end_transaction(self) -> None:
         """Close every cursor, roll back whatever is open, and forbid writes.
@@ -147,12 +156,12 @@ class Connection(sqlite3.Connection):
         """
         self.close_cursors()
         if self.in_transaction:
-            self._run("ROLLBACK /* temaki */")
+            self._run("ROLLBACK")
         self.forbid_writes()
 
     def commit_locally(self) -> None:
         """SQLite's COMMIT, then the cursors are closed and writes forbidden again."""
-        self._run("COMMIT /* temaki */")
+        self._run("COMMIT")
         self.close_cursors()
         self.forbid_writes()
 
@@ -175,13 +184,8 @@ class Connection(sqlite3.Connection):
             self._query_only = True
 
     def _run(self, sql: str) -> None:
-        # A cached statement keeps the authorizer's verdict of when it was prepared. The comments in temaki's own
-        # statements make their text its own, so that no user's statement comes by a verdict not meant for it.
         with self.trusted():
-            try:
-                super().execute(sql).close()
-            except sqlite3.DatabaseError as error:
-                self.raise_explained(error)
+            self.execute(sql).close()
 
     # -- what others do with it -----------------------------------------------------------------------------------
 
@@ -190,6 +194,16 @@ class Connection(sqlite3.Connection):
         made = super().cursor(factory)
         self._open_cursors.add(made)
         return made
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Cursor:
+        """As in :mod:`sqlite3`, which would not use :class:`Cursor`'s."""
+        cursor: Cursor = self.cursor()
+        return cursor.execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Any, /) -> Cursor:
+        """As in :mod:`sqlite3`, which would not use :class:`Cursor`'s."""
+        cursor: Cursor = self.cursor()
+        return cursor.executemany(sql, parameters)
 
     def commit(self) -> None:
         """Pony's own hook after ``on_connect``; anywhere else it would bypass the upload.
@@ -249,8 +263,7 @@ class Connection(sqlite3.Connection):
             return None
         if first is None:
             return "ATTACH needs its file name as a literal, so that temaki can see that it is not the working copy"
-        target = os.path.realpath(first.removeprefix("file:").partition("?")[0])
-        if first and target.startswith(self.folder + os.sep):
+        if first and os.path.realpath(_path_of(first)).startswith(self.folder + os.sep):
             return "ATTACH of temaki's own working copy: what is written there is never stored; query it as `main`"
         return None
 
@@ -292,3 +305,15 @@ class Connection(sqlite3.Connection):
                 path=self.folder,
             )
         return None
+
+
+def _path_of(name: str) -> str:
+    """The file that ATTACH would open; see "URI Filenames", https://www.sqlite.org/uri.html section 3."""
+    if not name.startswith("file:"):
+        return name
+    from urllib.parse import unquote
+
+    rest = name.removeprefix("file:").partition("#")[0].partition("?")[0]
+    if rest.startswith("//"):
+        rest = "/" + rest[2:].partition("/")[2]
+    return unquote(rest)

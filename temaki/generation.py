@@ -14,8 +14,9 @@ from pathlib import Path
 
 from temaki.connection import Connection
 from temaki.errors import CorruptDatabaseError
+from temaki.image import Image
 from temaki.remote import Version
-from temaki.wal import FormatError, Image, Mark, Scan, scan
+from temaki.wal import FormatError, Mark, Scan, scan
 
 
 class Generation:

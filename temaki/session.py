@@ -7,10 +7,11 @@ from typing import Any
 
 from temaki.errors import ConflictError
 from temaki.generation import Generation
+from temaki.image import Image
 from temaki.pull import Puller
 from temaki.remote import Published, Remote, Version
 from temaki.replica import Replica
-from temaki.wal import Image, Scan
+from temaki.wal import Scan
 
 
 class Session:

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from temaki.testing.servers import Server, moto_server, seaweedfs_server
+# Before anything imports it: its assertions should say what they compared.
+pytest.register_assert_rewrite("temaki.testing.stores")
+
+from temaki.testing.servers import Server, moto_server, seaweedfs_server  # noqa: E402 - see above
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from temaki.engine import Engine, share
 from temaki.errors import ConfigurationError, ConflictError, NotFoundError, TemakiError
 from temaki.orm.provider import StoreProvider
 from temaki.registry import load
-from temaki.stores import open_store
+from temaki.stores import canonical_url, open_store
 from temaki.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def bind_s3(
     found, key = open_store(chosen.url, client=client)
     engine = Engine(
         share(
-            chosen.url,
+            canonical_url(chosen.url),
             key,
             store or found,
             explicit_store=store is not None or client is not None,

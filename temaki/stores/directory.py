@@ -26,11 +26,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
 from temaki.errors import (
     BucketNotFoundError,
-    ConfigurationError,
     NotFoundError,
     PreconditionFailedError,
     StoreError,
@@ -340,7 +340,7 @@ class _FileDownload:
             raise StoreUnavailableError(message, url=self._url, status=None, code="Changed", ambiguous=False)
         return data
 
-    def __enter__(self) -> _FileDownload:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import Self
 
 from temaki.clock import Clock, SystemClock
 from temaki.errors import NotFoundError, PreconditionFailedError
@@ -29,7 +30,7 @@ class BytesDownload:
         piece, self._rest = bytes(self._rest[:size]), self._rest[size:]
         return piece
 
-    def __enter__(self) -> BytesDownload:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -14,7 +14,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Literal
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from temaki._version import __version__
@@ -99,7 +100,7 @@ class S3Store:
             try:
                 answer = client.get_object(Bucket=self.bucket, Key=key, **arguments)
             except client.exceptions.ClientError as error:
-                if if_none_match is not None and _status(error.response) == 304:
+                if if_none_match is not None and _status(error.response) == HTTPStatus.NOT_MODIFIED:
                     return None
                 raise
             body = answer["Body"]
@@ -122,7 +123,7 @@ class S3Store:
             try:
                 return _info(key, url, client.head_object(Bucket=self.bucket, Key=key))
             except client.exceptions.ClientError as error:
-                if _status(error.response) != 404:
+                if _status(error.response) != HTTPStatus.NOT_FOUND:
                     raise
         return self._head_by_get(key, url)
 
@@ -152,7 +153,7 @@ class S3Store:
             answer = client.put_object(Bucket=self.bucket, Key=key, Body=body, **arguments)  # type: ignore[arg-type]
             etag = _unquoted(answer.get("ETag", ""))
             if not etag:
-                from temaki.stores.s3_errors import unavailable  # noqa: PLC0415
+                from temaki.stores.s3_errors import unavailable
 
                 raise unavailable(request, "the answer has no ETag, so that it is not S3's. Check proxies on the way")
             return etag
@@ -218,7 +219,7 @@ class S3Store:
     def _translated(self, verb: Verb, url: str, *, if_match: bool = False) -> Iterator[Request]:
         """Dress whatever boto3 raises. The imports are here because importing temaki must not import boto3."""
         try:
-            from temaki.stores.s3_errors import Request, dressed  # noqa: PLC0415
+            from temaki.stores.s3_errors import Request, dressed
         except ImportError as error:
             message = f"{url} needs boto3: {error}. Install it with: pip install boto3"
             raise ConfigurationError(message, url=url) from error
@@ -243,7 +244,7 @@ class _S3Download:
         self._request = request
 
     def read(self, size: int, /) -> bytes:
-        from temaki.stores.s3_errors import dressed, unavailable  # noqa: PLC0415
+        from temaki.stores.s3_errors import dressed, unavailable
 
         if size <= 0 or not self._left:
             return b""
@@ -261,7 +262,7 @@ class _S3Download:
             raise unavailable(self._request, "the body has another length than was announced", code="WrongLength")
         return data
 
-    def __enter__(self) -> _S3Download:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -269,8 +270,8 @@ class _S3Download:
 
 
 def _new_client() -> S3Client:
-    import boto3  # noqa: PLC0415 - only who makes a request pays for it
-    from botocore.config import Config  # noqa: PLC0415
+    import boto3  # only who makes a request pays for it
+    from botocore.config import Config
 
     config = Config(
         retries={"total_max_attempts": 1, "mode": "standard"},

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import http.client
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Literal
 
 from botocore import exceptions as boto
@@ -123,7 +124,7 @@ def unavailable(
     return StoreUnavailableError(message, url=request.url, status=status, code=code, ambiguous=ambiguous)
 
 
-def _unanswered(error: Exception, request: Request) -> TemakiError:  # noqa: PLR0911 - one line for each kind
+def _unanswered(error: Exception, request: Request) -> TemakiError:
     name = type(error).__name__
     facts: dict[str, Any] = {"url": request.url, "status": None, "code": name}
     if isinstance(error, _CREDENTIALS):
@@ -164,9 +165,9 @@ def _answered(error: boto.ClientError, request: Request) -> TemakiError:  # noqa
         return _wrong_region(error, request, facts)
     if code in _DENIED or status in {401, 403}:
         return _denied(request, facts)
-    if status == 404:
+    if status == HTTPStatus.NOT_FOUND:
         return _not_found(request, facts)
-    if status == 412:
+    if status == HTTPStatus.PRECONDITION_FAILED:
         message = f"The condition for {request.url} does not hold: the object is another version, or exists already."
         return PreconditionFailedError(message, in_flight=False, **facts)
     if code == "ConditionalRequestConflict":
@@ -174,17 +175,17 @@ def _answered(error: boto.ClientError, request: Request) -> TemakiError:  # noqa
             f"{request.url}: a conflicting request was under way, and this one was not carried out. Send it again."
         )
         return PreconditionFailedError(message, in_flight=True, **facts)
-    if status == 501:
+    if status == HTTPStatus.NOT_IMPLEMENTED:
         message = (
             f"{request.url}: {request.endpoint} does not implement this request ({code}). Conditional writes may be "
             f"what it lacks: temaki cannot do without them."
         )
         return StoreError(message, **facts)
-    if code in _BUSY or status >= 500 or status in {408, 409, 425, 429}:
+    if code in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {408, 409, 425, 429}:
         return unavailable(request, f"{request.endpoint} answered {status} {code}", status=status, code=code)
     if code in _DAMAGED_ON_THE_WAY:
         return unavailable(request, f"the body was damaged on its way ({code})", status=status, code=code)
-    if status == 416:
+    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         return StoreError(f"{request.url}: the range starts at or beyond the object's end.", **facts)
     return _other(request, details, facts)
 
@@ -232,7 +233,7 @@ def _wrong_region(error: boto.ClientError, request: Request, facts: dict[str, An
 def _other(request: Request, details: dict[str, Any], facts: dict[str, Any]) -> TemakiError:
     said = f": {details['Message']}" if details.get("Message") else ""
     hint = ""
-    if request.verb == "head" and facts["status"] == 400:
+    if request.verb == "head" and facts["status"] == HTTPStatus.BAD_REQUEST:
         hint = " An answer to HEAD says no more: an expired token or a wrong region look like this."
     message = f"{request.url}: {request.endpoint} refused it with {facts['status']} {facts['code']}{said}.{hint}"
     return StoreError(message, **facts)

@@ -62,7 +62,7 @@ def open_store(url: str, *, client: Any = None) -> tuple[Store, str]:
     """
     location = parse_url(url)
     if location.scheme == "s3":
-        from temaki.stores.s3 import S3Store  # noqa: PLC0415 - only who uses S3 pays for it
+        from temaki.stores.s3 import S3Store  # only who uses S3 pays for it
 
         return S3Store(location.bucket, client=client), location.key
     if client is not None:
@@ -109,7 +109,7 @@ def parse_url(url: str) -> Location:
         raise _wrong(_shown(url), missing, scheme)
     if path.endswith("/"):
         raise _wrong(_shown(url), "its key ends in '/', so that it names a folder and no object", scheme)
-    return Location(cast(Literal["s3", "memory"], scheme), authority, path)
+    return Location(cast("Literal['s3', 'memory']", scheme), authority, path)
 
 
 def _check_characters(url: str, scheme: str, authority: str, path: str) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from temaki.errors import StoreError, StoreUnavailableError
 from temaki.store import Download, ObjectInfo, ReadableBody, Store
@@ -158,7 +158,7 @@ class _CountedDownload:
         self._counting.add_bytes_down(len(data))
         return data
 
-    def __enter__(self) -> _CountedDownload:
+    def __enter__(self) -> Self:
         self._download.__enter__()
         return self
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from temaki.clock import Clock
 from temaki.errors import ConfigurationError, PreconditionFailedError, StoreError, StoreUnavailableError
@@ -301,7 +301,7 @@ class _TruncatedDownload:
             raise _unavailable(self._url, "the body ended early", ambiguous=True)
         return data
 
-    def __enter__(self) -> _TruncatedDownload:
+    def __enter__(self) -> Self:
         self._download.__enter__()
         return self
 

@@ -69,8 +69,8 @@ class Server:
             secret_key: Another than the right one.
             config: For :class:`botocore.config.Config`, on top.
         """
-        import boto3  # noqa: PLC0415 - only who talks to S3 needs it
-        from botocore.config import Config  # noqa: PLC0415
+        import boto3  # only who talks to S3 needs it
+        from botocore.config import Config
 
         settings: dict[str, Any] = {
             "retries": {"total_max_attempts": 1, "mode": "standard"},
@@ -263,7 +263,7 @@ def _answers(url: str) -> bool:
 
 def _stores(server: Server) -> bool:
     """SeaweedFS answers before it has a volume to store anything on."""
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError, ClientError
 
     client = server.client()
     try:

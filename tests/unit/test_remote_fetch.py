@@ -1,4 +1,4 @@
-"""`Remote.fetch`: what is saved is what the store has, or nothing is; and what is no database is never taken for one."""
+"""`Remote.fetch`: what is saved is what the store has, or nothing is; what is no database is never taken for one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
+from temaki import fetch
 from temaki.errors import (
     AccessDeniedError,
     CorruptDatabaseError,
@@ -70,7 +71,7 @@ class Bench:
             parallel_threshold=self.threshold,
         )
 
-    def upload(self, data: bytes, base: Version | None = None, sequence: int = 1, **metadata: str) -> Version:
+    def upload(self, data: bytes, base: Version | None = None, sequence: int = 1, **metadata: Any) -> Version:
         """As temaki does; `metadata` changes some of it."""
         version = next_version(base, commit=f"{sequence:024x}", sequence=sequence, size=len(data), extra={})
         changes = {f"temaki-{name}": value for name, value in metadata.items()}
@@ -168,18 +169,44 @@ class TestFetch:
         assert sum(bench.clock.slept) <= 60
         assert list(tmp_path.iterdir()) == []
 
-    def test_replaced_while_it_is_repeated(self, bench: Bench, tmp_path: Path) -> None:
+    def test_replaced_while_it_is_repeated(self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """If the object was replaced before the second attempt, the file and the version are the new ones'."""
+        monkeypatch.setattr(fetch, "_CHUNK", 4096)
         bench.upload(database(400, sequence=1))
         store = Watched(bench.bucket)
         fetched = bench.remote(store).fetch()
         assert fetched is not None
-        store.before_read = raising(StoreUnavailableError("reset", url=URL))
+        reads = iter(range(1, 100))
+
+        def fail_at_last() -> None:
+            if next(reads) == 50:
+                raise StoreUnavailableError("reset", url=URL)
+            store.before_read = fail_at_last
+
+        store.before_read = fail_at_last
         data = database(3, sequence=2)
         newer = bench.upload(data, sequence=2)
         with fetched:
             fetched.save(tmp_path / "db")
         assert fetched.version == newer
+        assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
+
+    def test_body_that_ends_without_an_error(self, bench: Bench, tmp_path: Path) -> None:
+        """A store that breaks its contract and ends a body early does not make a short file."""
+        data = database(50, sequence=1)
+        bench.upload(data)
+        store = Watched(bench.bucket)
+        store.cut_short = 3
+        save(bench.remote(store), tmp_path / "db")
+        assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
+
+    def test_short_writes(self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The system may write less than it was given."""
+        data = database(50, sequence=1)
+        bench.upload(data)
+        real = os.pwrite
+        monkeypatch.setattr(os, "pwrite", lambda fd, some, offset: real(fd, some[:1000], offset))
+        save(bench.remote(), tmp_path / "db")
         assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
 
 
@@ -248,7 +275,7 @@ class TestCorrupt:
         ],
     )
     @pytest.mark.parametrize("own", [False, True])
-    def test_bytes(self, bench: Bench, tmp_path: Path, data: bytes, reason: str, own: bool) -> None:  # noqa: PLR0917
+    def test_bytes(self, bench: Bench, tmp_path: Path, data: bytes, reason: str, own: bool) -> None:
         """Empty, garbage, encrypted, truncated, from the future: whoever uploaded it."""
         if own:
             bench.upload(data)
@@ -277,7 +304,7 @@ class TestCorrupt:
             ({"format": ""}, "not as temaki writes them"),
         ],
     )
-    def test_metadata(self, bench: Bench, tmp_path: Path, metadata: dict[str, str], reason: str) -> None:
+    def test_metadata(self, bench: Bench, tmp_path: Path, metadata: dict[str, Any], reason: str) -> None:
         """Metadata that do not make sense are damage, not a plain file."""
         bench.upload(database(20, sequence=1), **metadata)
         self.assert_corrupt(bench, tmp_path, reason)
@@ -285,7 +312,7 @@ class TestCorrupt:
     def test_newer_format(self, bench: Bench, tmp_path: Path) -> None:
         """An object of a newer temaki is not damaged: the message says to upgrade."""
         bench.upload(b"anything at all", format="2")
-        with pytest.raises(CorruptDatabaseError, match="newer temaki.*Upgrade"):
+        with pytest.raises(CorruptDatabaseError, match=r"newer temaki.*Upgrade"):
             save(bench.remote(), tmp_path / "db")
 
     def test_sequence_wraps(self, bench: Bench, tmp_path: Path) -> None:
@@ -360,6 +387,19 @@ class TestParallel:
         """A threshold that small databases reach."""
         return Bench(threshold=20_000)
 
+    @pytest.fixture
+    def parts(self, monkeypatch: pytest.MonkeyPatch) -> list[fetch._Parts]:
+        """The parallel downloads that were made."""
+        made: list[fetch._Parts] = []
+
+        class Noted(fetch._Parts):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                made.append(self)
+
+        monkeypatch.setattr(fetch, "_Parts", Noted)
+        return made
+
     def test_streams(self, bench: Bench, tmp_path: Path) -> None:
         """Four streams carry a share each, the first of them out of the request that asked for the version."""
         data = database(300, sequence=1)
@@ -368,6 +408,7 @@ class TestParallel:
         save(bench.remote(store), tmp_path / "db")
         assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
         assert (store.gets, store.open) == (4, 0)
+        assert store.conditions == [bench.bucket.head(KEY).etag] * 3
         assert store.bytes_read == len(data), "something was fetched twice"
 
     @pytest.mark.parametrize(("size", "gets"), [(10_000, 1), (39_000, 1), (41_000, 2), (61_000, 3), (500_000, 4)])
@@ -424,7 +465,7 @@ class TestParallel:
         store = Watched(bench.bucket)
         sequences = iter(range(2, 1_000_000))
 
-        def replace_it() -> None:
+        def replace_it(byte_range: tuple[int, int]) -> None:
             bench.bucket.put(KEY, database(300, sequence=next(sequences)))
 
         fetched = bench.remote(store).fetch(version.commit)
@@ -458,13 +499,50 @@ class TestParallel:
         assert list(tmp_path.iterdir()) == []
         assert store.open == 0
 
-    def test_disk_full_in_a_part(self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A full disk is the working copy's error in every thread."""
+    def test_first_stream_is_not_kept(self, bench: Bench, tmp_path: Path) -> None:
+        """The stream that would bring the whole object is closed once it has brought its share."""
         bench.upload(database(300, sequence=1))
-        real, size = os.pwrite, bench.bucket.head(KEY).size
+        store = Watched(bench.bucket)
+        closed: list[bool] = []
+        store.before_part = lambda byte_range: closed.append(store.first_closed.wait(10))
+        save(bench.remote(store), tmp_path / "db")
+        assert closed == [True] * 3
+
+    def test_first_stream_that_fails(self, bench: Bench, tmp_path: Path) -> None:
+        """Its share alone is fetched again, after it was closed."""
+        data = database(300, sequence=1)
+        bench.upload(data)
+        store = Watched(bench.bucket)
+        fetched = bench.remote(store).fetch()
+        assert fetched is not None
+        store.before_read = raising(StoreUnavailableError("reset", url=URL))
+        main, starts = threading.get_ident(), []
+
+        def note(byte_range: tuple[int, int]) -> None:
+            if threading.get_ident() == main:
+                starts.append((byte_range[0], store.first_closed.is_set()))
+            else:
+                fetched_again.wait(10)
+            if byte_range[0] == 0:
+                fetched_again.set()
+
+        fetched_again = threading.Event()
+        store.before_part = note
+        with fetched:
+            fetched.save(tmp_path / "db")
+        assert starts == [(0, True)]
+        assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
+
+    @pytest.mark.parametrize("where", [0, 3])
+    def test_disk_full_in_a_part(
+        self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: list[fetch._Parts], where: int
+    ) -> None:
+        """A full disk is the working copy's error in every thread, and the other threads give up."""
+        bench.upload(database(300, sequence=1))
+        real, share = os.pwrite, bench.bucket.head(KEY).size // 4
 
         def pwrite(fd: int, data: bytes, offset: int) -> int:
-            if offset >= size * 3 // 4:
+            if len(data) > 100 and offset // share == where:
                 raise OSError(errno.ENOSPC, "No space left on device")
             return real(fd, data, offset)
 
@@ -472,6 +550,31 @@ class TestParallel:
         with pytest.raises(WorkingCopyError, match="No space"):
             save(bench.remote(), tmp_path / "db")
         assert list(tmp_path.iterdir()) == []
+        assert parts[0]._stop.is_set()
+
+    def test_a_part_that_gives_up_writes_no_more(self, bench: Bench) -> None:
+        """Once another part has failed nothing more is read."""
+        bench.upload(database(300, sequence=1))
+        store = Watched(bench.bucket)
+        stopped = threading.Event()
+        stopped.set()
+        target: Any = None
+        with pytest.raises(fetch._Stopped):
+            fetch._copy(store.get(KEY), target, 0, 100, stopped)
+        assert store.bytes_read == 0
+
+    def test_the_error_that_stopped_the_others_is_raised(
+        self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of several parts that failed, those that only gave up are not asked why."""
+        bench.upload(database(300, sequence=1))
+
+        def fail(self: fetch._Parts, start: int, stop: int) -> None:
+            raise fetch._Stopped if start < self._ranges[-1][0] else AccessDeniedError("403", url=URL)
+
+        monkeypatch.setattr(fetch._Parts, "_fetch", fail)
+        with pytest.raises(AccessDeniedError):
+            save(bench.remote(), tmp_path / "db")
 
 
 def raising(error: BaseException) -> Callable[..., Any]:
@@ -493,14 +596,18 @@ class Watched:
         self.threads: set[int] = set()
         self.ignores_if_match = False
         self.before_get: Callable[[], object] = lambda: None
-        self.before_part: Callable[[], object] = lambda: None
+        self.before_part: Callable[[tuple[int, int]], object] = lambda byte_range: None
+        self.conditions: list[str | None] = []
+        self.first_closed = threading.Event()
+        self.cut_short = 0
         self.before_read: Callable[[], object] = lambda: None
 
     def get(self, key: str, *, if_match: str | None = None, byte_range: Any = None, **rest: Any) -> Any:
         """Count the request."""
         self.before_get()
         if byte_range is not None:
-            self.before_part()
+            self.before_part(byte_range)
+            self.conditions.append(if_match)
         if self.ignores_if_match:
             if_match = None
         download = self.inner.get(key, if_match=if_match, byte_range=byte_range, **rest)
@@ -526,12 +633,15 @@ class WatchedDownload:
         """Count what is read."""
         hook, self.store.before_read = self.store.before_read, lambda: None  # once
         hook()
+        if self.store.cut_short and self.store.bytes_read:
+            self.store.cut_short -= 1
+            return b""
         data: bytes = self.inner.read(size)
         with self.store.lock:
             self.store.bytes_read += len(data)
         return data
 
-    def __enter__(self) -> WatchedDownload:
+    def __enter__(self) -> Self:
         self.inner.__enter__()
         return self
 
@@ -541,3 +651,4 @@ class WatchedDownload:
         self.inner.__exit__(*exc)
         with self.store.lock:
             self.store.open -= 1
+        self.store.first_closed.set()

@@ -251,7 +251,10 @@ class TestAccepted:
             late.append(request)
             raise unavailable()
 
-        bench.store.put_hooks = [under_way, in_flight, after(lambda: late[0]())]
+        def land() -> None:
+            late[0]()
+
+        bench.store.put_hooks = [under_way, in_flight, after(land)]
         assert bench.publish(base).version == bench.current()
 
     def test_in_flight_conflicts_are_sent_again(self, bench: Bench, base: Version) -> None:
@@ -263,11 +266,11 @@ class TestAccepted:
     def test_creation_after_a_deletion(self, bench: Bench) -> None:
         """What refused a creation has been deleted since: it is sent again."""
         bench.others()
-        bench.store.put_hooks = [lambda request: (bench.delete(), refused(request))]
+        bench.store.put_hooks = [after(bench.delete, refused)]
         assert bench.publish(None).version == bench.current()
 
     def test_creation_in_flight(self, bench: Bench) -> None:
-        """409 for a creation, perhaps because of our own attempt without an answer: nothing is there yet, sent again."""
+        """409 for a creation, perhaps because of our own attempt in doubt: nothing is there yet, so sent again."""
         bench.store.put_hooks = [dropped, in_flight]
         assert bench.publish(None).version == bench.current()
 
@@ -322,7 +325,7 @@ class TestConflict:
         remote = Remote(faulty, KEY, url=URL, clock=bench.clock)
         theirs: list[Version] = []
 
-        def sleep(_seconds: float) -> None:
+        def sleep(seconds: float) -> None:
             theirs.append(bench.others())
 
         bench.clock.sleep = sleep  # type: ignore[method-assign]
@@ -380,7 +383,7 @@ class TestUnknown:
     def test_the_object_does_not_tell_of_a_creation(self, bench: Bench, overwrite: str) -> None:
         """The same for a creation. (Deleted after it landed: refused, and then nothing is there.)"""
         action = getattr(bench, overwrite)
-        bench.store.put_hooks = [lost, lambda request: (action(), refused(request))]
+        bench.store.put_hooks = [lost, after(action, refused)]
         self.assert_unknown(bench, None)
 
     def test_adopted_after_a_creation(self, bench: Bench) -> None:
@@ -611,8 +614,8 @@ class Crowd:
             "get": {Fault.FAIL_BEFORE: 0.05, Fault.TRUNCATED: 0.05},
             "head": {Fault.FAIL_BEFORE: 0.1},
         }
-        self.faulty = FaultyStore(_Recording(self.bucket, self.landed), seed=self.seed, rates=rates)  # type: ignore[arg-type]
-        store: Store = _Interrupting(self.faulty, self)  # type: ignore[assignment]
+        self.faulty = FaultyStore(_Recording(self.bucket, self.landed), seed=self.seed, rates=rates)
+        store: Store = _Interrupting(self.faulty, self)
         self.remotes = [
             Remote(store, KEY, url=URL, clock=self.clock, timeout=self.timeout, rng=self.random) for _ in range(4)
         ]
@@ -742,7 +745,7 @@ class TestProbe:
         remote = probing(store)
         remote.probe_conditions()
         assert list(store.list()) == []
-        store.put = raising(AssertionError("a second probe"))  # type: ignore[method-assign,assignment]
+        store.put = raising(AssertionError("a second probe"))  # type: ignore[method-assign]
         remote.probe_conditions()
 
     def test_a_known_store_is_not_probed(self) -> None:
@@ -775,11 +778,18 @@ class TestProbe:
         with pytest.raises(UnsafeStoreError, match="right If-Match"):
             probing(Fussy(frozenset())).probe_conditions()
 
+    def test_a_store_that_refuses_to_create(self) -> None:
+        """A store that refuses If-None-Match on a key that cannot be there."""
+        store = LaxStore(frozenset())
+        store.put = raising(PreconditionFailedError("412", url=URL, status=412))  # type: ignore[method-assign]
+        with pytest.raises(UnsafeStoreError, match="refused to create"):
+            probing(store).probe_conditions()
+
     def test_a_store_without_conditional_writes(self) -> None:
         """501 NotImplemented is an answer as well."""
         store = LaxStore(frozenset())
         error = StoreError("501", url=URL, status=501, code="NotImplemented")
-        store.put = raising(error)  # type: ignore[method-assign,assignment]
+        store.put = raising(error)  # type: ignore[method-assign]
         with pytest.raises(UnsafeStoreError, match="not implemented"):
             probing(store).probe_conditions()
 
@@ -800,7 +810,7 @@ class TestProbe:
     def test_no_answer_is_not_remembered_as_safe(self) -> None:
         """A probe without an answer raises, and the next write probes again."""
         store = LaxStore(frozenset({"if_match"}))
-        works, store.put = store.put, raising(unavailable())  # type: ignore[method-assign,assignment]
+        works, store.put = store.put, raising(unavailable())  # type: ignore[method-assign]
         remote = probing(store)
         with pytest.raises(StoreUnavailableError):
             remote.probe_conditions()
@@ -812,12 +822,12 @@ class TestProbe:
         """A policy that allows the database's key alone: the message says which one the probe needs."""
         store = LaxStore(frozenset())
         denied = AccessDeniedError("403", url=URL, status=403, code="AccessDenied")
-        store.put = raising(denied)  # type: ignore[method-assign,assignment]
+        store.put = raising(denied)  # type: ignore[method-assign]
         with pytest.raises(AccessDeniedError, match=r"app\.sqlite\.temaki-probe-[0-9a-f]{16}.*PutObject"):
             probing(store).probe_conditions()
 
     def test_leftovers_do_not_matter(self) -> None:
         """Without the permission to delete, the probe still passes."""
         store = LaxStore(frozenset())
-        store.delete = raising(AccessDeniedError("403", url=URL))
+        store.inner.delete = raising(AccessDeniedError("403", url=URL))
         probing(store).probe_conditions()

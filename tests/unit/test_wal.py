@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from temaki.wal import FormatError, Image, Mark, Scan, read_header, scan
+from temaki.image import Image
+from temaki.wal import FormatError, Mark, Scan, read_header, scan
 
 PAGE_SIZES = [512, 1024, 4096, 8192, 65536]
 REWRITTEN = [slice(18, 20), slice(24, 28), slice(92, 96)]
@@ -196,6 +197,7 @@ class WalMachine(RuleBasedStateMachine):
 
     @rule()
     def checkpoint(self) -> None:
+        """Copy to the main file what no reader pins."""
         self.scan_on()  # as temaki does: only what a scan has seen is ever checkpointed
         self.live.checkpoint()
 
@@ -248,6 +250,7 @@ class WalMachine(RuleBasedStateMachine):
         assert integrity(data) == "ok"
 
     def teardown(self) -> None:
+        """Close what the run opened."""
         if hasattr(self, "live"):
             self.live.close()
             self.folder.cleanup()

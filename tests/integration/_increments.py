@@ -1,0 +1,85 @@
+"""Processes that increment a counter, start at once, and share a cache folder. See ``test_processes.py``."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from pony.orm import db_session
+
+from temaki import Database
+from temaki.stores import open_store
+from temaki.testing import CountingStore
+from tests.integration._worker import Application, create, hear, main, say
+
+
+def increment(url: str, threads: int, times: int, journal: str) -> int:
+    """In each thread so many increments; each one is noted after its call has returned. How many values were seen."""
+    app = Application(url)
+    lines = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(times):
+                os.write(lines, b"%d\n" % app.increment())
+        except BaseException as error:
+            errors.append(error)
+
+    say("ready")
+    hear()
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for error in errors:
+        raise error
+    return app.value()
+
+
+def value(url: str) -> int:
+    """The counter, in a process that has just started."""
+    return Application(url).value()
+
+
+def start_first(url: str) -> dict[str, Any]:
+    """Bind, wait for the others, and create what is missing."""
+    store, key = open_store(url)
+    counting = CountingStore(store)
+    db = Database()
+
+    class Counter(db.Entity):  # type: ignore[name-defined,misc]
+        pass
+
+    class Row(db.Entity):  # type: ignore[name-defined,misc]
+        pass
+
+    db.bind_s3(url, store=counting)
+    say("ready")
+    hear()
+    db.generate_mapping(create_tables=True)
+    with db_session:
+        rows = Counter.select().count() + Row.select().count()
+    return {
+        "uploads": counting.count("put", "ok", key=key),
+        "rows": rows,
+        "sequence": store.head(key).metadata["temaki-seq"],
+    }
+
+
+def share_cache(url: str, cache_dir: str) -> list[str]:
+    """Increment when told to, with the value that was seen before; at the end the names of the cache's folders."""
+    app = Application(url, cache_dir=cache_dir)
+    say(app.value())
+    while hear() != "end":
+        app.increment()
+        say(app.value())
+    assert app.check() == "ok"
+    return sorted(entry.name for entry in Path(cache_dir).iterdir())
+
+
+if __name__ == "__main__":
+    main(create, increment, value, start_first, share_cache)

@@ -1,0 +1,215 @@
+"""Processes that are killed while they commit, and those that come after them. See ``test_kill.py``."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from temaki.fetch import Fetched
+from temaki.folder import Folder
+from temaki.generation import Generation
+from temaki.replica import Replica
+from temaki.session import Session
+from temaki.stores.directory import DirectoryStore
+from tests.integration._worker import Application, Forked, Tripwire, create, kill_myself, main
+
+LARGE = 60_000
+"""Bytes in a row that makes the database grow by several pages, and its checkpoint take several writes."""
+
+
+def _replace(owner: Any, name: str, *, before: bool = False, act: Callable[..., object] = kill_myself) -> None:
+    """Have ``act`` called before or after a method, with its arguments."""
+    original = getattr(owner, name)
+
+    def replacement(*args: Any, **kwargs: Any) -> Any:
+        if before:
+            act(*args, **kwargs)
+        result = original(*args, **kwargs)
+        if not before:
+            act(*args, **kwargs)
+        return result
+
+    setattr(owner, name, replacement)
+
+
+def _die_beyond(size: int) -> None:
+    """Have the system kill this process when it writes a file beyond so many bytes: in the middle of SQLite."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def _half_a_checkpoint(generation: Generation, *_: object) -> None:
+    _die_beyond(os.stat(generation.path).st_size + 5 * 4096)
+
+
+def _half_a_record(folder: Folder, *_: object) -> None:
+    for entry in folder.path.iterdir():
+        if entry.name.startswith("clean.json"):
+            entry.write_bytes(entry.read_bytes()[: entry.stat().st_size // 2])
+    kill_myself()
+
+
+def _never_record() -> None:
+    """The clean record is on its way and never gets its name."""
+    real = Path.replace
+
+    def replace(self: Path, target: Any) -> Any:
+        if self.name.startswith("clean.json"):
+            kill_myself()
+        return real(self, target)
+
+    Path.replace = replace  # type: ignore[method-assign]
+    rename = os.replace
+
+    def os_replace(source: Any, target: Any, **kwargs: Any) -> None:
+        if os.fspath(source).endswith(".new") and "clean" in os.path.basename(os.fspath(source)):
+            kill_myself()
+        rename(source, target, **kwargs)
+
+    os.replace = os_replace
+
+
+POINTS: dict[str, Callable[[], None]] = {
+    "before the upload": lambda: _replace(DirectoryStore, "put", before=True),
+    "after the upload has landed": lambda: _replace(DirectoryStore, "put"),
+    "before the local commit": lambda: _replace(Replica, "commit_locally", before=True),
+    "between local commit and upload": lambda: _replace(Replica, "commit_locally"),
+    "before the upload's image is made": lambda: _replace(Session, "prepare", before=True),
+    "between upload and acknowledgement": lambda: _replace(Session, "publish"),
+    "before the checkpoint": lambda: _replace(Generation, "acknowledge", before=True),
+    "half-way through the checkpoint": lambda: _replace(Generation, "acknowledge", before=True, act=_half_a_checkpoint),
+    "after the checkpoint": lambda: _replace(Generation, "acknowledge"),
+    "before the clean record": lambda: _replace(Replica, "settle", before=True),
+    "while the clean record gets its name": _never_record,
+    "after half a clean record": lambda: _replace(Folder, "record", act=_half_a_record),
+    "after the clean record": lambda: _replace(Folder, "record"),
+    "before the clean record is withdrawn": lambda: _replace(Folder, "forget", before=True),
+    "after the clean record is withdrawn": lambda: _replace(Folder, "forget"),
+    "before a pull is saved": lambda: _replace(Fetched, "save", before=True),
+    "half-way through a pull": lambda: _replace(Fetched, "save", before=True, act=lambda *_: _die_beyond(4096)),
+    "after a pull is saved": lambda: _replace(Fetched, "save"),
+    "while a pull becomes a generation": lambda: _replace(Generation, "_open_guard"),
+    "after a pull has become a generation": lambda: _replace(Replica, "install"),
+    "while the folder is looked through": lambda: _replace(Folder, "reuse", before=True),
+}
+
+
+class Trials:
+    """Kills a process after the other, and looks at what each has left.
+
+    Args:
+        url: The database's.
+        cache_dir: The working copy that they all use, one after the other.
+    """
+
+    def __init__(self, url: str, cache_dir: str) -> None:
+        self.url, self.cache = url, Path(cache_dir)
+        self.object = Path(url.removeprefix("file://"))
+        self.journal = self.cache.with_name("journal")
+        Forked(create, url).result()
+
+    def run(self, doom: Callable[[], object], *, pulls: bool, moment: float | None = None) -> dict[str, Any]:
+        """One process that commits until it is killed; what the next one finds.
+
+        Args:
+            doom: Called in the process before it commits.
+            pulls: Whether another client has stored a version before, so that it begins with a pull.
+            moment: Seconds until it is killed from outside.
+        """
+        if pulls:
+            Forked(self._increment_elsewhere).result()
+        before = self.stored()
+        self.journal.write_bytes(b"")
+        doomed = Forked(self._commit_for_ever, doom)
+        if moment is not None:
+            doomed.kill_after(moment)
+        code, _ = doomed.end()
+        return {
+            "code": code,
+            "acknowledged": before + self.journal.read_bytes().count(b"\n"),
+            "stored": self.stored(),
+            **Forked(self._look).result(),
+        }
+
+    def stored(self) -> int:
+        """The counter in the stored object, read without temaki."""
+        connection = sqlite3.connect(f"file:{self.object}?mode=ro&immutable=1", uri=True)
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        ((value,),) = connection.execute("SELECT value FROM Counter")
+        connection.close()
+        return int(value)
+
+    def _increment_elsewhere(self) -> None:
+        Application(self.url).increment(size=LARGE)
+
+    def _commit_for_ever(self, doom: Callable[[], object]) -> None:
+        journal = os.open(self.journal, os.O_WRONLY | os.O_APPEND)
+        app = Application(self.url, cache_dir=self.cache)
+        doom()
+        while True:
+            app.increment(size=LARGE)
+            os.write(journal, b"acknowledged\n")
+            if app.value() % 10 == 0:
+                self._shrink(app)
+
+    @staticmethod
+    def _shrink(app: Application) -> None:
+        """A commit that is none of the counted ones: the database must not grow for ever."""
+        with app.session():
+            app.db.execute("update Row set text = ''")
+
+    def _look(self) -> dict[str, Any]:
+        """What a new process with the same cache reads, twice, and whether it can go on."""
+        app = Application(self.url, cache_dir=self.cache)
+        read = app.value()
+        integrity = app.check()
+        names = [entry.name for folder in self.cache.iterdir() for entry in folder.iterdir()]
+        return {
+            "read": read,
+            "integrity": integrity,
+            "next": app.increment(),
+            "folders": len(list(self.cache.iterdir())),
+            "databases": sum(name.endswith(".sqlite") for name in names),
+        }
+
+
+def at_random_moments(url: str, cache_dir: str, seed: int, times: int) -> list[dict[str, Any]]:
+    """Kill processes from outside."""
+    trials, rng = Trials(url, cache_dir), random.Random(seed)
+    return [
+        trials.run(lambda: None, pulls=rng.random() < 0.3, moment=rng.uniform(0, 0.1)) for _ in range(times)
+    ]
+
+
+def at_planted_points(url: str, cache_dir: str) -> dict[str, dict[str, Any]]:
+    """Kill a process at each of the points."""
+    trials = Trials(url, cache_dir)
+    return {name: trials.run(plant, pulls=True) for name, plant in POINTS.items()}
+
+
+def at_lines(url: str, cache_dir: str, seed: int, stride: int) -> dict[str, dict[str, Any]]:
+    """Kill a process just before a line of temaki that its first two sessions run; of all lines, one in so many."""
+    trials = Trials(url, cache_dir)
+    Forked(trials._increment_elsewhere).result()
+    lines = Forked(_lines, url, str(trials.cache)).result()
+    start = random.Random(seed).randrange(stride)
+    return {line: trials.run(Tripwire(kill_myself, line).__enter__, pulls=True) for line in lines[start::stride]}
+
+
+def _lines(url: str, cache_dir: str) -> list[str]:
+    app = Application(url, cache_dir=cache_dir)
+    with Tripwire(kill_myself, None) as wire:
+        app.increment()
+        app.value()
+    return list(wire.passed)
+
+
+if __name__ == "__main__":
+    main(at_random_moments, at_planted_points, at_lines)

@@ -1,0 +1,60 @@
+"""``kill -9`` at any moment loses nothing acknowledged, keeps nothing that was not stored, and needs no repair."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from tests.integration._children import Place
+
+PROGRAM = "_kill.py"
+
+
+def _assert_nothing_happened(place: Place, name: str, found: dict[str, Any]) -> None:
+    """The books balance, whatever the killed process was doing."""
+    assert found["code"] in {-signal.SIGKILL, -signal.SIGXFSZ}, (name, found)
+    # What was acknowledged is stored; beyond it at most the commit that was under way, which nobody was told of.
+    assert found["stored"] in {found["acknowledged"], found["acknowledged"] + 1}, (name, found)
+    assert found["read"] == found["stored"], (name, found)
+    assert found["next"] == found["stored"] + 1, (name, found)
+    assert found["integrity"] == "ok", (name, found)
+    assert (found["folders"], found["databases"]) == (1, 1), (name, found)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_random_moments(place: Place, seed: int) -> None:
+    """A process that commits in a loop is killed from outside, again and again, on one cache folder."""
+    for number, found in enumerate(place.run(PROGRAM, "at_random_moments", place.url, str(place.cache), seed, 20)):
+        _assert_nothing_happened(place, f"kill {number}", found)
+    assert place.private_folders() == []
+
+
+def test_killed_at_each_step_of_a_commit(place: Place) -> None:
+    """The same at each step of pull, commit, upload, checkpoint and clean record; the store decides what stands."""
+    landed = {
+        "after the upload has landed",
+        "between upload and acknowledgement",
+        "before the checkpoint",
+        "half-way through the checkpoint",
+        "after the checkpoint",
+        "before the clean record",
+    }
+    for name, found in place.run(PROGRAM, "at_planted_points", place.url, str(place.cache)).items():
+        _assert_nothing_happened(place, name, found)
+        if name in landed:
+            assert found["stored"] == found["acknowledged"] + 1, name
+        if name in {"before the upload", "between local commit and upload", "before the upload's image is made"}:
+            assert found["stored"] == found["acknowledged"], name
+        assert found["code"] == (-signal.SIGXFSZ if "half-way" in name else -signal.SIGKILL), name
+    assert place.private_folders() == []
+
+
+def test_killed_at_any_line(place: Place) -> None:
+    """The same just before single lines of temaki's own code, from the first request to the end of the session."""
+    found = place.run(PROGRAM, "at_lines", place.url, str(place.cache), 1, 25)
+    assert len(found) > 15
+    for line, left in found.items():
+        _assert_nothing_happened(place, line, left)
+    assert place.private_folders() == []

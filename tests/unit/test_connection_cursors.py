@@ -1,0 +1,247 @@
+"""`temaki.connection`, its cursors: scripts that stay in the transaction, and snapshots that end with it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from temaki.connection import Connection
+from temaki.errors import StatementRefusedError, TemakiError
+
+URL = "s3://bucket/app.sqlite"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A working copy with one table of three rows."""
+    path = tmp_path / "copy" / "1.sqlite"
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL").close()
+        connection.execute("CREATE TABLE t (x)")
+        connection.execute("INSERT INTO t VALUES (1), (2), (3)")
+    return path
+
+
+@pytest.fixture
+def live(path: Path) -> Iterator[Connection]:
+    """A guarded connection, as the pool makes one; no transaction yet."""
+    with closing(sqlite3.connect(path, isolation_level=None, factory=Connection)) as connection:
+        connection.settle_in(URL, os.path.realpath(path.parent), writable=True)
+        yield connection
+
+
+@pytest.fixture
+def writing(live: Connection) -> Connection:
+    """The same, inside temaki's write transaction."""
+    live.allow_writes()
+    with live.trusted():
+        live.cursor().execute("BEGIN IMMEDIATE TRANSACTION")
+    return live
+
+
+def count(path: Path) -> int:
+    """How many rows another connection sees."""
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT count(*) FROM t").fetchone()[0])
+
+
+class TestScripts:
+    """Python's own executescript commits before it starts; this one runs in the transaction that is open."""
+
+    def test_stays_in_the_transaction(self, writing: Connection, path: Path) -> None:
+        """Nothing is committed before, between or after its statements: a rollback undoes all of it."""
+        writing.cursor().execute("INSERT INTO t VALUES (4)")
+        writing.executescript("INSERT INTO t VALUES (5); CREATE TABLE u (y); INSERT INTO u VALUES (1);")
+        assert writing.in_transaction
+        assert count(path) == 3
+        assert writing.cursor().execute("SELECT count(*) FROM t, u").fetchone() == (5,)
+        writing.end_transaction()
+        assert count(path) == 3
+        assert writing.cursor().execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
+
+    @pytest.mark.parametrize(
+        ("script", "expected"),
+        [
+            ("INSERT INTO t VALUES ('a;b'); INSERT INTO t VALUES ('c'';''d')", ["a;b", "c';'d"]),
+            ('CREATE TABLE "u;v" ("w;" TEXT); INSERT INTO t SELECT \'none\' WHERE NOT EXISTS (SELECT 1 FROM "u;v")', ["none"]),
+            ("-- a; comment\nINSERT INTO t VALUES ('x') /* ; another; */; -- and; one more", ["x"]),
+            ("INSERT INTO t VALUES ('last') -- without a semicolon", ["last"]),
+            (" ; ;; INSERT INTO t VALUES ('x');;\n; ", ["x"]),
+            ("INSERT INTO t VALUES ('x'); /* never closed", ["x"]),
+            ("", []),
+            (" -- nothing at all", []),
+            ("SELECT x FROM t; INSERT INTO t VALUES ('after a select')", ["after a select"]),
+            ("EXPLAIN SELECT 1; INSERT INTO t VALUES ('x')", ["x"]),
+        ],
+    )
+    def test_statements_are_told_apart(self, writing: Connection, script: str, expected: list[str]) -> None:
+        """By SQLite's own rules for where one ends."""
+        writing.executescript(script)
+        assert [x for (x,) in writing.cursor().execute("SELECT x FROM t WHERE rowid > 3")] == expected
+
+    @pytest.mark.parametrize("kind", ["TRIGGER", "TEMP TRIGGER", "TRIGGER IF NOT EXISTS"])
+    def test_trigger_is_one_statement(self, writing: Connection, kind: str) -> None:
+        """The semicolons between BEGIN and END do not end it."""
+        writing.executescript(f"""
+            CREATE TABLE log (what);
+            CREATE {kind} watch AFTER INSERT ON t
+            BEGIN
+                INSERT INTO log VALUES (CASE WHEN new.x > 0 THEN 'more;' ELSE 'less;' END);
+                INSERT INTO log VALUES ('end;');
+            END;
+            INSERT INTO t VALUES (10);
+        """)
+        assert writing.cursor().execute("SELECT what FROM log").fetchall() == [("more;",), ("end;",)]
+
+    @pytest.mark.parametrize("script", ["INSERT INTO t VALUES ('never", "INSERT INTO t (", "CREATE TRIGGER a AFTER INSERT"])
+    def test_junk_at_the_end_is_sqlites_error(self, writing: Connection, script: str) -> None:
+        """What came before it is done, and can be rolled back."""
+        with pytest.raises(sqlite3.OperationalError):
+            writing.executescript(f"INSERT INTO t VALUES (4); {script}")
+        assert writing.cursor().execute("SELECT count(*) FROM t").fetchone() == (4,)
+        assert writing.in_transaction
+
+    def test_dump_with_its_own_transaction_is_refused(self, writing: Connection, path: Path) -> None:
+        """``.dump`` writes BEGIN and COMMIT around its statements: the message says what to use instead."""
+        with pytest.raises(StatementRefusedError, match="use db_session"):
+            writing.executescript("BEGIN TRANSACTION; INSERT INTO t VALUES (4); COMMIT;")
+        assert count(path) == 3
+
+    def test_cursors_script_is_the_same(self, writing: Connection, path: Path) -> None:
+        """Through a cursor as through the connection."""
+        writing.cursor().executescript("INSERT INTO t VALUES (4); INSERT INTO t VALUES (5);")
+        assert (count(path), writing.in_transaction) == (3, True)
+
+    def test_writes_of_a_reading_session_are_refused(self, live: Connection, path: Path) -> None:
+        """A script is no way around the rules."""
+        live.pin()
+        with pytest.raises(StatementRefusedError, match="outside temaki's transaction"):
+            live.executescript("SELECT 1; DELETE FROM t;")
+        assert count(path) == 3
+
+
+def by_cursor(connection: Connection) -> sqlite3.Cursor:
+    """As Pony does, and ``db.execute``."""
+    return connection.cursor().execute("SELECT x FROM t")
+
+
+def by_connection(connection: Connection) -> sqlite3.Cursor:
+    """The sqlite3 module's shortcut."""
+    return connection.execute("SELECT x FROM t")
+
+
+def by_foreign_cursor(connection: Connection) -> sqlite3.Cursor:
+    """A cursor of the user's own class."""
+    return connection.cursor(sqlite3.Cursor).execute("SELECT x FROM t")
+
+
+HalfReads = pytest.mark.parametrize("half_read", [by_cursor, by_connection, by_foreign_cursor])
+
+
+class TestSnapshots:
+    """A half-read cursor holds its snapshot, and would hand it to the thread's next session."""
+
+    @HalfReads
+    def test_ends_with_a_session_that_reads(
+        self, live: Connection, path: Path, half_read: Callable[[Connection], sqlite3.Cursor]
+    ) -> None:
+        """The next snapshot of the connection is a new one, and the old cursor says that it is closed."""
+        live.pin()
+        cursor = half_read(live)
+        assert cursor.fetchone() == (1,)
+        live.end_transaction()
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("INSERT INTO t VALUES (4)")
+        live.pin()
+        assert live.cursor().execute("SELECT count(*) FROM t").fetchone() == (4,)
+        with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
+            cursor.fetchone()
+
+    @HalfReads
+    def test_ends_with_a_commit(
+        self, writing: Connection, path: Path, half_read: Callable[[Connection], sqlite3.Cursor]
+    ) -> None:
+        """So nothing keeps the checkpoint that follows it from being complete."""
+        writing.cursor().execute("INSERT INTO t VALUES (4)")
+        cursor = half_read(writing)
+        assert cursor.fetchone() == (1,)
+        writing.commit_locally()
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("INSERT INTO t VALUES (5)")
+            other.commit()
+            busy, frames, copied = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert (busy, frames) == (0, copied)
+        writing.pin()
+        assert writing.cursor().execute("SELECT count(*) FROM t").fetchone() == (5,)
+
+    def test_ends_with_an_open_blob(self, live: Connection, path: Path) -> None:
+        """A blob handle is a cursor in all but name."""
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("INSERT INTO t VALUES (zeroblob(9000))")
+        live.pin()
+        blob = live.blobopen("t", "x", 4, readonly=True)
+        assert blob.read(1) == b"\0"
+        live.end_transaction()
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("INSERT INTO t VALUES (5)")
+        live.pin()
+        assert live.cursor().execute("SELECT count(*) FROM t").fetchone() == (5,)
+
+    def test_dump_that_was_not_finished_holds_nothing(self, live: Connection, path: Path) -> None:
+        """``iterdump`` reads through a cursor of its own making."""
+        live.pin()
+        dump = live.iterdump()
+        assert next(dump) == "BEGIN TRANSACTION;"
+        assert "CREATE TABLE" in next(dump)
+        live.end_transaction()
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("INSERT INTO t VALUES (4)")
+        live.pin()
+        assert live.cursor().execute("SELECT count(*) FROM t").fetchone() == (4,)
+
+
+class TestShortcuts:
+    """``connection.execute`` and ``executemany`` follow the rules of ``cursor().execute``, and explain as well."""
+
+    @pytest.mark.parametrize("sql", ["COMMIT", "PRAGMA journal_mode = DELETE", "DELETE FROM t"])
+    def test_refusals_are_explained(self, live: Connection, sql: str) -> None:
+        """The same error with the same words."""
+        live.pin()
+        with pytest.raises(StatementRefusedError) as by_cursor:
+            live.cursor().execute(sql)
+        with pytest.raises(TemakiError) as by_connection:
+            live.execute(sql)
+        assert str(by_connection.value) == str(by_cursor.value)
+
+    def test_executemany_is_explained(self, live: Connection) -> None:
+        """Also with many rows."""
+        live.pin()
+        with pytest.raises(StatementRefusedError, match="outside temaki's transaction"):
+            live.executemany("INSERT INTO t VALUES (?)", [(4,), (5,)])
+
+
+class TestBackup:
+    """SQLite's online copy."""
+
+    def test_copies_the_snapshot_of_a_session_that_reads(self, live: Connection, path: Path) -> None:
+        """What the session sees, and not what was committed since."""
+        live.pin()
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("INSERT INTO t VALUES (4)")
+        with closing(sqlite3.connect(":memory:")) as target:
+            live.backup(target)
+            assert target.execute("SELECT count(*) FROM t").fetchone() == (3,)
+
+    def test_in_a_write_transaction_is_refused(self, writing: Connection) -> None:
+        """SQLite would wait for itself for ever."""
+        with (
+            closing(sqlite3.connect(":memory:")) as target,
+            pytest.raises(StatementRefusedError, match=rf"backup\(\) inside a write transaction.*{URL}.*only reads"),
+        ):
+            writing.backup(target)

@@ -1,0 +1,301 @@
+"""`temaki.connection` as users meet it: in Pony's sessions, where a refusal must leave everything as it was."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pony.orm import IntegrityError, OperationalError, commit, db_session, rollback, select
+
+from temaki import ReadOnlyError, StatementRefusedError
+from temaki.stores.memory import MemoryStore
+from temaki.testing.strategies import KEY, Client
+from temaki_strategies import EtagCached, ReadOnly
+
+
+@pytest.fixture
+def bucket() -> MemoryStore:
+    """An empty bucket."""
+    return MemoryStore()
+
+
+@pytest.fixture
+def client(bucket: MemoryStore) -> Client:
+    """A process with a counter at 0."""
+    client = Client(bucket, EtagCached()).map(create_tables=True)
+    with db_session:
+        client.Counter(id=1, value=0)
+    return client
+
+
+def in_thread(call: Any) -> Any:
+    """Run it in another thread and give what it returned."""
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(call()))
+    thread.start()
+    thread.join()
+    return answers.pop()
+
+
+REFUSED = [
+    "COMMIT",
+    "ROLLBACK",
+    "PRAGMA journal_mode = DELETE",
+    "PRAGMA wal_checkpoint",
+    "PRAGMA query_only = OFF",
+]
+
+
+@pytest.mark.parametrize("sql", REFUSED)
+def test_refusal_reaches_the_user_as_it_is(client: Client, bucket: MemoryStore, sql: str) -> None:
+    """Through ``db.execute``, with the URL; not dressed as an error of SQLite's, and nothing of the session is stored."""
+    before = bucket.head(KEY)
+    with pytest.raises(StatementRefusedError) as caught, db_session:
+        client.Counter[1].value = 5
+        client.db.execute(sql)
+    assert client.db.provider.engine.url in str(caught.value)
+    assert (client.value(), bucket.head(KEY).etag) == (0, before.etag)
+
+
+def test_refusal_can_be_caught_and_the_session_goes_on(client: Client) -> None:
+    """It harms nothing: what the session does besides is stored."""
+    with db_session:
+        client.Counter[1].value = 5
+        for sql in REFUSED:
+            with pytest.raises(StatementRefusedError):
+                client.db.execute(sql)
+    assert client.value() == 5
+
+
+def test_raw_connection_commits_and_rolls_back_nothing(client: Client, bucket: MemoryStore) -> None:
+    """``get_connection().commit()`` is refused with what to call instead; Pony's own calls work."""
+    etag = bucket.head(KEY).etag
+    with db_session:
+        raw = client.db.get_connection()
+        raw.execute("UPDATE Counter SET value = 7")
+        for name in ("commit", "rollback"):
+            with pytest.raises(StatementRefusedError, match=rf"call {name}\(\) of pony\.orm"):
+                getattr(raw, name)()
+        assert bucket.head(KEY).etag == etag
+        commit()
+        assert bucket.head(KEY).etag != etag
+        client.db.execute("UPDATE Counter SET value = 8")
+        rollback()
+    assert client.value() == 7
+
+
+def test_script_is_part_of_the_session(client: Client, bucket: MemoryStore) -> None:
+    """``executescript`` is undone with the session, and stored with it."""
+    etag = bucket.head(KEY).etag
+    script = "UPDATE Counter SET value = 7; CREATE TABLE more (x); INSERT INTO more VALUES (';');"
+    with pytest.raises(ZeroDivisionError), db_session:
+        client.db.get_connection().executescript(script)
+        raise ZeroDivisionError
+    assert (client.value(), bucket.head(KEY).etag) == (0, etag)
+    with db_session:
+        client.db.get_connection().executescript(script)
+    assert client.value() == 7
+    with db_session:
+        assert client.db.execute("SELECT x FROM more").fetchall() == [(";",)]
+
+
+def test_savepoint_is_the_users_own(client: Client) -> None:
+    """Part of a session can be undone with raw SQL."""
+    with db_session:
+        client.Counter[1].value = 1
+        client.db.execute("SAVEPOINT here")
+        client.db.execute("UPDATE Counter SET value = 99")
+        client.db.execute("ROLLBACK TO here")
+    assert client.value() == 1
+
+
+def test_attach_in_a_session(client: Client, tmp_path: Path) -> None:
+    """The live file is refused by each of its names, also a bound one; another file is welcome."""
+    with db_session:
+        live = next(row[2] for row in client.db.get_connection().execute("PRAGMA database_list"))
+        (tmp_path / "link").symlink_to(live)
+        for name in (live, f"file:{live}?cache=shared", str(tmp_path / "link")):
+            with pytest.raises(StatementRefusedError, match="query it as `main`"):
+                client.db.execute(f"ATTACH '{name}' AS other")
+        with pytest.raises(StatementRefusedError, match="as a literal"):
+            client.db.get_connection().execute("ATTACH ? AS other", (live,))
+    with closing(sqlite3.connect(tmp_path / "other.sqlite")) as other, other:
+        other.execute("CREATE TABLE o (x)")
+        other.execute("INSERT INTO o VALUES (42)")
+    with db_session:
+        client.db.execute(f"ATTACH '{tmp_path / 'other.sqlite'}' AS theirs")
+        client.db.execute("UPDATE Counter SET value = (SELECT x FROM theirs.o)")
+    assert client.value() == 42
+
+
+def test_attached_files_share_the_fate_of_the_session(client: Client, tmp_path: Path) -> None:
+    """A file that a handler attaches to each connection can be read by every session."""
+    with closing(sqlite3.connect(tmp_path / "other.sqlite")) as other, other:
+        other.execute("CREATE TABLE o (x)")
+
+    @client.db.on_connect(provider="sqlite")  # type: ignore[untyped-decorator, unused-ignore]
+    def attach(_db: Any, connection: Any) -> None:
+        connection.execute(f"ATTACH '{tmp_path / 'other.sqlite'}' AS theirs")
+
+    def reads() -> int:
+        with db_session:
+            assert select(c for c in client.Counter).count() == 1
+            found: int = client.db.select("select count(*) from theirs.o")[0]
+            return found
+
+    assert in_thread(reads) == 0
+
+
+class TestBackup:
+    """``Connection.backup`` in a session."""
+
+    def test_in_a_write_transaction_is_refused(self, client: Client) -> None:
+        """It would wait for ever; the session goes on."""
+        with db_session, closing(sqlite3.connect(":memory:")) as target:
+            raw = client.db.get_connection()
+            raw.execute("UPDATE Counter SET value = 3")
+            with pytest.raises(StatementRefusedError, match="waits for ever"):
+                raw.backup(target)
+        assert client.value() == 3
+
+    def test_in_a_session_that_only_reads_works(self, client: Client, bucket: MemoryStore) -> None:
+        """It copies the session's snapshot."""
+        reader = Client(bucket, ReadOnly()).map()
+        with db_session, closing(sqlite3.connect(":memory:")) as target:
+            raw = reader.db.get_connection()
+            client.increment()
+            raw.backup(target)
+            assert target.execute("SELECT value FROM Counter").fetchone() == (0,)
+
+
+class TestHandlers:
+    """``@db.on_connect`` runs outside any transaction of temaki's."""
+
+    @pytest.mark.parametrize("sql", ["INSERT INTO Counter VALUES (5, 5)", "CREATE TABLE handlers (x)", "PRAGMA user_version = 5"])
+    def test_write_is_refused(self, client: Client, bucket: MemoryStore, sql: str) -> None:
+        """It would never be stored; the session fails with what to do instead, and one in another thread is unharmed."""
+        enabled = [True]
+        etag = bucket.head(KEY).etag
+
+        @client.db.on_connect  # type: ignore[untyped-decorator, unused-ignore]
+        def handler(_db: Any, connection: Any) -> None:
+            if enabled:
+                connection.execute(sql)
+
+        with pytest.raises(StatementRefusedError, match=r"outside temaki's transaction.*Write inside a db_session"):
+            in_thread_raising(client.value)
+        enabled.clear()
+        assert (in_thread(client.value), client.value(), bucket.head(KEY).etag) == (0, 0, etag)
+
+    def test_setting_the_journal_mode_is_refused(self, client: Client) -> None:
+        """A common line in such handlers, and the end of the working copy's guarantees."""
+
+        @client.db.on_connect  # type: ignore[untyped-decorator, unused-ignore]
+        def handler(_db: Any, connection: Any) -> None:
+            connection.execute("PRAGMA journal_mode = WAL")
+
+        with pytest.raises(StatementRefusedError, match="journalled by temaki"):
+            in_thread_raising(client.value)
+
+    def test_settings_of_the_connection_work(self, client: Client) -> None:
+        """Pragmas, functions and collations of the handler are there in the session."""
+
+        @client.db.on_connect  # type: ignore[untyped-decorator, unused-ignore]
+        def handler(_db: Any, connection: Any) -> None:
+            connection.execute("PRAGMA cache_size = 321")
+            connection.create_function("twice", 1, lambda x: 2 * x)
+
+        def reads() -> list[Any]:
+            with db_session:
+                return [*client.db.select("select twice(value + 4) from Counter"), *client.db.execute("PRAGMA cache_size")]
+
+        assert in_thread(reads) == [8, (321,)]
+
+
+class TestHalfReadCursors:
+    """A cursor that was not read to its end pins nothing beyond its session."""
+
+    @pytest.mark.parametrize("how", ["db.execute", "get_connection", "shortcut"])
+    @pytest.mark.parametrize("kind", ["reads", "writes", "fails"])
+    def test_next_session_is_current(self, client: Client, how: str, kind: str) -> None:
+        """The thread's next session sees what another thread has committed since, in the same generation."""
+        with db_session:
+            for number in range(2, 500):
+                client.Counter(id=number, value=0)
+        kept = []
+        try:
+            with db_session:
+                if how == "db.execute":
+                    cursor = client.db.execute("SELECT id FROM Counter")
+                elif how == "get_connection":
+                    cursor = client.db.get_connection().cursor().execute("SELECT id FROM Counter")
+                else:
+                    cursor = client.db.get_connection().execute("SELECT id FROM Counter")
+                assert cursor.fetchone()
+                kept.append(cursor)
+                if kind == "writes":
+                    client.Counter[1].value += 1
+                elif kind == "fails":
+                    raise ZeroDivisionError
+        except ZeroDivisionError:
+            pass
+        expected = in_thread(client.increment)
+        assert client.value() == expected == 1 + (kind == "writes")
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            kept[0].fetchone()
+
+    def test_commit_in_the_session_closes_it(self, client: Client) -> None:
+        """Also where the session goes on after its commit."""
+        with db_session:
+            cursor = client.db.execute("SELECT id FROM Counter")
+            commit()
+            with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+                cursor.fetchone()
+            assert client.db.execute("SELECT value FROM Counter").fetchone() == (0,)
+
+
+class TestPonysOwn:
+    """Errors of the user's SQL stay what Pony makes of them."""
+
+    def test_constraint(self, client: Client) -> None:
+        """``IntegrityError``, from raw SQL and from a flush."""
+        with pytest.raises(IntegrityError, match="UNIQUE"), db_session:
+            client.db.execute("INSERT INTO Counter VALUES (1, 1)")
+        with pytest.raises(Exception, match="UNIQUE|already exists"), db_session:
+            client.Counter(id=1, value=1)
+        assert client.value() == 0
+
+    @pytest.mark.parametrize("sql", ["SELEKT 1", "SELECT nothing FROM Counter", "SELECT * FROM nowhere"])
+    def test_syntax(self, client: Client, sql: str) -> None:
+        """``OperationalError``, and the thread's next session works."""
+        with pytest.raises(OperationalError), db_session:
+            client.db.execute(sql)
+        assert client.value() == 0
+
+    def test_read_only_write_is_not_one_of_them(self, bucket: MemoryStore, client: Client) -> None:
+        """A write where the strategy never writes is temaki's to explain."""
+        assert client.value() == 0
+        reader = Client(bucket, ReadOnly()).map()
+        with pytest.raises(ReadOnlyError, match="strategy that never writes"), db_session:
+            reader.db.execute("UPDATE Counter SET value = 1")
+
+
+def in_thread_raising(call: Any) -> None:
+    """Run it in another thread and raise here what it raised there."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]

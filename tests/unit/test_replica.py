@@ -1,0 +1,298 @@
+"""`temaki.replica`: sessions begin in the current generation, and an old one lives until the last session has left it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from temaki.errors import ConfigurationError, CorruptDatabaseError
+from temaki.generation import Generation
+from temaki.replica import Replica, WriterLock
+from tests.threads import PATIENCE, Background, in_thread
+from tests.versions import URL, connect, read, save, version, write
+
+
+@pytest.fixture
+def replica() -> Replica:
+    """One with version 1, of value 10."""
+    replica = Replica(URL, None)
+    assert replica.base() is None
+    install(replica, 1)
+    return replica
+
+
+def install(replica: Replica, number: int) -> Generation:
+    """Pull version ``number``, of value ``10 * number``."""
+    path = save(replica.next_path(), 10 * number, number)
+    assert replica.install(path, version(number), instead_of=replica.current)
+    assert replica.current is not None
+    return replica.current
+
+
+def enter(replica: Replica) -> Generation:
+    """Begin a session."""
+    generation = replica.enter()
+    assert generation is not None
+    return generation
+
+
+def files(generation: Generation) -> list[str]:
+    """What is there of it."""
+    return sorted(path.name for path in generation.path.parent.glob(f"{generation.path.name}*"))
+
+
+class TestGenerations:
+    """A pull never changes a file that a session is reading."""
+
+    def test_old_sessions_finish_on_the_old_file(self, replica: Replica) -> None:
+        """They read what they began with; new ones the new version; the file goes with the last of them."""
+        old = [enter(replica), enter(replica)]
+        readers = [connect(generation) for generation in old]
+        readers[0].pin()
+        install(replica, 2)
+        new = enter(replica)
+        assert [read(readers[0]), read(readers[1]), read(connect(new))] == [10, 10, 20]
+        replica.exit(old[0])
+        assert read(readers[1]) == 10
+        assert files(old[1])
+        readers[1].busy = False
+        replica.exit(old[1])
+        assert (files(old[1]), readers[1].closed) == ([], True)
+        assert files(new)
+
+    def test_unused_generation_is_removed_at_once(self, replica: Replica) -> None:
+        """Where no session is in it, with its WAL and shared memory."""
+        old = replica.current
+        assert old is not None
+        write(connect(old, busy=False), 11)
+        assert files(old) == ["1.sqlite", "1.sqlite-shm", "1.sqlite-wal"]
+        install(replica, 2)
+        assert files(old) == []
+
+    def test_idle_connections_of_all_threads_are_closed_at_once(self, replica: Replica) -> None:
+        """Other threads' pooled ones too, while a session still reads: only that one's stays."""
+        generation = enter(replica)
+        idle = in_thread(lambda: connect(generation, busy=False))
+        busy = connect(generation)
+        install(replica, 2)
+        assert (idle.closed, busy.closed, read(busy)) == (True, False, 10)
+        assert not generation.abandoned
+
+    def test_current_generation_outlives_its_sessions(self, replica: Replica) -> None:
+        """The next session finds it, and the pooled connection too."""
+        generation = enter(replica)
+        connection = connect(generation, busy=False)
+        replica.exit(generation)
+        assert (enter(replica) is generation, connection.closed, read(connection)) == (True, False, 10)
+
+    def test_descriptors_do_not_pile_up(self, replica: Replica) -> None:
+        """A replaced generation leaves nothing open."""
+        install(replica, 2)
+        before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+        for number in range(3, 30):
+            connect(enter(replica), busy=False)
+            replica.exit(install(replica, number))
+        after = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+        assert after <= before + 5 * 3
+
+
+class TestInstall:
+    """A pull counts only if the current generation is the one that it was asked from."""
+
+    def test_late_answer_is_dropped(self, replica: Replica) -> None:
+        """Another one came first: it stays, and the late file is removed."""
+        asked_from = replica.current
+        newer = install(replica, 3)
+        late = save(replica.next_path(), 20, 2)
+        assert not replica.install(late, version(2), instead_of=asked_from)
+        assert (replica.current is newer, late.exists()) == (True, False)
+
+    def test_first_pull_twice_keeps_the_first(self) -> None:
+        """Also where there was nothing to ask from."""
+        replica = Replica(URL, None)
+        replica.base()
+        first = install(replica, 1)
+        second = save(replica.next_path(), 20, 2)
+        assert not replica.install(second, version(2), instead_of=None)
+        assert replica.current is first
+
+    def test_older_sequence_is_followed(self, replica: Replica) -> None:
+        """Numbers do not decide: a restore goes back."""
+        install(replica, 7)
+        assert read(connect(install(replica, 2))) == 20
+
+    def test_garbage_is_not_installed(self, replica: Replica) -> None:
+        """A good header over garbage raises, leaves the current generation and no file."""
+        before = enter(replica)
+        path = save(replica.next_path(), 20, 2)
+        data = path.read_bytes()
+        path.write_bytes(data[:100] + b"\xff" * (len(data) - 100))
+        with pytest.raises(CorruptDatabaseError, match=URL):
+            replica.install(path, version(2), instead_of=before)
+        assert (replica.current is before, read(connect(before))) == (True, 10)
+        assert not list(path.parent.glob(f"{path.name}*"))
+
+    def test_confirm_needs_the_same_generation(self, replica: Replica) -> None:
+        """A download of what is there already is dropped, but only for the generation that it was asked from."""
+        asked_from = enter(replica)
+        path = save(replica.next_path(), 10, 1)
+        assert replica.confirm(path, asked_from)
+        assert not path.exists()
+        install(replica, 2)
+        path = save(replica.next_path(), 10, 1)
+        assert not replica.confirm(path, asked_from)
+
+
+class TestAbandoning:
+    """After a refused commit nothing begins where it was made."""
+
+    def test_next_session_has_to_pull(self, replica: Replica) -> None:
+        """There is no current generation; sessions in the old one may finish, and its file goes with them."""
+        generation = enter(replica)
+        reader = connect(generation)
+        reader.pin()
+        with replica.lock:
+            replica.abandon(generation)
+        assert (replica.enter(), generation.abandoned, read(reader)) == (None, True, 10)
+        replica.exit(generation)
+        assert files(generation) == []
+
+    def test_twice_is_once(self, replica: Replica) -> None:
+        """Two sessions of one generation may both fail."""
+        generation = enter(replica)
+        with replica.lock:
+            replica.abandon(generation)
+            newer = install(replica, 2)
+            replica.abandon(generation)
+        assert replica.current is newer
+        replica.exit(generation)
+        assert (files(generation), replica.current is newer) == ([], True)
+
+
+class TestWriterLock:
+    """One writer per URL and process."""
+
+    def test_waiting_for_oneself_is_an_error(self) -> None:
+        """Not a hang: the message names the URL and the way out. The thread still is the writer."""
+        lock = WriterLock(URL)
+        lock.acquire()
+        with pytest.raises(ConfigurationError, match=rf"already writing to {URL}.*one Database per URL"):
+            lock.acquire()
+        lock.release()
+        in_thread(lock.acquire)
+
+    def test_writers_wait_for_each_other(self) -> None:
+        """Another thread gets it when it is released, and not before."""
+        lock, order = WriterLock(URL), []
+        lock.acquire()
+        asking = threading.Event()
+
+        def other() -> None:
+            asking.set()
+            lock.acquire()
+            order.append("other")
+            lock.release()
+
+        waiting = Background(other)
+        assert asking.wait(PATIENCE)
+        order.append("me")
+        lock.release()
+        waiting.result()
+        assert order == ["me", "other"]
+
+    def test_only_the_writer_releases(self) -> None:
+        """A release by another thread, or a second one, changes nothing."""
+        lock = WriterLock(URL)
+        lock.acquire()
+        in_thread(lock.release)
+        with pytest.raises(ConfigurationError):
+            lock.acquire()
+        lock.release()
+        lock.release()
+        lock.acquire()
+
+
+class TestCleanRecord:
+    """With a ``cache_dir``, what an earlier process left is trusted only if it said that it is clean."""
+
+    def test_taken_over(self, tmp_path: Path) -> None:
+        """An installed version is found again, without a download."""
+        first = Replica(URL, tmp_path)
+        first.base()
+        path = install(first, 3).path
+        left = leave(first, tmp_path)
+        second = Replica(URL, left)
+        found = second.base()
+        assert found is not None
+        assert (found.path.name, found.version, second.known) == (path.name, version(3), True)
+        assert read(connect(found)) == 30
+
+    def test_withdrawn_before_a_local_commit(self, tmp_path: Path) -> None:
+        """From then on the file may hold what no store has accepted: the next process takes nothing over."""
+        replica = Replica(URL, tmp_path)
+        replica.base()
+        generation = install(replica, 1)
+        connection = connect(generation)
+        record = next(tmp_path.rglob("clean.json"))
+        seen: list[bool] = []
+        connection.set_trace_callback(lambda sql: seen.append(record.exists()) if sql.startswith("COMMIT") else None)
+        write_through(replica, connection)
+        assert seen == [False]
+        assert Replica(URL, leave(replica, tmp_path)).base() is None
+
+    def test_written_again_once_all_is_acknowledged_and_checkpointed(self, tmp_path: Path) -> None:
+        """Not while a pinned reader keeps the checkpoint from being complete."""
+        replica = Replica(URL, tmp_path)
+        replica.base()
+        generation = install(replica, 1)
+        reader, writer = connect(generation), connect(generation)
+        reader.pin()
+        write_through(replica, writer)
+        acknowledge(replica, generation, 2)
+        assert not list(tmp_path.rglob("clean.json"))
+        reader.end_transaction()
+        write_through(replica, writer)
+        acknowledge(replica, generation, 3)
+        found = Replica(URL, leave(replica, tmp_path)).base()
+        assert found is not None
+        assert (found.version, read(connect(found))) == (version(3), 12)
+
+    def test_withdrawn_with_an_abandoned_generation(self, tmp_path: Path) -> None:
+        """Its file goes as well."""
+        replica = Replica(URL, tmp_path)
+        replica.base()
+        with replica.lock:
+            replica.abandon(install(replica, 1))
+        assert not list(tmp_path.rglob("*.sqlite*")) + list(tmp_path.rglob("clean.json"))
+
+
+def write_through(replica: Replica, connection: object) -> None:
+    """A local commit of one more, as a session makes it."""
+    from temaki.connection import Connection
+    from tests.versions import begin
+
+    assert isinstance(connection, Connection)
+    begin(connection)
+    connection.cursor().execute("UPDATE t SET value = value + 1")
+    with replica.lock:
+        replica.commit_locally(connection)
+
+
+def acknowledge(replica: Replica, generation: Generation, number: int) -> None:
+    """The store has accepted it."""
+    with replica.lock:
+        generation.acknowledge(generation.uncommitted_to_store(), version(number))
+        replica.settle(generation)
+
+
+def leave(replica: Replica, cache_dir: Path) -> Path:
+    """What a process that is killed now leaves behind: a copy of the folder, which nobody owns."""
+    import shutil
+
+    assert replica.cache_dir == cache_dir
+    copy = cache_dir.with_name(f"{cache_dir.name}-left")
+    shutil.copytree(cache_dir, copy)
+    return copy

@@ -1,0 +1,77 @@
+"""The servers that tests start: separate from each other, and gone afterwards, however the tests end."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from urllib.parse import urlsplit
+
+import pytest
+
+from temaki.stores.s3 import S3Store
+from temaki.testing import Server, moto_server
+from temaki.testing.stores import fetch
+
+_START = """
+import sys
+from temaki.testing import moto_server
+with moto_server() as server:
+    print(server.endpoint, flush=True)
+    sys.stdin.read()
+"""
+
+
+def _answers(endpoint: str) -> bool:
+    parts = urlsplit(endpoint)
+    try:
+        socket.create_connection((str(parts.hostname), parts.port or 0), timeout=2).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def _ends(endpoint: str) -> bool:
+    deadline = time.monotonic() + 20
+    while _answers(endpoint):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_a_server_is_gone_at_the_end() -> None:
+    """A server answers inside the block, has nothing of another one, and does not answer after the block."""
+    with moto_server() as first, moto_server() as second:
+        assert urlsplit(first.endpoint).hostname == "127.0.0.1"
+        assert (urlsplit(first.endpoint).port or 0) < 32_768
+        bucket = first.bucket()
+        assert [found["Name"] for found in first.client().list_buckets()["Buckets"]] == [bucket]
+        assert second.client().list_buckets()["Buckets"] == []
+    assert _ends(first.endpoint)
+    assert _ends(second.endpoint)
+
+
+def test_nothing_is_left_of_a_killed_run() -> None:
+    """A test run that is killed takes its servers with it."""
+    run = subprocess.Popen([sys.executable, "-c", _START], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert run.stdin is not None
+    assert run.stdout is not None
+    endpoint = run.stdout.readline().decode().strip()
+    assert _answers(endpoint)
+    run.kill()
+    run.wait()
+    run.stdin.close()
+    run.stdout.close()
+    assert _ends(endpoint)
+
+
+def test_the_environment_is_all_that_a_store_needs(moto: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process with the server's environment variables reaches it with temaki's own client."""
+    for name, value in moto.environment.items():
+        monkeypatch.setenv(name, value)
+    store = S3Store(moto.bucket())
+    store.put("key", b"data", if_none_match=True)
+    assert fetch(store, "key") == b"data"
+    assert not store.honours_conditions
