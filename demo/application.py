@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 
 from pony.orm import CommitException, PrimaryKey, Required, Set, db_session
 
@@ -72,11 +73,18 @@ class Journal:
         os.write(self._file, json.dumps(line).encode() + b"\n")
 
 
+def end_with_the_demo() -> None:
+    """Standard input is a pipe from the demo, which ends with it, even if that was killed."""
+    os.read(sys.stdin.fileno(), 1)  # not sys.stdin.read(): its lock would be in the way of the interpreter's end
+    os._exit(1)
+
+
 def hire_many(process: int, hires: int, journal: Journal) -> None:
     """Hire so many people, one transaction each, and note every commit that was acknowledged."""
     journal.write("ready")
     if not sys.stdin.readline():  # the demo has ended before all processes were ready
         return
+    threading.Thread(target=end_with_the_demo, daemon=True).start()
     for number in range(1, hires + 1):
         name = f"Employee {process}-{number}"
         try:

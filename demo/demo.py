@@ -317,10 +317,12 @@ def report(workers: list[Worker], books: Books, took: float, path: Path) -> None
     say(f"  headcount             {books.headcount}   one value that all processes incremented")
     say(f"  integrity_check       {books.integrity}")
     say(f"  wall time             {took:.2f} s: {books.rows.total() / took:.0f} commits per second of {size:,} bytes")
+    unknown = {name for worker in workers for name in worker.unknown}
     for name in sorted(stored):
-        say(f"\n  {name!r} is stored and was not acknowledged: its process was killed after the store had accepted")
-        say("  the commit and before it could say so. It is the only one that this can have happened to: a caller that")
-        say("  gets no answer has to look. The other way round, acknowledged and not stored, must never happen.")
+        why = "the store's answer was lost" if name in unknown else "its process was killed before it could say so"
+        say(f"\n  {name!r} is stored and was not acknowledged: {why}.")
+        say("  Only a commit that was under way can end like this: whoever gets no answer has to look. The other")
+        say("  way round, acknowledged and not stored, must never happen.")
 
 
 def table_row(*values: str | int) -> str:

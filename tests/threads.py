@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -57,3 +59,11 @@ def at_once(*calls: Callable[[], object]) -> None:
 
     for running in [Background(lambda call=call: run(call)) for call in calls]:  # type: ignore[misc]
         running.result()
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Let other threads run until the condition holds, which it does as soon as they have come so far."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for does not come"
+        os.sched_yield()

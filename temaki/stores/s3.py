@@ -13,10 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from temaki._version import __version__
 from temaki.errors import ConfigurationError, StoreError
@@ -35,6 +32,7 @@ CONNECT_TIMEOUT = 3.0
 READ_TIMEOUT = 15.0
 MAX_CONNECTIONS = 50
 
+_NOT_MODIFIED, _NOT_FOUND = 304, 404  # HTTP statuses
 _AWS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
 
 Verb = Literal["get", "head", "put", "delete", "list"]
@@ -100,7 +98,7 @@ class S3Store:
             try:
                 answer = client.get_object(Bucket=self.bucket, Key=key, **arguments)
             except client.exceptions.ClientError as error:
-                if if_none_match is not None and _status(error.response) == HTTPStatus.NOT_MODIFIED:
+                if if_none_match is not None and _status(error.response) == _NOT_MODIFIED:
                     return None
                 raise
             body = answer["Body"]
@@ -123,7 +121,7 @@ class S3Store:
             try:
                 return _info(key, url, client.head_object(Bucket=self.bucket, Key=key))
             except client.exceptions.ClientError as error:
-                if _status(error.response) != HTTPStatus.NOT_FOUND:
+                if _status(error.response) != _NOT_FOUND:
                     raise
         return self._head_by_get(key, url)
 
@@ -210,6 +208,8 @@ class S3Store:
                 # A child keeps the parent's client untouched and makes one of its own.
                 never_close_in_child(self._client)
             client = self._client
+        from urllib.parse import urlsplit
+
         parts = urlsplit(client.meta.endpoint_url)
         request.endpoint = parts.netloc.rpartition("@")[2]
         request.sdk_retries = _attempts(client) != 1
@@ -296,6 +296,8 @@ def _new_client() -> S3Client:
 
 
 def _is_aws(client: S3Client) -> bool:
+    from urllib.parse import urlsplit
+
     return ("." + (urlsplit(client.meta.endpoint_url).hostname or "")).endswith(_AWS)
 
 
@@ -315,6 +317,8 @@ def _unquoted(etag: str) -> str:
 
 
 def _date(answer: Any) -> datetime | None:
+    from email.utils import parsedate_to_datetime  # botocore has it imported by now
+
     with suppress(KeyError, ValueError, TypeError):
         return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
     return None

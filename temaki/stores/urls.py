@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote, unquote_to_bytes
 
 from temaki.errors import ConfigurationError
-from temaki.stores.directory import STATE, DirectoryStore
-from temaki.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from temaki.store import Store
@@ -61,15 +59,20 @@ def open_store(url: str, *, client: Any = None) -> tuple[Store, str]:
         ConfigurationError: The URL is malformed, or a client was given for another kind of store.
     """
     location = parse_url(url)
+    # Each kind of store is imported by those who use it: binding is part of every cold start.
     if location.scheme == "s3":
-        from temaki.stores.s3 import S3Store  # only who uses S3 pays for it
+        from temaki.stores.s3 import S3Store
 
         return S3Store(location.bucket, client=client), location.key
     if client is not None:
         message = f"{location.url} takes no client: that is for s3:// URLs. Leave it out."
         raise ConfigurationError(message, url=location.url)
     if location.scheme == "file":
+        from temaki.stores.directory import DirectoryStore
+
         return DirectoryStore(location.bucket), location.key
+    from temaki.stores.memory import MemoryStore
+
     return MemoryStore.named(location.bucket), location.key
 
 
@@ -150,6 +153,8 @@ def _file(url: str, authority: str, path: str) -> Location:
         raise _wrong(_shown(url), "its path ends in a folder, so that it has no key", "file")
     # Two slashes at the start survive abspath(): POSIX lets them mean something, Linux and macOS do not.
     folder, key = os.path.split(os.path.abspath("/" + decoded.lstrip("/")))
+    from temaki.stores.directory import STATE
+
     if STATE in {part.casefold() for part in folder.split("/")} or key.casefold() == STATE:
         raise _wrong(_shown(url), f"{STATE!r} is where temaki keeps what belongs to the files beside it", "file")
     return Location("file", folder, key)

@@ -9,8 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
@@ -112,26 +114,46 @@ def test_impossible_place_is_explained(url: str, says: str, environment: dict[st
     assert list(leftovers.iterdir()) == []
 
 
-@pytest.mark.parametrize("interruption", [signal.SIGINT, signal.SIGTERM])
-def test_interrupt_leaves_nothing_behind(
-    interruption: signal.Signals, environment: dict[str, str], leftovers: Path
-) -> None:
-    """Ctrl-C ends the demo with all of its processes and removes what it has made."""
-    mark = f"mark-of-{os.getpid()}-{interruption}"
-    environment["DEMO_MARK"] = mark
-    demo = subprocess.Popen([sys.executable, str(DEMO), "--hires", "100000"], env=environment, text=True, stdout=-1)
-    try:
-        wait_until(lambda: any(path.stat().st_size > 1000 for path in leftovers.glob("temaki-demo-work-*/journal-*")))
-        assert len(processes_with(mark)) == 5
-        demo.send_signal(interruption)
-        output, _ = demo.communicate(timeout=30)
-    finally:
-        demo.kill()
-        demo.wait()
-    assert demo.returncode == 128 + interruption
-    assert "Interrupted" in output
-    assert processes_with(mark) == []
-    assert list(leftovers.iterdir()) == []
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the processes in /proc")
+class TestNoProcessIsLeftBehind:
+    """However the demo ends before its time, nothing that it started goes on."""
+
+    @pytest.fixture
+    def mark(self, environment: dict[str, str]) -> str:
+        """What the demo's processes, and only they, have in their environment."""
+        environment["DEMO_MARK"] = mark = f"mark-{token_hex(8)}"
+        return mark
+
+    @pytest.fixture
+    def running(self, environment: dict[str, str], leftovers: Path, mark: str) -> Iterator[subprocess.Popen[str]]:
+        """A demo in the middle of its work."""
+        command = [sys.executable, str(DEMO), "--hires", "100000"]
+        with subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE) as demo:
+            try:
+                journals = "temaki-demo-work-*/journal-*"
+                wait_until(lambda: any(path.stat().st_size > 1000 for path in leftovers.glob(journals)))
+                assert len(processes_with(mark)) == 5
+                yield demo
+            finally:
+                demo.kill()
+
+    @pytest.mark.parametrize("interruption", [signal.SIGINT, signal.SIGTERM])
+    def test_after_an_interrupt(
+        self, interruption: signal.Signals, running: subprocess.Popen[str], leftovers: Path, mark: str
+    ) -> None:
+        """Ctrl-C ends all processes and removes what the demo has made."""
+        running.send_signal(interruption)
+        output, _ = running.communicate(timeout=30)
+        assert running.returncode == 128 + interruption
+        assert "Interrupted" in output
+        assert processes_with(mark) == []
+        assert list(leftovers.iterdir()) == []
+
+    def test_after_a_kill(self, running: subprocess.Popen[str], mark: str) -> None:
+        """Where the demo itself is killed and can end nothing, its processes end themselves."""
+        running.kill()
+        running.wait()
+        wait_until(lambda: processes_with(mark) == [])
 
 
 def processes_with(mark: str) -> list[str]:
@@ -146,9 +168,8 @@ def processes_with(mark: str) -> list[str]:
     return found
 
 
-def wait_until(condition: object) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for what other processes do."""
-    assert callable(condition)
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline

@@ -1,0 +1,99 @@
+"""Ctrl-C loses nothing acknowledged, repeats nothing that may have landed, and leaves a process that can go on."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from tests.integration._children import Place
+
+PROGRAM = "_interrupt.py"
+
+
+def _interrupt(place: Place, action: str, *arguments: Any, says: str) -> dict[str, Any]:
+    """Run an action, interrupt it where it says so, and give what it returns."""
+    place.run(PROGRAM, "create", place.url)
+    child = place.start(PROGRAM, action, place.url, str(place.cache), *arguments)
+    child.hear(says)
+    child.signal(signal.SIGINT)
+    result = child.result()
+    assert isinstance(result, dict)
+    return result
+
+
+def _assert_goes_on(place: Place, found: dict[str, Any], *, value: int) -> None:
+    """The process reads ``value``, in this thread and another, and commits on top of it; so does the next process."""
+    assert found["after"] == [value, value]
+    assert (found["next"], found["integrity"]) == (value + 1, "ok")
+    assert place.stored() == value + 1
+    assert place.run(PROGRAM, "read", place.url, str(place.cache)) == {
+        "read": value + 1,
+        "integrity": "ok",
+        "next": value + 2,
+    }
+    assert place.private_folders() == []
+
+
+def test_in_a_session(place: Place) -> None:
+    """Interrupted between a query and the commit: nothing is stored, and the interrupt surfaces."""
+    found = _interrupt(place, "in_session", says="in the session")
+    assert (found["outcome"], found["runs"]) == ("KeyboardInterrupt", 1)
+    _assert_goes_on(place, found, value=0)
+
+
+@pytest.mark.parametrize(("point", "landed"), [("before put", False), ("after put", True)])
+def test_in_an_upload(place: Place, point: str, landed: bool) -> None:
+    """Interrupted when the upload may have landed: ``retry`` does not run the function again, and the error says so."""
+    found = _interrupt(place, "at_point", point, says=point)
+    assert (found["outcome"], found["runs"]) == ("CommitUnknownError", 1)
+    _assert_goes_on(place, found, value=int(landed))
+
+
+@pytest.mark.parametrize("point", ["before get", "in get", "in body"])
+def test_in_a_pull(place: Place, point: str) -> None:
+    """Interrupted while a newer version is on its way: the next session gets it, in every thread."""
+    found = _interrupt(place, "in_pull", point, says=point)
+    assert (found["outcome"], found["runs"]) == ("KeyboardInterrupt", 0)
+    _assert_goes_on(place, found, value=1)
+
+
+def test_in_a_pull_that_another_thread_waits_for(place: Place) -> None:
+    """An interrupt is that of the thread it hit: the other one asks for itself."""
+    found = _interrupt(place, "in_shared_pull", says="before get")
+    assert found["outcome"] == "KeyboardInterrupt"
+    _assert_goes_on(place, found, value=0)
+
+
+def test_while_another_thread_uploads(place: Place) -> None:
+    """Interrupted while it waits for its turn to write: the other thread's commit stands."""
+    found = _interrupt(place, "waiting_to_write", says="waiting")
+    assert found["outcome"] == "KeyboardInterrupt"
+    _assert_goes_on(place, found, value=1)
+
+
+@pytest.mark.parametrize(("point", "landed"), [("before get", False), ("before put", False), ("after put", True)])
+def test_process_that_ends_by_it(place: Place, point: str, landed: bool) -> None:
+    """An interpreter that exits checkpoints what it finds; still no row that was not stored is in the cache folder."""
+    place.run(PROGRAM, "create", place.url)
+    child = place.start(PROGRAM, "uncaught", place.url, str(place.cache), point)
+    child.hear(point)
+    child.signal(signal.SIGINT)
+    assert child.wait() != 0
+    assert place.stored() == int(landed)
+    assert place.run(PROGRAM, "read", place.url, str(place.cache))["read"] == int(landed)
+    assert place.private_folders() == []
+
+
+def test_wherever_it_strikes(place: Place) -> None:
+    """In a session with a pull and a commit, at any place where CPython lets a signal's handler run."""
+    report = place.run(PROGRAM, "at_places", place.url, str(place.cache), 0, 6)
+    assert len(report) > 30
+    for at, found in report.items():
+        assert found["code"] == 0, f"interrupted at {at}, the process could not go on"
+        result = found["result"]
+        value = result["after"][0]
+        assert result["runs"] <= 1, (at, found)
+        assert (result["after"], result["next"], result["integrity"]) == ([value] * 2, value + 1, "ok"), (at, found)
+        assert found["read"] == {"read": value + 1, "integrity": "ok", "next": value + 2}, (at, found)
