@@ -92,8 +92,10 @@ def started(url: str, hires: int, folder: Path) -> Iterator[list[Worker]]:
     try:
         for number in range(1, PROCESSES + 1):
             journal = folder / f"journal-{number}"
-            arguments = (url, "hire", str(number), str(hires), str(journal))
-            workers.append(Worker(number, journal, start(folder, *arguments)))
+            # The victim has work without end: however slow this process is, it cannot be done before it is killed.
+            work = hires * 1000 if number == VICTIM else hires
+            process = start(folder, url, "hire", str(number), str(work), str(journal))
+            workers.append(Worker(number, journal, process))
         yield workers
     finally:
         for worker in workers:
@@ -143,12 +145,11 @@ def race(workers: list[Worker], hires: int) -> float:
     watch(workers, lambda: len(victim.acknowledged) >= hires // 2)
     time.sleep(random.uniform(0, 0.02))  # in the middle of its work, and not always in the same place
     victim.process.kill()
-    if victim.process.wait() != -signal.SIGKILL:
-        raise DemoError(f"Process {VICTIM} was done before it could be killed. Try again with --hires {hires * 2}.")
+    victim.process.wait()
     victim.killed = True
     victim.read_journal()
-    so_far = f"{len(victim.acknowledged)} of its {hires} hires"
-    say(f"{time.monotonic() - begin:6.2f} s  process {VICTIM} is killed (SIGKILL) after {so_far}")
+    so_far = len(victim.acknowledged)
+    say(f"{time.monotonic() - begin:6.2f} s  process {VICTIM} is killed (SIGKILL) after {so_far} hires")
     watch(workers, lambda: all(worker.process.poll() is not None for worker in workers))
     took = time.monotonic() - begin
     say(f"{took:6.2f} s  the others are done; nothing had to be repaired")

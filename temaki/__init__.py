@@ -34,7 +34,8 @@ from temaki.errors import (
     UnsafeStoreError,
     WorkingCopyError,
 )
-from temaki.orm.database import Database, bind_s3, cause_of
+from temaki.orm.cause import cause_of
+from temaki.orm.database import Database, bind_s3
 
 __all__ = [
     "AccessDeniedError",

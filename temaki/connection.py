@@ -95,7 +95,7 @@ class Connection(sqlite3.Connection):
         self._trusted = 0
         self._mark = os.urandom(8).hex()
         self._refusal: str | None = None
-        self._open_cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+        self._open_cursors: weakref.WeakSet[sqlite3.Cursor | sqlite3.Blob] = weakref.WeakSet()
         self._query_only = False
         never_close_in_child(self)
 
@@ -166,7 +166,7 @@ class Connection(sqlite3.Connection):
         self.forbid_writes()
 
     def close_cursors(self) -> None:
-        """Close the cursors that were made on this connection and still live."""
+        """Close the cursors and blobs that were made on this connection and still live."""
         for cursor in list(self._open_cursors):
             cursor.close()
         self._open_cursors.clear()
@@ -194,6 +194,12 @@ class Connection(sqlite3.Connection):
         made = super().cursor(factory)
         self._open_cursors.add(made)
         return made
+
+    def blobopen(self, *args: Any, **kwargs: Any) -> sqlite3.Blob:
+        """As in :mod:`sqlite3`; closed like a cursor, since it holds a snapshot like one."""
+        blob = super().blobopen(*args, **kwargs)
+        self._open_cursors.add(blob)
+        return blob
 
     def execute(self, sql: str, parameters: Any = (), /) -> Cursor:
         """As in :mod:`sqlite3`, which would not use :class:`Cursor`'s."""

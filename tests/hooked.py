@@ -95,6 +95,7 @@ class Gate:
         self._arrived, self._opened = threading.Event(), threading.Event()
 
     def __call__(self) -> None:
+        """Wait here."""
         self._arrived.set()
         assert self._opened.wait(PATIENCE), "the test never opened the gate"
 

@@ -55,9 +55,7 @@ def version(sequence: int) -> Version:
 
 def connect(generation: Generation, *, busy: bool = True) -> Connection:
     """A connection as the pool opens one."""
-    connection = sqlite3.connect(
-        generation.path, isolation_level=None, check_same_thread=False, factory=Connection
-    )
+    connection = sqlite3.connect(generation.path, isolation_level=None, check_same_thread=False, factory=Connection)
     connection.busy = busy
     generation.welcome(connection)
     connection.settle_in(generation.url, str(generation.path.parent), writable=True)

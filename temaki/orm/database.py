@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from pony.orm import core
 from temaki import settings
 from temaki.engine import Engine, share
 from temaki.errors import ConfigurationError, ConflictError, NotFoundError, TemakiError
+from temaki.orm.cause import cause_of
 from temaki.orm.provider import StoreProvider
 from temaki.registry import load
 from temaki.stores import canonical_url, open_store
@@ -190,21 +190,6 @@ def _make_strategy(chosen: settings.Settings) -> Strategy:
     raise ConfigurationError(
         f"strategy= of bind_s3: expected a name or an instance of temaki.strategy.Strategy; got {chosen.strategy!r}."
     )
-
-
-def cause_of(error: BaseException) -> BaseException:
-    """What really went wrong: Pony wraps every error of a commit in an exception of its own.
-
-    Returns:
-        The original error, or ``error`` itself if it wraps none.
-    """
-    wrapped = getattr(error, "exceptions", None)
-    with suppress(IndexError, TypeError, KeyError):
-        if isinstance(error, core.TransactionError) and wrapped:
-            inner = wrapped[0][1]
-            if isinstance(inner, BaseException):
-                return inner
-    return error
 
 
 def _unbound() -> ConfigurationError:

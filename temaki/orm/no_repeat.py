@@ -17,6 +17,7 @@ from types import CodeType, FrameType
 from pony.orm.core import DBSessionContextManager
 
 from temaki.errors import TemakiError
+from temaki.orm.cause import cause_of
 
 
 class NoRepeat(threading.local):
@@ -32,6 +33,12 @@ class NoRepeat(threading.local):
         frame = _retrying_frame()
         if frame is not None:
             self._pending = (frame, error)
+
+    def remember_interrupt(self) -> None:
+        """Pony rolls back: if that is because of an interrupt, it may have come just after the commit."""
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(cause_of(error), Exception):
+            self.remember(cause_of(error))
 
     def check(self) -> None:
         """Call this before a session touches the database.

@@ -128,6 +128,7 @@ class StoreProvider(SQLiteProvider):
 
     def rollback(self, connection: Connection, cache: Any = None) -> None:
         """Undo what is not committed."""
+        self._no_repeat.remember_interrupt()
         if connection.closed or connection.pid != os.getpid():
             if cache is not None and cache.in_transaction:
                 cache.in_transaction = False

@@ -30,7 +30,8 @@ from temaki.errors import (
     ReadOnlyError,
     StoreUnavailableError,
 )
-from temaki.orm.database import Database, cause_of
+from temaki.orm.cause import cause_of
+from temaki.orm.database import Database
 from temaki.store import Store
 from temaki.stores.memory import MemoryStore
 from temaki.strategy import Strategy

@@ -10,8 +10,11 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
+from pony.orm import core, dbapiprovider
+from pony.orm.dbproviders import sqlite
+
 from temaki.stores.directory import _FileDownload
-from tests.integration._worker import Application, Forked, Gate, Tripwire, create, main, outcome_of, say
+from tests.integration._worker import Application, Forked, Gate, Tripwire, create, hear, main, outcome_of, say
 
 
 def _signalled(point: str) -> None:
@@ -35,7 +38,7 @@ def _go_on(app: Application, outcome: str) -> dict[str, Any]:
     after: list[int] = []
     thread = threading.Thread(target=lambda: after.append(app.value()), daemon=True)
     thread.start()
-    thread.join(20)
+    thread.join(10)
     runs = app.runs
     return {
         "outcome": outcome,
@@ -61,7 +64,8 @@ def at_point(url: str, cache_dir: str, point: str) -> dict[str, Any]:
 def in_pull(url: str, cache_dir: str, point: str) -> dict[str, Any]:
     """Interrupted while a newer version is on its way."""
     app, gate = _bound(url, cache_dir)
-    Forked(_increment_elsewhere, url).result()
+    say("bound")
+    hear()
     if point == "in body":
         read = _FileDownload.read
 
@@ -77,8 +81,9 @@ def in_pull(url: str, cache_dir: str, point: str) -> dict[str, Any]:
     return _go_on(app, outcome_of(lambda: app.increment(retry=5)))
 
 
-def _increment_elsewhere(url: str) -> None:
-    Application(url).increment()
+def increment(url: str) -> int:
+    """Another client stores a newer version."""
+    return Application(url).increment()
 
 
 def in_shared_pull(url: str, cache_dir: str) -> dict[str, Any]:
@@ -141,7 +146,12 @@ class Interrupts(Tripwire):
         at: The place: file, line, and offset of the instruction.
     """
 
-    homes = (*Tripwire.homes, contextlib.__file__, threading.__file__)
+    homes = (
+        *Tripwire.homes,
+        contextlib.__file__,
+        threading.__file__,
+        *(module.__file__ for module in (core, dbapiprovider, sqlite)),
+    )
 
     def __init__(self, at: str | None) -> None:
         super().__init__(self._interrupt, at)
@@ -181,13 +191,13 @@ class Interrupts(Tripwire):
 def at_places(url: str, cache_dir: str, first: int, stride: int) -> dict[str, Any]:
     """Interrupt a session at each place where a signal may, or one in so many; each in a process of its own."""
     Forked(create, url).result()
-    Forked(_increment_elsewhere, url).result()
+    Forked(increment, url).result()
     Forked(_interrupted_at, url, cache_dir, None).result()
-    Forked(_increment_elsewhere, url).result()
+    Forked(increment, url).result()
     places = Forked(_interrupted_at, url, cache_dir, None).result()["places"]
     report = {}
     for place in places[first::stride]:
-        Forked(_increment_elsewhere, url).result()
+        Forked(increment, url).result()
         code, result = Forked(_interrupted_at, url, cache_dir, place).end()
         report[place] = {"code": code, "result": result, "read": Forked(read, url, cache_dir).end()[1]}
     return report
@@ -201,4 +211,4 @@ def _interrupted_at(url: str, cache_dir: str, place: str | None) -> dict[str, An
 
 
 if __name__ == "__main__":
-    main(create, in_session, at_point, in_pull, in_shared_pull, waiting_to_write, uncaught, read, at_places)
+    main(create, increment, in_session, at_point, in_pull, in_shared_pull, waiting_to_write, uncaught, read, at_places)

@@ -25,7 +25,7 @@ import temaki
 from temaki import Database, cause_of
 from temaki.stores import open_store
 
-PATIENCE = 20.0
+PATIENCE = 10.0
 RETRIES = 1000
 
 
@@ -206,6 +206,19 @@ def kill_myself(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+_watched = False
+
+
+def _end_in_time() -> None:
+    """Do not hang for ever: say where, or, in a child's child, where this cannot be done again, only end."""
+    global _watched  # noqa: PLW0603 - a process has one of these
+    if _watched:
+        signal.alarm(int(PATIENCE))
+    else:
+        faulthandler.dump_traceback_later(PATIENCE, exit=True)
+    _watched = True
+
+
 class Forked:
     """A process of its own that this one has forked, to run one function.
 
@@ -223,7 +236,7 @@ class Forked:
             return
         status = 1
         try:
-            faulthandler.dump_traceback_later(PATIENCE, exit=True)  # where it hangs goes to standard error
+            _end_in_time()
             os.write(writer, json.dumps(function(*arguments)).encode())
             atexit._run_exitfuncs()
             status = 0

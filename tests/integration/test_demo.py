@@ -58,7 +58,7 @@ def test_books_balance_although_a_process_was_killed(environment: dict[str, str]
     assert unacknowledged in {0, 1}
     assert rows == acknowledged + unacknowledged == number(r"headcount +(\d+)", done.stdout)
     killed = number(r"(?m)^ +2 +(\d+) .* killed;", done.stdout)
-    assert 10 <= killed < 20
+    assert killed >= 10
     assert acknowledged == 3 * 20 + killed
     assert re.search(r"integrity_check +ok", done.stdout)
 

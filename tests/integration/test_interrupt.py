@@ -54,7 +54,13 @@ def test_in_an_upload(place: Place, point: str, landed: bool) -> None:
 @pytest.mark.parametrize("point", ["before get", "in get", "in body"])
 def test_in_a_pull(place: Place, point: str) -> None:
     """Interrupted while a newer version is on its way: the next session gets it, in every thread."""
-    found = _interrupt(place, "in_pull", point, says=point)
+    place.run(PROGRAM, "create", place.url)
+    child = place.start(PROGRAM, "in_pull", place.url, str(place.cache), point)
+    child.hear("bound")
+    assert place.run(PROGRAM, "increment", place.url) == 1
+    assert child.ask("go on") == point
+    child.signal(signal.SIGINT)
+    found = child.result()
     assert (found["outcome"], found["runs"]) == ("KeyboardInterrupt", 0)
     _assert_goes_on(place, found, value=1)
 
@@ -88,7 +94,7 @@ def test_process_that_ends_by_it(place: Place, point: str, landed: bool) -> None
 
 def test_wherever_it_strikes(place: Place) -> None:
     """In a session with a pull and a commit, at any place where CPython lets a signal's handler run."""
-    report = place.run(PROGRAM, "at_places", place.url, str(place.cache), 0, 6)
+    report = place.run(PROGRAM, "at_places", place.url, str(place.cache), 1, 5)
     assert len(report) > 30
     for at, found in report.items():
         assert found["code"] == 0, f"interrupted at {at}, the process could not go on"

@@ -75,7 +75,8 @@ class TestTransactionStatements:
 
     @pytest.mark.parametrize("state", ["live", "writing"])
     @pytest.mark.parametrize(
-        "sql", ["BEGIN", "begin immediate transaction", "COMMIT", "END", "commit transaction", "ROLLBACK", "/* */ BEGIN"]
+        "sql",
+        ["BEGIN", "begin immediate transaction", "COMMIT", "END", "commit transaction", "ROLLBACK", "/* */ BEGIN"],
     )
     def test_are_refused(self, sql: str, state: str, request: pytest.FixtureRequest) -> None:
         """In any session; the error names the database and what to use, and the transaction goes on."""
@@ -185,7 +186,9 @@ class TestPragmas:
 class TestAttach:
     """Another file may be attached; the working copy itself may not, under whatever name."""
 
-    @pytest.mark.parametrize("kind", ["path", "relative", "symlink", "symlinked folder", "uri", "uri with mode", "sibling"])
+    @pytest.mark.parametrize(
+        "kind", ["path", "relative", "symlink", "symlinked folder", "uri", "uri with mode", "sibling"]
+    )
     def test_working_copy_is_refused(
         self, live: Connection, path: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -247,7 +250,9 @@ class TestAttach:
 class TestWrites:
     """Nothing is written that temaki would not upload, and errors that are the user's stay SQLite's."""
 
-    @pytest.mark.parametrize("sql", ["INSERT INTO t VALUES (9, 'x')", "CREATE TABLE u (x)", "DELETE FROM t", "DROP TABLE t"])
+    @pytest.mark.parametrize(
+        "sql", ["INSERT INTO t VALUES (9, 'x')", "CREATE TABLE u (x)", "DELETE FROM t", "DROP TABLE t"]
+    )
     def test_write_outside_a_transaction_is_refused(self, live: Connection, sql: str, path: Path) -> None:
         """The error names the database and the way to write."""
         with pytest.raises(StatementRefusedError, match=rf"A write to {URL} outside .* Write inside a db_session"):
@@ -262,7 +267,9 @@ class TestWrites:
     def test_write_of_a_reader_is_refused(self, path: Path) -> None:
         """A connection whose strategy never writes says so, and names one that does."""
         with closing(open_live(path, writable=False)) as connection:
-            with pytest.raises(ReadOnlyError, match=rf'{URL} is bound with a strategy that never writes.*strategy="etag'):
+            with pytest.raises(
+                ReadOnlyError, match=rf'{URL} is bound with a strategy that never writes.*strategy="etag'
+            ):
                 run(connection, "INSERT INTO t VALUES (9, 'x')")
             assert rows(path) == [("one",)]
 
@@ -295,7 +302,10 @@ class TestWrites:
         data = bytearray(path.read_bytes())
         data[4096:] = b"\xff" * (len(data) - 4096)
         path.write_bytes(data)
-        with closing(open_live(path)) as connection, pytest.raises(CorruptDatabaseError, match=rf"{URL} is damaged.*recover"):
+        with (
+            closing(open_live(path)) as connection,
+            pytest.raises(CorruptDatabaseError, match=rf"{URL} is damaged.*recover"),
+        ):
             run(connection, "SELECT * FROM t").fetchall()
 
     def test_vanished_folder_names_the_working_copy(self, path: Path) -> None:

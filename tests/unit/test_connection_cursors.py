@@ -69,7 +69,10 @@ class TestScripts:
         ("script", "expected"),
         [
             ("INSERT INTO t VALUES ('a;b'); INSERT INTO t VALUES ('c'';''d')", ["a;b", "c';'d"]),
-            ('CREATE TABLE "u;v" ("w;" TEXT); INSERT INTO t SELECT \'none\' WHERE NOT EXISTS (SELECT 1 FROM "u;v")', ["none"]),
+            (
+                'CREATE TABLE "u;v" ("w;" TEXT); INSERT INTO t SELECT \'none\' WHERE NOT EXISTS (SELECT 1 FROM "u;v")',
+                ["none"],
+            ),
             ("-- a; comment\nINSERT INTO t VALUES ('x') /* ; another; */; -- and; one more", ["x"]),
             ("INSERT INTO t VALUES ('last') -- without a semicolon", ["last"]),
             (" ; ;; INSERT INTO t VALUES ('x');;\n; ", ["x"]),
@@ -99,7 +102,9 @@ class TestScripts:
         """)
         assert writing.cursor().execute("SELECT what FROM log").fetchall() == [("more;",), ("end;",)]
 
-    @pytest.mark.parametrize("script", ["INSERT INTO t VALUES ('never", "INSERT INTO t (", "CREATE TRIGGER a AFTER INSERT"])
+    @pytest.mark.parametrize(
+        "script", ["INSERT INTO t VALUES ('never", "INSERT INTO t (", "CREATE TRIGGER a AFTER INSERT"]
+    )
     def test_junk_at_the_end_is_sqlites_error(self, writing: Connection, script: str) -> None:
         """What came before it is done, and can be rolled back."""
         with pytest.raises(sqlite3.OperationalError):
@@ -128,7 +133,8 @@ class TestScripts:
 
 def by_cursor(connection: Connection) -> sqlite3.Cursor:
     """As Pony does, and ``db.execute``."""
-    return connection.cursor().execute("SELECT x FROM t")
+    cursor: sqlite3.Cursor = connection.cursor()
+    return cursor.execute("SELECT x FROM t")
 
 
 def by_connection(connection: Connection) -> sqlite3.Cursor:
@@ -138,7 +144,8 @@ def by_connection(connection: Connection) -> sqlite3.Cursor:
 
 def by_foreign_cursor(connection: Connection) -> sqlite3.Cursor:
     """A cursor of the user's own class."""
-    return connection.cursor(sqlite3.Cursor).execute("SELECT x FROM t")
+    cursor: sqlite3.Cursor = connection.cursor(sqlite3.Cursor)
+    return cursor.execute("SELECT x FROM t")
 
 
 HalfReads = pytest.mark.parametrize("half_read", [by_cursor, by_connection, by_foreign_cursor])

@@ -21,6 +21,7 @@ class Calls:
         self._then = then
 
     def __call__(self) -> None:
+        """What threads share."""
         self.count += 1
         if self.count == 1:
             self.gate()

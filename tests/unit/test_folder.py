@@ -163,7 +163,7 @@ class TestOwnership:
         assert stat.S_IMODE(Folder(URL, tmp_path / "a" / "b").path.stat().st_mode) == 0o700
 
     def test_link_in_its_place_is_refused(self, tmp_path: Path) -> None:
-        """Names derive from a hash of the URL, so anyone could have put one there. The message names folder and remedy."""
+        """Anyone could have put one there: names derive from a hash. The message names folder and remedy."""
         path = leave_clean(tmp_path).parent
         path.rename(tmp_path / "real")
         path.symlink_to(tmp_path / "real")

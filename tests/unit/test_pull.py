@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+from pony.orm import db_session
 
 from temaki.errors import CorruptDatabaseError, NotFoundError, StoreUnavailableError
 from temaki.generation import Generation
@@ -17,7 +18,7 @@ from temaki.testing.counting import CountingStore
 from temaki.testing.strategies import Client
 from temaki_strategies import EtagCached
 from tests.hooked import Gate, HookedStore, failing
-from tests.threads import Background, in_thread
+from tests.threads import Background, in_thread, until
 from tests.versions import KEY, URL, connect, database, make_remote, publish, read
 
 
@@ -160,7 +161,7 @@ class TestSlowAnswers:
         assert process.value == 30
 
     def test_unchanged_is_no_answer_for_another_generation(self, process: Process, first: Version) -> None:
-        """"Unchanged" of a generation that was abandoned meanwhile leaves the session one to begin in."""
+        """An "unchanged" of a generation that was abandoned meanwhile leaves the session one to begin in."""
         process.store.after["get"] = [lambda: process.replica.abandon(process.current)]
         process.puller.revalidate()
         assert process.value == 10
@@ -191,14 +192,16 @@ class TestSlowAnswers:
         client_creates(client)
         size = store.head(KEY).size
         counting.reset()
-        landed, asked = Gate(), Gate()
-        store.after["put"] = [landed]
-        writing = Background(client.increment)
-        landed.wait()
-        store.after["get"] = [asked]
+        changed, asking, landed = Gate(), Gate(), Gate()
+        writing = Background(lambda: client.increment(before_commit=changed))
+        changed.wait()
+        store.before["get"], store.after["put"] = [asking], [landed]
         reading = Background(client.value)
-        asked.wait()
-        asked.open()
+        asking.wait()
+        changed.open()
+        landed.wait()
+        asking.open()
+        until(lambda: counting.count("get") == 2)
         landed.open()
         assert (writing.result(), reading.result()) == (1, 1)
         assert counting.count("get", "ok") == 1
@@ -207,8 +210,6 @@ class TestSlowAnswers:
 
 def client_creates(client: Client) -> None:
     """The counter, at 0."""
-    from pony.orm import db_session
-
     with db_session:
         client.Counter(id=1, value=0)
 

@@ -1,18 +1,20 @@
-"""`temaki.replica`: sessions begin in the current generation, and an old one lives until the last session has left it."""
+"""`temaki.replica`: sessions begin in the current generation; an old one lives until they have left it."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
+from temaki.connection import Connection
 from temaki.errors import ConfigurationError, CorruptDatabaseError
 from temaki.generation import Generation
 from temaki.replica import Replica, WriterLock
 from tests.threads import PATIENCE, Background, in_thread
-from tests.versions import URL, connect, read, save, version, write
+from tests.versions import URL, begin, connect, read, save, version, write
 
 
 @pytest.fixture
@@ -269,12 +271,8 @@ class TestCleanRecord:
         assert not list(tmp_path.rglob("*.sqlite*")) + list(tmp_path.rglob("clean.json"))
 
 
-def write_through(replica: Replica, connection: object) -> None:
+def write_through(replica: Replica, connection: Connection) -> None:
     """A local commit of one more, as a session makes it."""
-    from temaki.connection import Connection
-    from tests.versions import begin
-
-    assert isinstance(connection, Connection)
     begin(connection)
     connection.cursor().execute("UPDATE t SET value = value + 1")
     with replica.lock:
@@ -290,8 +288,6 @@ def acknowledge(replica: Replica, generation: Generation, number: int) -> None:
 
 def leave(replica: Replica, cache_dir: Path) -> Path:
     """What a process that is killed now leaves behind: a copy of the folder, which nobody owns."""
-    import shutil
-
     assert replica.cache_dir == cache_dir
     copy = cache_dir.with_name(f"{cache_dir.name}-left")
     shutil.copytree(cache_dir, copy)

@@ -1,0 +1,165 @@
+"""A process that forks, at bad moments, and its children. See ``test_fork.py``."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from pony.orm import commit, db_session
+
+from tests.integration._worker import Application, Forked, Gate, create, hear, main, outcome_of, poll, say
+
+
+def _books(app: Application) -> dict[str, Any]:
+    """What the parent finds when the child is gone, and whether it can go on."""
+    return {"value": app.value(), "integrity": app.check(), "next": app.increment()}
+
+
+def after_binding(url: str, cache_dir: str | None) -> dict[str, Any]:
+    """Nothing is open yet."""
+    app = Application(url, cache_dir=cache_dir)
+    child = Forked(app.increment).result()
+    return {"child": child, **_books(app)}
+
+
+def with_open_connection(url: str, cache_dir: str | None) -> dict[str, Any]:
+    """The parent's pool has a connection; parent and children write in turn."""
+    app = Application(url, cache_dir=cache_dir)
+    values = [app.increment()]
+    for _ in range(3):
+        values += [Forked(app.increment).result(), app.increment()]
+    grandchild = Forked(lambda: [app.increment(), Forked(app.increment).result(), app.increment()]).result()
+    return {"child": [*values, *grandchild], **_books(app)}
+
+
+def in_session(url: str, cache_dir: str | None) -> dict[str, Any]:
+    """The child's commit of what the parent began is refused; the parent's own is not; a new session is fine."""
+    app = Application(url, cache_dir=cache_dir)
+    app.increment()
+
+    def end_the_parents() -> list[Any]:
+        refused = outcome_of(commit)
+        return [refused, outcome_of(db_session.__exit__)]
+
+    with db_session:
+        app.step()
+        child = Forked(end_the_parents).result()
+    new = Forked(app.increment).result()
+    return {"child": [child[0], new], **_books(app)}
+
+
+def with_another_thread_in_commit(url: str, cache_dir: str | None) -> dict[str, Any]:
+    """A thread holds all locks when the process forks. The child has sessions of its own all the same."""
+    gate = Gate(url)
+    app = Application(url, cache_dir=cache_dir, store=gate)
+    app.increment()
+    uploading, free = threading.Event(), threading.Event()
+
+    def hold(_: str) -> None:
+        uploading.set()
+        assert free.wait(30)
+
+    gate.wait = hold
+    gate.points = {"before put"}
+    thread = threading.Thread(target=app.increment)
+    thread.start()
+    assert uploading.wait(20)
+    child = Forked(lambda: [app.value(), app.increment(), app.check()]).result()
+    free.set()
+    thread.join()
+    return {"child": child, **_books(app)}
+
+
+def ending_child(url: str, cache_dir: str | None, how: str) -> dict[str, Any]:
+    """A child that ends with the whole teardown of an interpreter, on the connections that it inherited."""
+    app = Application(url, cache_dir=cache_dir)
+    app.increment()
+    children = []
+    for _ in range(3):
+        pid = os.fork()
+        if not pid:
+            if how == "after a session":
+                app.increment()
+            elif how == "in the parent's session":
+                db_session.__enter__()
+                app.step()
+            sys.exit(0)  # up through main(), and on through the end of the interpreter
+        children.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        app.increment()
+    return {"child": children, **_books(app)}
+
+
+def in_pool(url: str, cache_dir: str | None, processes: int, times: int) -> dict[str, Any]:
+    """``multiprocessing`` with its own fork, while the parent has a connection."""
+    app = Application(url, cache_dir=cache_dir)
+    app.increment()
+    _global.append(app)
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        values = pool.map(_increment_global, range(times), chunksize=1)
+    return {"child": sorted(values), **_books(app)}
+
+
+_global: list[Application] = []
+
+
+def _increment_global(_: int) -> int:
+    return _global[0].increment()
+
+
+def prefork(url: str, cache_dir: str | None, processes: int, times: int) -> dict[str, Any]:
+    """As a server does: bind and warm up in the master, then fork workers that serve at once, with threads."""
+    app = Application(url, cache_dir=cache_dir)
+    app.value()
+
+    def serve() -> list[int]:
+        values: list[int] = []
+        threads = [
+            threading.Thread(target=lambda: values.extend(app.increment() for _ in range(times))) for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return values
+
+    workers = [Forked(serve) for _ in range(processes)]
+    return {"child": sorted(value for worker in workers for value in worker.result()), **_books(app)}
+
+
+def orphan(url: str, cache_dir: str) -> None:
+    """The parent is killed while its child lives, and the child goes on."""
+    app = Application(url, cache_dir=cache_dir)
+    app.increment()
+    pid = os.fork()
+    if pid:
+        say(pid)
+        hear()
+        return
+    parent = os.getppid()
+    poll(lambda: os.getppid() != parent)
+    say([app.increment(), app.check(), len(list(Path(cache_dir).iterdir()))])
+    os._exit(0)
+
+
+def value(url: str, cache_dir: str | None) -> int:
+    """The counter, in a new process."""
+    return Application(url, cache_dir=cache_dir).value()
+
+
+if __name__ == "__main__":
+    main(
+        create,
+        after_binding,
+        with_open_connection,
+        in_session,
+        with_another_thread_in_commit,
+        ending_child,
+        in_pool,
+        prefork,
+        orphan,
+        value,
+    )

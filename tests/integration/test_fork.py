@@ -1,0 +1,79 @@
+"""A forked child keeps its hands off its parent's working copy and locks, and works with a copy of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.integration._children import Place
+
+PROGRAM = "_fork.py"
+
+
+@pytest.fixture(params=["private folder", "cache_dir"])
+def cache(request: pytest.FixtureRequest, place: Place) -> str | None:
+    """Where the parent's working copy is."""
+    place.run(PROGRAM, "create", place.url)
+    return str(place.cache) if request.param == "cache_dir" else None
+
+
+def _run(place: Place, cache: str | None, action: str, *arguments: Any, value: int) -> Any:
+    """Run an action; the parent found this value at its end, and everything is well. What the children say."""
+    found = place.run(PROGRAM, action, place.url, cache, *arguments)
+    assert (found["value"], found["integrity"], found["next"]) == (value, "ok", value + 1)
+    assert place.stored() == value + 1
+    for folder in (None, str(place.cache)):  # the next process of each kind sweeps up after those that were killed
+        assert place.run(PROGRAM, "value", place.url, folder) == value + 1
+    assert place.private_folders() == []
+    return found["child"]
+
+
+def test_after_binding(place: Place, cache: str | None) -> None:
+    """A child that was forked between binding and the first session has its own working copy."""
+    assert _run(place, cache, "after_binding", value=1) == 1
+
+
+def test_with_an_open_connection(place: Place, cache: str | None) -> None:
+    """Children and grandchildren leave the inherited connection alone; all see each other's commits."""
+    assert _run(place, cache, "with_open_connection", value=10) == list(range(1, 11))
+
+
+def test_in_a_session(place: Place, cache: str | None) -> None:
+    """A session cannot be committed on both sides of a fork: the child is told so, the parent's commit is stored."""
+    assert _run(place, cache, "in_session", value=3) == ["ConflictError", 3]
+
+
+def test_while_another_thread_commits(place: Place, cache: str | None) -> None:
+    """A child that was forked while all locks were held does not wait for a thread that it does not have."""
+    assert _run(place, cache, "with_another_thread_in_commit", value=3) == [1, 2, "ok"]
+
+
+@pytest.mark.parametrize(
+    ("how", "value"), [("at once", 4), ("after a session", 7), ("in the parent's session", 4)]
+)
+def test_end_of_the_child(place: Place, cache: str | None, how: str, value: int) -> None:
+    """What an interpreter does at its end is done in the child to the child's own things only."""
+    assert _run(place, cache, "ending_child", how, value=value) == [0, 0, 0]
+
+
+def test_multiprocessing_pool(place: Place, cache: str | None) -> None:
+    """A pool of forked processes: no increment is lost."""
+    assert _run(place, cache, "in_pool", 4, 20, value=21) == list(range(2, 22))
+
+
+def test_prefork_server(place: Place, cache: str | None) -> None:
+    """Workers that were forked from a warm master, with two threads each: no increment is lost."""
+    assert _run(place, cache, "prefork", 4, 4, value=32) == list(range(1, 33))
+
+
+def test_child_outlives_its_parent(place: Place) -> None:
+    """The parent's end, by ``kill -9``, is nothing to its child; the folder is free once both are gone."""
+    place.run(PROGRAM, "create", place.url)
+    parent = place.start(PROGRAM, "orphan", place.url, str(place.cache))
+    assert parent.hear() > 0
+    parent.process.kill()
+    assert parent.hear() == [2, "ok", 2]
+    assert place.run(PROGRAM, "value", place.url, str(place.cache)) == 2
+    assert place.stored() == 2
+    assert [entry.name for entry in place.cache.iterdir()] == [place.home().name]
