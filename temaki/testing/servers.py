@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 # Below the range from which systems take ports for outgoing connections.
 _PORTS = range(10_000, 32_768)
-_READY_WITHIN = 60.0
-_ATTEMPTS = 5
+_READY_WITHIN = 25.0
+_ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
