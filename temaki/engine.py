@@ -240,6 +240,7 @@ class Engine:
     ) -> None:
         """The commit is stored: whatever goes wrong here costs the next session a pull, and nobody an error."""
         try:
+            self._replica.known = True
             if published.superseded:
                 # Another writer has already built on it; that version's ETag is not ours to adopt.
                 self._replica.abandon(generation)
@@ -256,6 +257,7 @@ class Engine:
     def close(self, connection: Connection) -> None:
         """The connection's session is over: let go of its generation, which may close it. No error if there is none."""
         session, connection.session = connection.session, None
+        self._replica.writer.release(connection)  # a leftover, if anything: see WriterLock
         with self._replica.lock:
             connection.busy = False
         if isinstance(session, Session):

@@ -82,7 +82,8 @@ class Folder:
                 {"format": 1, "boot": boot, "file": path.name, "size": status.st_size, "version": dict(version)}
             )
             temporary = self.path / f"{_RECORD}.new"
-            temporary.write_text(text, encoding="utf-8")
+            with open(temporary, "w", encoding="utf-8", opener=_open_private) as file:
+                file.write(text)
             temporary.replace(self.path / _RECORD)
         except OSError as error:
             _log.debug("No clean record for %s: %s", self.url, error)
@@ -129,6 +130,10 @@ class Folder:
                 url=self.url,
                 path=str(path),
             ) from error
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)  # whatever the umask
 
 
 def _private(parent: Path, prefix: str) -> tuple[Path, int]:
@@ -187,7 +192,9 @@ def _sweep(parent: Path, prefix: str, *, keep: str) -> None:
                 if entry.stat(follow_symlinks=False).st_uid != os.getuid() or not entry.is_dir(follow_symlinks=False):
                     continue
                 if not os.path.exists(os.path.join(entry.path, _LOCK)):
-                    continue  # being made at this moment
+                    # Its maker died before it had locked it; or has yet to do so, and will make another one then.
+                    os.rmdir(entry.path)
+                    continue
                 lock = _lock(Path(entry.path))
                 if lock is not None:
                     shutil.rmtree(entry.path, ignore_errors=True)

@@ -6,7 +6,6 @@ import copy
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from temaki.clock import Clock
 from temaki.errors import NotFoundError, TemakiError
@@ -15,6 +14,7 @@ from temaki.remote import Remote
 from temaki.replica import Replica
 
 _log = logging.getLogger(__name__)
+_LOOK_AROUND = 0.2  # seconds
 
 
 class Puller:
@@ -127,17 +127,36 @@ class Puller:
         return replica.install(replica.next_path(), None, instead_of=None)
 
 
-@dataclass
 class _Flight:
-    done: bool = False
-    error: BaseException | None = None
+    """One call, shared by all threads that came before it began."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self.error: BaseException | None = None
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def land(self) -> None:
+        """The call is over."""
+        self.done = True
+        self._gate.release()
+
+    def wait(self) -> None:
+        """Until it is over. An interrupted waiter may leave the gate closed behind it, so the others look around."""
+        while not self.done:
+            if self._gate.acquire(timeout=_LOOK_AROUND):
+                self._gate.release()
 
 
 class Flights:
-    """Lets threads share one call, but only a call that began after they arrived."""
+    """Lets threads share one call, but only a call that began after they arrived.
+
+    Made of plain locks, whose ``with`` has no moment in which an interrupt could strike with the lock taken and nobody
+    there to give it back; a ``threading.Condition`` has.
+    """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._flying: _Flight | None = None
         self._next: _Flight | None = None
 
@@ -147,27 +166,46 @@ class Flights:
         A failure is everybody's, as a copy of their own; an interrupt is only that of the thread it hit.
         """
         while True:
-            with self._changed:
-                mine = self._next
-                if mine is None:
-                    mine = self._next = _Flight()
-                while self._flying is not None and not mine.done:
-                    self._changed.wait()
-                if not mine.done:
-                    self._flying, self._next = mine, None
-                    break
-            if mine.error is None:
+            mine = self._join_next()
+            if self._fly_or_wait(mine, call) or mine.error is None:
                 return
             if isinstance(mine.error, TemakiError):
                 raise copy.copy(mine.error) from mine.error
             # The one who flew for us was interrupted, or met with something that is not ours to report: fly ourselves.
-        try:
-            call()
-        except BaseException as error:
-            mine.error = error
-            raise
-        finally:
-            with self._changed:
-                mine.done = True
+
+    def _join_next(self) -> _Flight:
+        with self._lock:
+            if self._next is None:
+                self._next = _Flight()
+            return self._next
+
+    def _fly_or_wait(self, mine: _Flight, call: Callable[[], None]) -> bool:
+        """Wait until ``mine`` is over; or, if it is this thread that finds nobody flying, run it. Whether it did."""
+        while not mine.done:
+            own: _Flight | None = None
+            try:
+                with self._lock:
+                    flying = self._flying
+                    if flying is None and not mine.done:
+                        own = mine  # before anybody can see it: from here on it has to land, whatever happens
+                        self._flying, self._next = mine, None
+                if own is not None:
+                    call()
+                    return True
+            except BaseException as error:
+                if own is not None:
+                    own.error = error
+                raise
+            finally:
+                if own is not None:
+                    self._land(own)
+            (flying or mine).wait()
+        return False
+
+    def _land(self, own: _Flight) -> None:
+        with self._lock:
+            if self._flying is own:
                 self._flying = None
-                self._changed.notify_all()
+            if self._next is own:
+                self._next = None
+        own.land()

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from temaki.connection import Connection
-from temaki.errors import ConfigurationError
+from temaki.errors import ConfigurationError, TemakiError
 from temaki.folder import Folder
 from temaki.fork import reset_in_child
 from temaki.generation import Generation
@@ -22,7 +22,11 @@ from temaki.remote import Version
 
 
 class WriterLock:
-    """One writer at a time in this process: Pony's ``transaction_lock``, one for all databases bound to one URL."""
+    """One writer at a time in this process: Pony's ``transaction_lock``, one for all databases bound to one URL.
+
+    It belongs to a thread *and* to a connection. An interrupt can strike just after the lock was taken, or just before
+    it is given back; then the connection tells that the thread's lock is a leftover, which its next use clears.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -30,31 +34,36 @@ class WriterLock:
 
     def reset(self) -> None:
         """As new: for a forked child, where the thread that held it does not exist."""
-        self._lock = threading.Lock()
-        self._owner: int | None = None
+        self._lock = threading.RLock()  # knows its owner from the very moment that it is taken
+        self._writing: Connection | None = None
 
-    def acquire(self) -> None:
+    def acquire(self, connection: Connection) -> None:
         """Wait for the writer before.
 
         Raises:
             ConfigurationError: This very thread is the writer, and would wait for ever.
         """
-        me = threading.get_ident()
-        if self._owner == me:
-            raise ConfigurationError(
-                f"This thread is already writing to {self._url}, through another Database object or another coroutine, "
-                "and would wait for itself for ever. Use one Database per URL, and finish one db_session before "
-                "the next.",
-                url=self._url,
-            )
-        self._lock.acquire()
-        self._owner = me
+        if self._is_mine():
+            if self._writing is not None and self._writing is not connection and self._writing.session is not None:
+                raise ConfigurationError(
+                    f"This thread is already writing to {self._url}, through another Database object or another "
+                    "coroutine, and would wait for itself for ever. Use one Database per URL, and finish one "
+                    "db_session before the next.",
+                    url=self._url,
+                )
+        else:
+            self._lock.acquire()
+        self._writing = connection
 
-    def release(self) -> None:
-        """Let the next writer in. Nothing happens in a thread that is not the writer."""
-        if self._owner == threading.get_ident():
-            self._owner = None
+    def release(self, connection: Connection | None = None) -> None:
+        """Let the next writer in. Nothing happens where the writer is another thread, or another connection."""
+        if self._is_mine() and (connection is None or self._writing in {None, connection}):
+            self._writing = None
             self._lock.release()
+
+    def _is_mine(self) -> bool:
+        # What Condition asks of its lock, too; nothing public tells it.
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class Replica:
@@ -98,14 +107,15 @@ class Replica:
             return
         path, facts = found
         version = Version.from_json(facts)
-        if version is None:
-            return
-        self.known = True
         for leftover in (f"{path}-wal", f"{path}-shm"):
             with suppress(OSError):
                 os.unlink(leftover)  # all of it is in the main file, says the clean record
-        with suppress(sqlite3.Error):  # whatever is wrong with the file, a fresh one can be had
-            self.current = Generation(path, version, self.url)
+        if version is not None:
+            self.known = True
+            with suppress(sqlite3.Error, TemakiError):  # whatever is wrong with the file, a fresh one can be had
+                self.current = Generation(path, version, self.url)
+        if self.current is None:
+            path.unlink(missing_ok=True)
 
     def next_path(self) -> Path:
         """Where to write the file of a pull; nothing is there yet."""

@@ -133,6 +133,24 @@ class Database(core.Database):
                 ) from None
             raise
 
+    def insert(self, table_name: Any, returning: Any = None, **kwargs: Any) -> Any:
+        """As Pony's.
+
+        Raises:
+            ConfigurationError: The database is not bound.
+        """
+        if self.provider is None:
+            raise _unbound()
+        return super().insert(table_name, returning, **kwargs)
+
+    def _exec_raw_sql(
+        self, sql: str, variables: Any, local_variables: Any, frame_depth: int, start_transaction: bool = False
+    ) -> Any:
+        if self.provider is None:
+            raise _unbound()
+        # One frame more between the caller, whose variables the statement may name, and Pony.
+        return super()._exec_raw_sql(sql, variables, local_variables, frame_depth + 1, start_transaction)
+
     def _get_cache(self) -> Any:
         if self.provider is None:
             raise _unbound()

@@ -28,9 +28,11 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
 
     Attributes:
         con: The thread's idle connection, if there is one.
+        entering: The connection that begins to write.
     """
 
     con: Connection | None
+    entering: Connection | None
 
     def __init__(self, engine: Engine, on_connect: Callable[[Connection], None]) -> None:
         super().__init__(
@@ -43,6 +45,7 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
         )
         self._engine = engine
         self._on_connect = on_connect
+        self.entering = None
 
     def open(self, *, immediate: bool) -> Connection:
         """Begin a session in this thread, with its snapshot pinned."""

@@ -52,7 +52,8 @@ class StoreProvider(SQLiteProvider):
 
     def acquire_lock(self) -> None:
         """Wait for the writer before, also one of another database that is bound to the same URL."""
-        self.transaction_lock.acquire()
+        assert self.pool.entering is not None
+        self.transaction_lock.acquire(self.pool.entering)
 
     def release_lock(self) -> None:
         """Let the next writer in. A strategy that never writes has not waited for its turn."""
@@ -81,6 +82,7 @@ class StoreProvider(SQLiteProvider):
 
     def _begin_to_write(self, connection: Connection, cache: Any) -> None:
         self.engine.before_write(connection)
+        self.pool.entering = connection
         connection.end_transaction()
         connection.allow_writes()
         try:
@@ -115,8 +117,8 @@ class StoreProvider(SQLiteProvider):
             raise
         finally:
             if in_transaction:
+                self.release_lock()  # first: an interrupt in between leads to a rollback, which releases it again
                 cache.in_transaction = False
-                self.release_lock()
 
     @wrap_dbapi_exceptions
     def _commit(self, connection: Connection) -> None:

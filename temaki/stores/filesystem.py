@@ -132,10 +132,10 @@ class FileLocks:
             yield handle
         finally:
             if held is self._held:  # else we are in a child that was forked meanwhile, and it is closed already
-                held.discard(handle)
                 # Closing is not enough: the lock belongs to all copies of the descriptor, and a child that is being
-                # forked right now has one.
+                # forked right now has one. And it comes first: what an interrupt leaves undone here is no lock.
                 fcntl.flock(handle, fcntl.LOCK_UN)
+                held.discard(handle)
                 os.close(handle)
 
     def _acquire(self, handle: int, url: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from pony.orm import db_session
 
-import temaki.fetch
 import temaki.folder
 from temaki import cause_of
 from temaki.stores import open_store
@@ -103,16 +102,16 @@ def _full_disk() -> Iterator[None]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(fd, data, offset)
 
-    temaki.fetch.os.pwrite = pwrite
+    os.pwrite = pwrite
     try:
         yield
     finally:
-        temaki.fetch.os.pwrite = real
+        os.pwrite = real
 
 
 def killed_while_its_folder_is_made(url: str) -> None:
     """Killed between the private folder's creation and its lock."""
-    temaki.folder._lock = kill_myself  # type: ignore[assignment]
+    temaki.folder._lock = kill_myself
     Application(url).value()
 
 

@@ -134,12 +134,12 @@ def orphan(url: str, cache_dir: str) -> None:
     """The parent is killed while its child lives, and the child goes on."""
     app = Application(url, cache_dir=cache_dir)
     app.increment()
+    parent = os.getpid()
     pid = os.fork()
     if pid:
         say(pid)
         hear()
         return
-    parent = os.getppid()
     poll(lambda: os.getppid() != parent)
     say([app.increment(), app.check(), len(list(Path(cache_dir).iterdir()))])
     os._exit(0)

@@ -11,13 +11,19 @@ from pony.orm import db_session
 
 from temaki import Database
 from temaki.stores import open_store
-from temaki.testing import CountingStore
+from temaki.testing import CountingStore, Fault, FaultyStore
 from tests.integration._worker import Application, create, hear, main, say
 
 
-def increment(url: str, threads: int, times: int, journal: str) -> int:
-    """In each thread so many increments; each one is noted after its call has returned. How many values were seen."""
-    app = Application(url)
+def increment(url: str, threads: int, times: int, journal: str, seed: int | None) -> int:
+    """In each thread so many increments; each one is noted after its call has returned. The value at the end.
+
+    With a seed, one reply to an upload in three is lost on its way.
+    """
+    store = (
+        None if seed is None else FaultyStore(open_store(url)[0], seed=seed, rates={"put": {Fault.LOST_REPLY: 1 / 3}})
+    )
+    app = Application(url, store=store)
     lines = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     errors: list[BaseException] = []
 
@@ -51,10 +57,10 @@ def start_first(url: str) -> dict[str, Any]:
     counting = CountingStore(store)
     db = Database()
 
-    class Counter(db.Entity):  # type: ignore[name-defined,misc]
+    class Counter(db.Entity):  # type: ignore[name-defined]
         pass
 
-    class Row(db.Entity):  # type: ignore[name-defined,misc]
+    class Row(db.Entity):  # type: ignore[name-defined]
         pass
 
     db.bind_s3(url, store=counting)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import dis
 import threading
 import time
-from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any
 
-from pony.orm import core, dbapiprovider
-from pony.orm.dbproviders import sqlite
-
 from temaki.stores.directory import _FileDownload
-from tests.integration._worker import Application, Forked, Gate, Tripwire, create, hear, main, outcome_of, say
+from tests.integration._tripwire import Interrupts
+from tests.integration._worker import Application, Forked, Gate, create, hear, main, outcome_of, say
 
 
 def _signalled(point: str) -> None:
@@ -104,7 +98,7 @@ def in_shared_pull(url: str, cache_dir: str) -> dict[str, Any]:
 
 
 def waiting_to_write(url: str, cache_dir: str) -> dict[str, Any]:
-    """Interrupted while another thread uploads: that thread's commit is none of the signal's business."""
+    """Interrupted while it waits for another thread's upload, which is none of the signal's business."""
     app, gate = _bound(url, cache_dir, "before put")
     uploading, free = threading.Event(), threading.Event()
 
@@ -116,7 +110,15 @@ def waiting_to_write(url: str, cache_dir: str) -> dict[str, Any]:
     other = threading.Thread(target=app.increment, daemon=True)
     other.start()
     assert uploading.wait(20)
-    say("waiting")
+    provider = app.db.provider
+    connect = provider.connect
+
+    def say_and_connect() -> Any:
+        provider.connect = connect
+        say("waiting")
+        return connect()
+
+    provider.connect = say_and_connect
     outcome = outcome_of(app.increment)
     free.set()
     other.join(20)
@@ -136,67 +138,22 @@ def read(url: str, cache_dir: str) -> dict[str, Any]:
     return {"read": app.value(), "integrity": app.check(), "next": app.increment()}
 
 
-class Interrupts(Tripwire):
-    """Raises ``KeyboardInterrupt`` where CPython may run a signal's handler, and nowhere else.
-
-    That is after a call of something that is not Python code, at the start of a function, and at the end of a turn of
-    a loop; not, for instance, between the last call in a ``with`` block and its ``__exit__``.
+def at_places(url: str, cache_dir: str, stride: int, *thorough: str) -> dict[str, Any]:
+    """Interrupt a session where a signal may do so, at one place in so many; each time in a process of its own.
 
     Args:
-        at: The place: file, line, and offset of the instruction.
+        url: The database's.
+        cache_dir: For the working copy.
+        stride: Of all places, one in so many.
+        thorough: Files in which no place is left out.
     """
-
-    homes = (
-        *Tripwire.homes,
-        contextlib.__file__,
-        threading.__file__,
-        *(module.__file__ for module in (core, dbapiprovider, sqlite)),
-    )
-
-    def __init__(self, at: str | None) -> None:
-        super().__init__(self._interrupt, at)
-        self._calls = 0
-
-    @staticmethod
-    def _interrupt() -> None:
-        raise KeyboardInterrupt
-
-    def _on_call(self, frame: FrameType, event: str, arg: Any) -> Any:
-        self._calls += 1
-        if super()._on_call(frame, event, arg) is None or frame.f_code.co_name == "__del__":
-            return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        code, before, calls = frame.f_code, -1, self._calls
-
-        def on_opcode(frame: FrameType, event: str, arg: Any) -> Any:
-            nonlocal before, calls
-            if event == "opcode":
-                if before >= 0 and self._may_interrupt(code, before, frame.f_lasti, calls == self._calls):
-                    self._pass(f"{Path(code.co_filename).name}:{frame.f_lineno}+{frame.f_lasti}")
-                before, calls = frame.f_lasti, self._calls
-            return on_opcode
-
-        return on_opcode
-
-    @staticmethod
-    def _may_interrupt(code: CodeType, before: int, now: int, called_no_python: bool) -> bool:
-        name = dis.opname[code.co_code[before]]
-        if name not in {"RESUME", "JUMP_BACKWARD"} and not (name.startswith("CALL") and called_no_python):
-            return False
-        # The handler runs as a part of the instruction before, so the same ``except`` has to be in charge of both.
-        entries = dis._parse_exception_table(code)  # type: ignore[attr-defined]
-        return all((entry.start <= before < entry.end) == (entry.start <= now < entry.end) for entry in entries)
-
-
-def at_places(url: str, cache_dir: str, first: int, stride: int) -> dict[str, Any]:
-    """Interrupt a session at each place where a signal may, or one in so many; each in a process of its own."""
     Forked(create, url).result()
     Forked(increment, url).result()
     Forked(_interrupted_at, url, cache_dir, None).result()
     Forked(increment, url).result()
     places = Forked(_interrupted_at, url, cache_dir, None).result()["places"]
     report = {}
-    for place in places[first::stride]:
+    for place in [one for index, one in enumerate(places) if one.startswith(thorough) or not index % stride]:
         Forked(increment, url).result()
         code, result = Forked(_interrupted_at, url, cache_dir, place).end()
         report[place] = {"code": code, "result": result, "read": Forked(read, url, cache_dir).end()[1]}

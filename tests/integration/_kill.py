@@ -17,7 +17,8 @@ from temaki.generation import Generation
 from temaki.replica import Replica
 from temaki.session import Session
 from temaki.stores.directory import DirectoryStore
-from tests.integration._worker import Application, Forked, Tripwire, create, kill_myself, main
+from tests.integration._tripwire import Tripwire
+from tests.integration._worker import Application, Forked, create, kill_myself, main
 
 LARGE = 60_000
 """Bytes in a row that makes the database grow by several pages, and its checkpoint take several writes."""
@@ -58,22 +59,19 @@ def _half_a_record(folder: Folder, *_: object) -> None:
 
 def _never_record() -> None:
     """The clean record is on its way and never gets its name."""
-    real = Path.replace
+    for owner in (os, Path):  # however it is done
+        _replace_rename(owner)
 
-    def replace(self: Path, target: Any) -> Any:
-        if self.name.startswith("clean.json"):
+
+def _replace_rename(owner: Any) -> None:
+    real = owner.replace
+
+    def replace(source: Any, target: Any, **kwargs: Any) -> Any:
+        if os.path.basename(source).startswith("clean.json"):
             kill_myself()
-        return real(self, target)
+        return real(source, target, **kwargs)
 
-    Path.replace = replace  # type: ignore[method-assign]
-    rename = os.replace
-
-    def os_replace(source: Any, target: Any, **kwargs: Any) -> None:
-        if os.fspath(source).endswith(".new") and "clean" in os.path.basename(os.fspath(source)):
-            kill_myself()
-        rename(source, target, **kwargs)
-
-    os.replace = os_replace
+    owner.replace = replace
 
 
 POINTS: dict[str, Callable[[], None]] = {
@@ -135,6 +133,7 @@ class Trials:
             "code": code,
             "acknowledged": before + self.journal.read_bytes().count(b"\n"),
             "stored": self.stored(),
+            "clean": any(self.cache.glob("*/clean.json")),
             **Forked(self._look).result(),
         }
 
@@ -183,9 +182,7 @@ class Trials:
 def at_random_moments(url: str, cache_dir: str, seed: int, times: int) -> list[dict[str, Any]]:
     """Kill processes from outside."""
     trials, rng = Trials(url, cache_dir), random.Random(seed)
-    return [
-        trials.run(lambda: None, pulls=rng.random() < 0.3, moment=rng.uniform(0, 0.1)) for _ in range(times)
-    ]
+    return [trials.run(lambda: None, pulls=rng.random() < 0.3, moment=rng.uniform(0, 0.1)) for _ in range(times)]
 
 
 def at_planted_points(url: str, cache_dir: str) -> dict[str, dict[str, Any]]:

@@ -15,13 +15,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from types import FrameType
-from typing import Any, ClassVar
+from typing import Any
 
 from pony.orm import PrimaryKey, Required, db_session
 
-import temaki
 from temaki import Database, cause_of
 from temaki.stores import open_store
 
@@ -60,11 +57,11 @@ class Application:
     def __init__(self, url: str, *, create: bool = False, **options: Any) -> None:
         self.db = Database()
 
-        class Counter(self.db.Entity):  # type: ignore[name-defined,misc]
+        class Counter(self.db.Entity):  # type: ignore[name-defined]
             id = PrimaryKey(int)
             value = Required(int)
 
-        class Row(self.db.Entity):  # type: ignore[name-defined,misc]
+        class Row(self.db.Entity):  # type: ignore[name-defined]
             id = PrimaryKey(int)
             text = Required(str)
 
@@ -159,46 +156,6 @@ def wait_for_word(point: str) -> None:
     """Say where we are, and wait."""
     say(point)
     hear()
-
-
-class Tripwire:
-    """Does something just before a line of temaki's own code runs in this thread for the first time.
-
-    Args:
-        act: What to do.
-        at: The line, as ``file.py:17``. None: never, only note the lines.
-
-    Attributes:
-        passed: The places so far, in the order of their first time.
-    """
-
-    homes: ClassVar[tuple[str, ...]] = (str(Path(temaki.__file__).parent), "temaki_strategies")
-
-    def __init__(self, act: Callable[[], object], at: str | None) -> None:
-        self._act, self._at = act, at
-        self.passed: dict[str, None] = {}
-
-    def __enter__(self) -> Tripwire:
-        sys.settrace(self._on_call)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        sys.settrace(None)
-
-    def _on_call(self, frame: FrameType, event: str, arg: Any) -> Any:
-        return self._on_line if any(home in frame.f_code.co_filename for home in self.homes) else None
-
-    def _on_line(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event == "line":
-            self._pass(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
-        return self._on_line
-
-    def _pass(self, place: str) -> None:
-        if place not in self.passed:
-            self.passed[place] = None
-            if place == self._at:
-                sys.settrace(None)
-                self._act()
 
 
 def kill_myself(*_: object, **__: object) -> None:

@@ -49,9 +49,7 @@ def test_while_another_thread_commits(place: Place, cache: str | None) -> None:
     assert _run(place, cache, "with_another_thread_in_commit", value=3) == [1, 2, "ok"]
 
 
-@pytest.mark.parametrize(
-    ("how", "value"), [("at once", 4), ("after a session", 7), ("in the parent's session", 4)]
-)
+@pytest.mark.parametrize(("how", "value"), [("at once", 4), ("after a session", 7), ("in the parent's session", 4)])
 def test_end_of_the_child(place: Place, cache: str | None, how: str, value: int) -> None:
     """What an interpreter does at its end is done in the child to the child's own things only."""
     assert _run(place, cache, "ending_child", how, value=value) == [0, 0, 0]

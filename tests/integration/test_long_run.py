@@ -11,7 +11,7 @@ from tests.integration._children import Place
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what is open")
 def test_nothing_piles_up(place: Place) -> None:
-    """After 2,000 sessions, with dozens of generations, there are as many descriptors, threads and files as after 200."""
+    """After 2,000 sessions, in dozens of generations, as many descriptors, threads and files are there as after 200."""
     place.run("_long_run.py", "create", place.url)
     found = place.run("_long_run.py", "run", place.url, str(place.cache), 200, 1800)
     early, late = found["counts"]

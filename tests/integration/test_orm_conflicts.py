@@ -66,7 +66,7 @@ class TestCheckAtBegin:
         assert values(client) == values(other) == (1, 0)
 
     def test_writer_that_waited_for_a_refused_commit(self, client: Client, store: HookedStore) -> None:
-        """Whoever read before another thread's commit and waits for it neither reads nor builds on the refused value."""
+        """Whoever waits for another thread's commit neither reads nor builds on the refused value."""
         refused = Gate()
         first_changed, second_read = Gate(), Gate()
         seen: list[int] = []

@@ -12,10 +12,7 @@ from typing import Any
 import pytest
 from pony.orm import (
     CommitException,
-    IntegrityError,
-    Required,
     TransactionError,
-    TransactionIntegrityError,
     commit,
     db_session,
     flush,
@@ -23,10 +20,10 @@ from pony.orm import (
     select,
 )
 
-from temaki import ConflictError, Database, StatementRefusedError, cause_of
+from temaki import ConflictError, cause_of
 from temaki.stores.memory import MemoryStore
 from temaki.testing.counting import CountingStore
-from temaki.testing.strategies import KEY, Client
+from temaki.testing.strategies import Client
 from temaki_strategies import EtagCached
 from tests.threads import in_thread
 
@@ -85,9 +82,7 @@ class TestKinds:
             {"sql_debug": False},
         ],
     )
-    def test_reading_costs_one_request(
-        self, client: Client, counting: CountingStore, options: dict[str, bool]
-    ) -> None:
+    def test_reading_costs_one_request(self, client: Client, counting: CountingStore, options: dict[str, bool]) -> None:
         """Of whatever kind, and whatever it locks: without a change nothing is uploaded."""
         with db_session(**options):
             assert client.Counter[1].value == 0
@@ -264,74 +259,11 @@ class TestGenerators:
 
         closed, forgotten = values(), values()
         assert (next(closed), next(forgotten)) == (0, 0)
-        closed.close()  # type: ignore[attr-defined]
+        closed.close()
         del forgotten
         other.increment()
         assert client.value() == 1
         assert client.increment() == 2
-
-
-class TestErrors:
-    """That are SQLite's own."""
-
-    def test_deferred_foreign_key(self, bucket: MemoryStore) -> None:
-        """A violation that only COMMIT finds surfaces as ``IntegrityError``; nothing is stored, and it can be repeated."""
-        db = Database()
-
-        class Parent(db.Entity):  # type: ignore[name-defined, misc]
-            name = Required(str)
-
-        db.bind_s3("memory://deferred/app.sqlite", store=bucket)
-        db.generate_mapping(create_tables=True)
-        with db_session:
-            db.execute(
-                "CREATE TABLE child (parent INTEGER REFERENCES Parent (id) DEFERRABLE INITIALLY DEFERRED NOT NULL)"
-            )
-        etag = bucket.head(KEY).etag
-
-        def orphan(parent: int) -> None:
-            with db_session:
-                Parent(name="some")
-                db.execute(f"INSERT INTO child VALUES ({parent})")
-
-        for _ in range(2):
-            with pytest.raises(CommitException) as caught:
-                orphan(99)
-            assert isinstance(cause_of(caught.value), IntegrityError)
-            assert bucket.head(KEY).etag == etag
-            with db_session:
-                assert select(p for p in Parent).count() == 0
-        orphan(1)
-        with db_session:
-            assert db.select("SELECT parent FROM child") == [1]
-
-    def test_unique_key_in_a_flush(self, client: Client, counting: CountingStore) -> None:
-        """As on a plain file, and the thread's next session works."""
-        with pytest.raises(TransactionIntegrityError, match="UNIQUE"), db_session:
-            client.Counter(id=1, value=1)
-        assert requests(counting) == [READ]
-        assert client.increment() == 1
-
-    def test_drop_all_tables(self, client: Client, other: Client, bucket: MemoryStore) -> None:
-        """Stored as one change, after which the tables can be made again."""
-        client.db.drop_all_tables(with_all_data=True)
-        assert Client(bucket, EtagCached()).map(create_tables=True).db.provider is not None
-        with db_session:
-            assert select(c for c in other.Counter).count() == 0
-
-    def test_ddl_session(self, client: Client, other: Client) -> None:
-        """Tables made in a ``ddl`` session are there for everyone; SQLite's own rules for foreign keys hold after it."""
-        with db_session(ddl=True):
-            client.db.execute("CREATE TABLE more (counter INTEGER REFERENCES Counter (id))")
-        with db_session:
-            assert other.db.select("SELECT count(*) FROM more") == [0]
-        with pytest.raises(IntegrityError, match="FOREIGN KEY"), db_session:
-            client.db.execute("INSERT INTO more VALUES (99)")
-        with pytest.raises((StatementRefusedError, TransactionError)), db_session:
-            client.Counter[1].value = 8
-            client.db.drop_table("more", if_exists=True)
-            client.db.execute("COMMIT")
-        assert client.value() == 0
 
 
 def test_interactive_mode(tmp_path: Path) -> None:

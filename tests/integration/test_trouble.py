@@ -20,7 +20,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = shutil.which("mount")
-    if mount is None or subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False).returncode:
+    if (
+        mount is None
+        or subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False).returncode
+    ):
         pytest.skip("mounting is not permitted here")
     try:
         yield folder
@@ -112,7 +115,7 @@ def test_another_database_is_put_there(place: Place, child: Child) -> None:
 
 
 def test_deleted(place: Place, child: Child) -> None:
-    """A deleted object is never taken for an empty database, also by a transaction that is under way; a restore mends it."""
+    """A deleted object is never taken for an empty database, in mid-transaction neither; a restore mends it."""
     assert child.ask("increment slowly") == "read"
     place.object.unlink()
     name, _ = child.ask("go on")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from temaki.errors import StoreUnavailableError
-from temaki.pull import Flights
+from temaki.pull import Flights, _Flight
 from tests.hooked import Gate
 from tests.threads import Background, at_once, until
 
@@ -29,9 +30,22 @@ class Calls:
             self._then(self.count)
 
 
-def waiting(flights: Flights) -> int:
-    """How many threads wait for a flight."""
-    return len(flights._changed._waiters)  # type: ignore[attr-defined]
+WAITING: set[int] = set()
+"""The threads that wait for a flight."""
+
+
+@pytest.fixture(autouse=True)
+def _watch_waiters(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = _Flight.wait
+
+    def watched(flight: _Flight) -> None:
+        WAITING.add(threading.get_ident())
+        try:
+            wait(flight)
+        finally:
+            WAITING.discard(threading.get_ident())
+
+    monkeypatch.setattr(_Flight, "wait", watched)
 
 
 def behind_a_flight(calls: Calls, number: int) -> tuple[Background[None], list[Background[None]]]:
@@ -40,7 +54,7 @@ def behind_a_flight(calls: Calls, number: int) -> tuple[Background[None], list[B
     first = Background(lambda: flights.share(calls))
     calls.gate.wait()
     others = [Background(lambda: flights.share(calls)) for _ in range(number)]
-    until(lambda: waiting(flights) == number)
+    until(lambda: len(WAITING) == number)
     return first, others
 
 

@@ -112,11 +112,12 @@ class TestCleanRecord:
     def test_link_is_not_followed(self, tmp_path: Path) -> None:
         """In place of the file."""
         path = leave_clean(tmp_path)
-        (tmp_path / "elsewhere").write_bytes(b"database")
+        (tmp_path / "there").write_bytes(b"database")
         path.unlink()
-        path.symlink_to(tmp_path / "elsewhere")
+        path.symlink_to("../there")
+        assert path.lstat().st_size == len("database")
         assert Folder(URL, tmp_path).reuse() is None
-        assert ((tmp_path / "elsewhere").exists(), path.is_symlink()) == (True, False)
+        assert ((tmp_path / "there").exists(), path.is_symlink()) == (True, False)
 
     def test_machine_without_boot_id_believes_nothing(self, tmp_path: Path, boot: list[str | None]) -> None:
         """Nothing is flushed, so a power cut must not go unnoticed."""
@@ -197,6 +198,7 @@ class TestPrivateFolders:
         release(killed)
         for name in ("temaki-other", f"temaki-{os.getuid()}-unlocked"):
             (temporary / name).mkdir()
+            (temporary / name / "file").touch()
         (temporary / f"temaki-{os.getuid()}-link").symlink_to(living.path)
         newcomer = Folder(URL, None)
         assert (living.path.exists(), killed.path.exists(), newcomer.path.exists()) == (True, False, True)

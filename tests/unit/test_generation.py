@@ -110,10 +110,14 @@ def test_pinned_reader_delays_the_checkpoint_and_nothing_else(generation: Genera
     """Uploads are right, only what is new counts as changed, and the file is complete once the reader has left."""
     reader, writer = connect(generation), connect(generation)
     reader.pin()
-    for number in range(2, 6):
+    begin(writer)
+    writer.cursor().execute("CREATE TABLE more AS SELECT zeroblob(20000) AS x")
+    writer.commit_locally()
+    generation.acknowledge(generation.uncommitted_to_store(), version(2))
+    for number in range(3, 6):
         write(writer, 10 * number)
         found = generation.uncommitted_to_store()
-        assert found.pages
+        assert len(found.pages) == 1
         assert uploaded(generation, found, number, tmp_path) == 10 * number
         generation.acknowledge(found, version(number))
         assert (generation.complete, generation.uncommitted_to_store().pages) == (False, {})

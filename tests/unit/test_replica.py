@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -174,47 +175,91 @@ class TestAbandoning:
         assert (files(generation), replica.current is newer) == ([], True)
 
 
+def in_session() -> Connection:
+    """A connection that a session is using."""
+    connection = sqlite3.connect(":memory:", factory=Connection, check_same_thread=False)
+    connection.session = object()
+    return connection
+
+
+def writing() -> Connection:
+    """A connection with a session."""
+    connection = sqlite3.connect(":memory:", factory=Connection)
+    OPEN.append(connection)  # the lock keeps one, and no warning is wanted for the others
+    connection.session = object()
+    return connection
+
+
+OPEN: list[Connection] = []
+
+
 class TestWriterLock:
     """One writer per URL and process."""
 
-    def test_waiting_for_oneself_is_an_error(self) -> None:
-        """Not a hang: the message names the URL and the way out. The thread still is the writer."""
-        lock = WriterLock(URL)
-        lock.acquire()
-        with pytest.raises(ConfigurationError, match=rf"already writing to {URL}.*one Database per URL"):
-            lock.acquire()
+    def test_leftover_of_an_interrupt_is_cleared(self) -> None:
+        """A session that ended without giving the lock back, or was never told that it has it, keeps nobody out."""
+        lock, ended = WriterLock(URL), writing()
+        lock.acquire(ended)
+        ended.session = None
+        lock.acquire(writing())
         lock.release()
-        in_thread(lock.acquire)
+        lock.acquire(ended)
+        lock._writing = None  # struck between the taking of the lock and the noting of the writer
+        lock.release(ended)
+        in_thread(lambda: lock.acquire(writing()))
+
+    def test_waiting_for_oneself_is_an_error(self) -> None:
+        """Not a hang: the message names the URL and the way out. The session that has it still is the writer."""
+        lock, mine, second = WriterLock(URL), in_session(), in_session()
+        lock.acquire(mine)
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match=rf"already writing to {URL}.*one Database per URL"):
+                lock.acquire(second)
+        lock.release(mine)
+        in_thread(lambda: lock.acquire(second))
+
+    @pytest.mark.parametrize("same", [True, False])
+    def test_leftover_of_a_session_that_is_over_is_no_writer(self, same: bool) -> None:
+        """An interrupt came before it was given back: the thread's next writer takes it, and gives it back once."""
+        lock, left = WriterLock(URL), in_session()
+        lock.acquire(left)
+        left.session = None
+        taker = left if same else in_session()
+        lock.acquire(taker)
+        lock.release(taker)
+        in_thread(lambda: lock.acquire(taker))
 
     def test_writers_wait_for_each_other(self) -> None:
         """Another thread gets it when it is released, and not before."""
-        lock, order = WriterLock(URL), []
-        lock.acquire()
+        lock, mine, theirs = WriterLock(URL), in_session(), in_session()
+        order: list[str] = []
+        lock.acquire(mine)
         asking = threading.Event()
 
         def other() -> None:
             asking.set()
-            lock.acquire()
+            lock.acquire(theirs)
             order.append("other")
-            lock.release()
+            lock.release(theirs)
 
         waiting = Background(other)
         assert asking.wait(PATIENCE)
         order.append("me")
-        lock.release()
+        lock.release(mine)
         waiting.result()
         assert order == ["me", "other"]
 
     def test_only_the_writer_releases(self) -> None:
-        """A release by another thread, or a second one, changes nothing."""
-        lock = WriterLock(URL)
-        lock.acquire()
-        in_thread(lock.release)
+        """A release by another thread or another session, or a second one, changes nothing."""
+        lock, mine, second = WriterLock(URL), in_session(), in_session()
+        lock.acquire(mine)
+        in_thread(lambda: lock.release(mine))
+        lock.release(second)
         with pytest.raises(ConfigurationError):
-            lock.acquire()
-        lock.release()
-        lock.release()
-        lock.acquire()
+            lock.acquire(second)
+        lock.release(mine)
+        lock.release(mine)
+        lock.acquire(second)
 
 
 class TestCleanRecord:
