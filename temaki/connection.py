@@ -247,7 +247,10 @@ class Connection(sqlite3.Connection):
             StatementRefusedError: In a write transaction, where SQLite would wait for itself for ever.
         """
         if self.in_transaction and not self._query_only:
-            self._refuse("backup() inside a write transaction waits for ever", "use a session that only reads")
+            self._refuse(
+                "backup() inside a write transaction waits for ever",
+                'use a Database that is bound with strategy="read-only"',
+            )
         super().backup(*args, **kwargs)
 
     def allows(self, action: int, first: str | None, second: str | None) -> bool:
