@@ -249,6 +249,8 @@ class TestBackup:
         """SQLite would wait for itself for ever."""
         with (
             closing(sqlite3.connect(":memory:")) as target,
-            pytest.raises(StatementRefusedError, match=rf"backup\(\) inside a write transaction.*{URL}.*only reads"),
+            pytest.raises(
+                StatementRefusedError, match=rf"backup\(\) inside a write transaction.*{URL}.*strategy=\"read-only\""
+            ),
         ):
             writing.backup(target)
