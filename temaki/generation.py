@@ -43,6 +43,8 @@ class Generation:
         self.users = 0
         self.abandoned = False
         self.complete = True
+        self._pid = os.getpid()
+        self._is_open = False
         self._mark = Mark.START
         self._pages: dict[int, int] = {}
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -56,6 +58,7 @@ class Generation:
         except BaseException:
             os.close(self._main)
             raise
+        self._is_open = True
 
     def _open_guard(self) -> Connection:
         """The connection that outlives all others, so that none of them is the last, which would checkpoint.
@@ -151,6 +154,16 @@ class Generation:
             with suppress(OSError):
                 os.unlink(name)
         self.close_idle()
+        self._close()
+
+    def __del__(self) -> None:
+        # The last generation of a database that nobody refers to any more. A forked child must not touch it.
+        if getattr(self, "_is_open", False) and self._pid == os.getpid():
+            with suppress(Exception):
+                self._close()
+
+    def _close(self) -> None:
+        self._is_open = False
         self._guard.close()
         for descriptor in (self._wal, self._main):
             os.close(descriptor)

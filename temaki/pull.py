@@ -96,15 +96,18 @@ class Puller:
         with fetched:
             # Waits for a commit under way: the new version may turn out to be this process's own.
             now = replica.base()
-            if now is not None and now.version == fetched.version and (conditional or now is not base):
-                self._validated = sent
-                return True
+            is_here = now is not None and now.version == fetched.version
+            went_on = now is not base or (now is not None and now.version != version)
+            if went_on or (conditional and is_here):
+                if is_here:
+                    self._validated = sent
+                return is_here  # else ask again: the answer may be older than what is here by now
             path = replica.next_path()
             fetched.save(path)
-        if base is not None and version == fetched.version and replica.confirm(path, base):
+        if base is not None and version == fetched.version and replica.confirm(path, base, at=version):
             self._validated = sent
             return True
-        if replica.install(path, fetched.version, instead_of=base):
+        if replica.install(path, fetched.version, instead_of=base, at=version):
             self._validated = sent
             _log.debug("%s: pulled version %s", replica.url, fetched.version.sequence)
             return True
@@ -124,7 +127,7 @@ class Puller:
         base = replica.base()
         if base is not None:
             return True  # still as empty as before
-        return replica.install(replica.next_path(), None, instead_of=None)
+        return replica.install(replica.next_path(), None, instead_of=None, at=None)
 
 
 class _Flight:

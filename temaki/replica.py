@@ -122,11 +122,20 @@ class Replica:
         assert self._folder is not None
         return self._folder.next_path()
 
-    def install(self, path: Path, version: Version | None, *, instead_of: Generation | None) -> bool:
+    def install(
+        self, path: Path, version: Version | None, *, instead_of: Generation | None, at: Version | None
+    ) -> bool:
         """Make a file the current generation, if the current one is still what the pull was asked from.
 
         A slow answer must not put an old version over a newer one, and sequence numbers cannot decide that: a restore
-        goes back.
+        goes back. So the current one has to be the same generation, at the same version: this process's own commits
+        move a generation on.
+
+        Args:
+            path: The file.
+            version: What it holds; None for a database that has yet to be created.
+            instead_of: The generation from which the pull was asked.
+            at: That generation's version when it was asked.
 
         Returns:
             False where another generation came first; the file is gone then.
@@ -137,7 +146,7 @@ class Replica:
         assert self._folder is not None
         with self.lock, self._folder.errors_named(path):
             before = self.current
-            if before is not instead_of:
+            if not self._is_still(instead_of, at):
                 path.unlink(missing_ok=True)
                 return False
             try:
@@ -154,17 +163,20 @@ class Replica:
                 self._leave_behind(before)
             return True
 
-    def confirm(self, path: Path, generation: Generation) -> bool:
+    def confirm(self, path: Path, generation: Generation, *, at: Version | None) -> bool:
         """A download turned out to be what the current generation already holds; the file is gone then.
 
         Returns:
-            False where ``generation`` is no longer the current one.
+            False where ``generation`` is no longer the current one, or no longer at that version.
         """
         with self.lock:
-            if generation is not self.current:
+            if not self._is_still(generation, at):
                 return False
             path.unlink(missing_ok=True)
             return True
+
+    def _is_still(self, generation: Generation | None, at: Version | None) -> bool:
+        return self.current is generation and (generation is None or generation.version == at)
 
     # -- sessions -------------------------------------------------------------------------------------------------
 

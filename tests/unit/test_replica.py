@@ -30,7 +30,8 @@ def replica() -> Replica:
 def install(replica: Replica, number: int) -> Generation:
     """Pull version ``number``, of value ``10 * number``."""
     path = save(replica.next_path(), 10 * number, number)
-    assert replica.install(path, version(number), instead_of=replica.current)
+    before = replica.current
+    assert replica.install(path, version(number), instead_of=before, at=None if before is None else before.version)
     assert replica.current is not None
     return replica.current
 
@@ -110,7 +111,7 @@ class TestInstall:
         asked_from = replica.current
         newer = install(replica, 3)
         late = save(replica.next_path(), 20, 2)
-        assert not replica.install(late, version(2), instead_of=asked_from)
+        assert not replica.install(late, version(2), instead_of=asked_from, at=version(1))
         assert (replica.current is newer, late.exists()) == (True, False)
 
     def test_first_pull_twice_keeps_the_first(self) -> None:
@@ -119,8 +120,18 @@ class TestInstall:
         replica.base()
         first = install(replica, 1)
         second = save(replica.next_path(), 20, 2)
-        assert not replica.install(second, version(2), instead_of=None)
+        assert not replica.install(second, version(2), instead_of=None, at=None)
         assert replica.current is first
+
+    def test_answer_older_than_this_process_s_own_commits_is_dropped(self, replica: Replica) -> None:
+        """A commit moves the generation on in place: what was asked before it may be older than what is here."""
+        asked_from = enter(replica)
+        asked_from.version = version(3)
+        late = save(replica.next_path(), 20, 2)
+        assert not replica.install(late, version(2), instead_of=asked_from, at=version(1))
+        assert (replica.current is asked_from, late.exists()) == (True, False)
+        again = save(replica.next_path(), 10, 1)
+        assert not replica.confirm(again, asked_from, at=version(1))
 
     def test_older_sequence_is_followed(self, replica: Replica) -> None:
         """Numbers do not decide: a restore goes back."""
@@ -134,7 +145,7 @@ class TestInstall:
         data = path.read_bytes()
         path.write_bytes(data[:100] + b"\xff" * (len(data) - 100))
         with pytest.raises(CorruptDatabaseError, match=URL):
-            replica.install(path, version(2), instead_of=before)
+            replica.install(path, version(2), instead_of=before, at=version(1))
         assert (replica.current is before, read(connect(before))) == (True, 10)
         assert not list(path.parent.glob(f"{path.name}*"))
 
@@ -142,11 +153,11 @@ class TestInstall:
         """A download of what is there already is dropped, but only for the generation that it was asked from."""
         asked_from = enter(replica)
         path = save(replica.next_path(), 10, 1)
-        assert replica.confirm(path, asked_from)
+        assert replica.confirm(path, asked_from, at=version(1))
         assert not path.exists()
         install(replica, 2)
         path = save(replica.next_path(), 10, 1)
-        assert not replica.confirm(path, asked_from)
+        assert not replica.confirm(path, asked_from, at=version(1))
 
 
 class TestAbandoning:
