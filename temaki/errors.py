@@ -135,16 +135,6 @@ class ReadOnlyError(SyncError):
     may_repeat = False
 
 
-class LeaseTimeoutError(SyncError):
-    """The lease was held by others for longer than the writer was willing to wait."""
-
-
-class LeaseLostError(SyncError):
-    """The lease expired and was taken over while a transaction was under way; nothing of it was stored."""
-
-    should_retry = True
-
-
 class CorruptDatabaseError(SyncError):
     """The stored object is no SQLite database, or is truncated or damaged. It is never overwritten."""
 
@@ -164,7 +154,3 @@ class StatementRefusedError(SyncError):
     """A raw SQL statement would bypass temaki's transaction: the message says what to use instead."""
 
     may_repeat = False
-
-
-class SeedError(TemakiError):
-    """Rows that an entity brings cannot be stored. Names the entity, the row, the column and the value."""
