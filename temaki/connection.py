@@ -12,7 +12,7 @@ import os
 import sqlite3
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from temaki.errors import (
@@ -235,6 +235,13 @@ class Connection(sqlite3.Connection):
         """Close it, from any thread; again is no error."""
         self.closed = True
         super().close()
+
+    def __del__(self) -> None:
+        # A thread's pooled connection goes with its thread, and a generation's guard with the generation: that is their
+        # proper end, about which Python 3.13 need not warn. In a forked child it is not (see temaki.fork).
+        if getattr(self, "pid", None) == os.getpid():
+            with suppress(sqlite3.Error):
+                self.close()
 
     def executescript(self, sql_script: str, /) -> Any:
         """See :meth:`Cursor.executescript`."""

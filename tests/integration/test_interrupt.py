@@ -96,7 +96,7 @@ def test_wherever_it_strikes(place: Place) -> None:
     """In a session with a pull and a commit, at any place where CPython lets a signal's handler run."""
     with_locks = ("replica.py", "pull.py", "threading.py", "filesystem.py")
     report = place.run(PROGRAM, "at_places", place.url, str(place.cache), 12, *with_locks)
-    assert len(report) > 30
+    assert len(report) > 20
     stuck = [at for at, found in report.items() if found["code"]]
     assert not stuck, f"interrupted there, the process could not go on: {stuck}"
     for at, found in report.items():
