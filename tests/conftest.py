@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,12 @@ import pytest
 pytest.register_assert_rewrite("temaki.testing.stores")
 
 from temaki.testing.servers import Server, moto_server, seaweedfs_server  # noqa: E402 - see above
+
+
+def pytest_configure() -> None:
+    """Whoever runs this in the background may have SIGINT ignored, and child processes would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
