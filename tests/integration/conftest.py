@@ -1,4 +1,4 @@
-"""A place for a database and the processes that share it."""
+"""Where the processes of a test meet: real ones in a folder, or several clients of this one on a bucket in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pony.orm import db_session
 
+from temaki.stores.memory import MemoryStore
+from temaki.testing.strategies import Client
+from temaki_strategies import EtagCached
+from tests.hooked import HookedStore
 from tests.integration._children import Place
 
 
@@ -18,3 +23,24 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield place
     finally:
         place.end()
+
+
+@pytest.fixture
+def bucket() -> MemoryStore:
+    """An empty bucket."""
+    return MemoryStore()
+
+
+@pytest.fixture
+def other(bucket: MemoryStore) -> Client:
+    """Another process, which has created the database with a counter at 0."""
+    other = Client(bucket, EtagCached()).map(create_tables=True)
+    with db_session:
+        other.Counter(id=1, value=0)
+    return other
+
+
+@pytest.fixture
+def store(bucket: MemoryStore) -> HookedStore:
+    """This process's way to the bucket."""
+    return HookedStore(bucket)

@@ -18,12 +18,6 @@ from tests.threads import Background, at_once, in_thread, until
 
 
 @pytest.fixture
-def bucket() -> MemoryStore:
-    """An empty bucket."""
-    return MemoryStore()
-
-
-@pytest.fixture
 def other(bucket: MemoryStore) -> Client:
     """Another process, which has created the database with two counters at 0."""
     other = Client(bucket, EtagCached()).map(create_tables=True)
@@ -31,12 +25,6 @@ def other(bucket: MemoryStore) -> Client:
         other.Counter(id=1, value=0)
         other.Counter(id=2, value=0)
     return other
-
-
-@pytest.fixture
-def store(bucket: MemoryStore) -> HookedStore:
-    """This process's way to the bucket."""
-    return HookedStore(bucket)
 
 
 @pytest.fixture

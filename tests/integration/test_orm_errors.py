@@ -33,27 +33,6 @@ from tests.hooked import HookedStore, failing
 
 
 @pytest.fixture
-def bucket() -> MemoryStore:
-    """An empty bucket."""
-    return MemoryStore()
-
-
-@pytest.fixture
-def other(bucket: MemoryStore) -> Client:
-    """Another process, which has created the database with a counter at 0."""
-    other = Client(bucket, EtagCached()).map(create_tables=True)
-    with db_session:
-        other.Counter(id=1, value=0)
-    return other
-
-
-@pytest.fixture
-def store(bucket: MemoryStore) -> HookedStore:
-    """This process's way to the bucket."""
-    return HookedStore(bucket)
-
-
-@pytest.fixture
 def counting(store: HookedStore) -> CountingStore:
     """The same, counted."""
     return CountingStore(store)

@@ -26,27 +26,6 @@ from tests.threads import in_thread
 
 
 @pytest.fixture
-def bucket() -> MemoryStore:
-    """An empty bucket."""
-    return MemoryStore()
-
-
-@pytest.fixture
-def other(bucket: MemoryStore) -> Client:
-    """Another process, which has created the database with a counter at 0."""
-    other = Client(bucket, EtagCached()).map(create_tables=True)
-    with db_session:
-        other.Counter(id=1, value=0)
-    return other
-
-
-@pytest.fixture
-def store(bucket: MemoryStore) -> HookedStore:
-    """This process's way to the bucket."""
-    return HookedStore(bucket)
-
-
-@pytest.fixture
 def client(other: Client, store: HookedStore) -> Client:
     """This process."""
     assert other
