@@ -20,6 +20,7 @@ from temaki.pull import Puller
 from temaki.remote import Published, Remote
 from temaki.replica import Replica, WriterLock
 from temaki.session import Session
+from temaki.shared_lease import SharedLease
 from temaki.store import Store
 from temaki.strategy import Strategy
 from temaki.wal import Scan
@@ -36,6 +37,7 @@ class Shared:
     remote: Remote
     replica: Replica
     puller: Puller
+    lease: SharedLease
 
 
 _shared: weakref.WeakValueDictionary[str, Shared] = weakref.WeakValueDictionary()
@@ -72,7 +74,8 @@ def share(
         if found is None:
             remote = Remote(store, key, url=url, clock=clock, timeout=timeout)
             replica = Replica(url, cache_dir)
-            found = _shared[url] = Shared(store, explicit_store, remote, replica, Puller(remote, replica, clock))
+            puller, lease = Puller(remote, replica, clock), SharedLease(store, key, url=url, clock=clock)
+            found = _shared[url] = Shared(store, explicit_store, remote, replica, puller, lease)
         elif (explicit_store or found.explicit_store) and found.store is not store:
             raise ConfigurationError(
                 f"{url} is already bound in this process, with another store or client. Pass the same one, or use "
@@ -133,7 +136,8 @@ class Engine:
         Returns:
             The connection, with the session in it.
         """
-        session = Session(self._shared.remote, self._replica, self._shared.puller, immediate=immediate)
+        shared = self._shared
+        session = Session(shared.remote, self._replica, shared.puller, shared.lease, immediate=immediate)
         try:
             while True:
                 self.strategy.pull(session)

@@ -135,6 +135,22 @@ class ReadOnlyError(SyncError):
     may_repeat = False
 
 
+class LeaseTimeoutError(SyncError):
+    """The lease was held by others for longer than the writer was willing to wait."""
+
+
+class LeaseRecordError(SyncError):
+    """What is stored in the lease's place is no lease that temaki can use. It is never taken over or overwritten."""
+
+    may_repeat = False
+
+
+class LeaseLostError(SyncError):
+    """The lease expired and was taken over while a transaction was under way; nothing of it was stored."""
+
+    should_retry = True
+
+
 class CorruptDatabaseError(SyncError):
     """The stored object is no SQLite database, or is truncated or damaged. It is never overwritten."""
 

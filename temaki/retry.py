@@ -27,20 +27,22 @@ def retry(
     deadline: float,
     rng: random.Random,
     on: tuple[type[Exception], ...] = (StoreUnavailableError,),
+    wait: Callable[[BaseException | None], float] | None = None,
     on_failure: Callable[[Exception], None] | None = None,
 ) -> T:
     """Run ``call`` until it neither returns one of these errors nor is out of time.
 
-    Between attempts it waits, twice as long each time, of which a random half is left out. No attempt starts after the
-    deadline, with one exception: there are always two. A process that was frozen in the middle of a request (AWS
-    Lambda between invocations) wakes up on a dead connection and beyond any deadline, and only the second attempt tells
-    what became of the first. An attempt that is under way is not cut short.
+    Between attempts it waits, twice as long each time if nothing else is said, of which a random half is left out. No
+    attempt starts after the deadline, with one exception: there are always two. A process that was frozen in the middle
+    of a request (AWS Lambda between invocations) wakes up on a dead connection and beyond any deadline, and only the
+    second attempt tells what became of the first. An attempt that is under way is not cut short.
 
     Args:
         call: One attempt.
         clock: Measures and waits.
         deadline: A moment of ``clock.monotonic()``. Several calls that belong together share one.
         rng: For the jitter.
+        wait: Gives the seconds to wait after an error, instead of twice as long each time.
         on: What is worth another attempt. Everything else is raised at once.
         on_failure: Told of each error in ``on``, before anything else happens.
 
@@ -70,8 +72,10 @@ def retry(
     from tenacity import Retrying, retry_if_exception_type
 
     def delay(state: RetryCallState) -> float:
-        longest = min(LONGEST_DELAY, BASE_DELAY * 2.0 ** min(state.attempt_number - 1, 10))
-        return max(0.0, min(rng.uniform(longest / 2, longest), deadline - clock.monotonic()))
+        most = min(LONGEST_DELAY, BASE_DELAY * 2.0 ** min(state.attempt_number - 1, 10))
+        if wait is not None and state.outcome is not None:
+            most = wait(state.outcome.exception())
+        return max(0.0, min(rng.uniform(most / 2, most), deadline - clock.monotonic()))
 
     def is_over(state: RetryCallState) -> bool:
         return state.attempt_number > 1 and clock.monotonic() >= deadline

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from temaki.errors import ConflictError
+from temaki.errors import ConflictError, LeaseLostError
 from temaki.generation import Generation
 from temaki.image import Image
 from temaki.pull import Puller
 from temaki.remote import Published, Remote, Version
 from temaki.replica import Replica
+from temaki.shared_lease import SharedLease
+from temaki.version import LEASE_KEY
 from temaki.wal import Scan
+
+if TYPE_CHECKING:
+    from temaki.lease import Lease
 
 
 class Session:
@@ -24,8 +29,11 @@ class Session:
         state: Room for the strategy's own; temaki never looks at it.
     """
 
-    def __init__(self, remote: Remote, replica: Replica, puller: Puller, *, immediate: bool) -> None:
+    def __init__(
+        self, remote: Remote, replica: Replica, puller: Puller, shared_lease: SharedLease, *, immediate: bool
+    ) -> None:
         self._remote = remote
+        self._shared_lease = shared_lease
         self._replica = replica
         self._puller = puller
         self.url = replica.url
@@ -62,6 +70,23 @@ class Session:
         """Bring the working copy up to date by fetching all of the object. Raises what :meth:`revalidate` does."""
         self._puller.download()
 
+    # -- for pull and begin ----------------------------------------------------------------------------------------
+
+    def lease(self, *, ttl: float, acquire_timeout: float, hold: float) -> Lease:
+        """This process's lease on the database, the same for all its threads; not taken yet.
+
+        Args:
+            ttl: Seconds; see :class:`temaki.lease.Lease` for all three.
+            acquire_timeout: Seconds.
+            hold: Seconds.
+
+        Raises:
+            ConfigurationError: It is in use with other options, through another ``Database``.
+            UnsafeStoreError: The store does not honour conditions, which is all that a lease is made of.
+        """
+        self._remote.probe_conditions()
+        return self._shared_lease.get(ttl=ttl, acquire_timeout=acquire_timeout, hold=hold)
+
     # -- for begin ------------------------------------------------------------------------------------------------
 
     def require_current(self) -> None:
@@ -84,14 +109,16 @@ class Session:
         """The numbers of the database pages that this commit changes; empty outside of push."""
         return frozenset() if self._image is None else self._image.changed
 
-    def publish(self, *, metadata: Mapping[str, str] | None = None) -> Published:
+    def publish(self, *, metadata: Mapping[str, str] | None = None, lease_generation: int | None = None) -> Published:
         """Upload the commit, exactly once, if the stored version is still the one that it was built on.
 
         Args:
             metadata: More user metadata for the object, within S3's 2 KB.
+            lease_generation: The generation of the lease under which it was made: a fencing token, stored with it.
 
         Raises:
             ConflictError: Another writer came first.
+            LeaseLostError: The stored version was made under a later generation of the lease.
             CommitUnknownError: The store never said whether it accepted the commit.
             UnsafeStoreError: The store does not honour conditions.
             StoreError: The upload failed, and certainly did not land.
@@ -99,8 +126,19 @@ class Session:
         assert self._image is not None, "publish() is for Strategy.push"
         self._remote.probe_conditions()
         base = self.version
+        extra = dict(metadata or {})
+        if lease_generation is not None:
+            if base is not None and base.lease_generation > lease_generation:
+                raise LeaseLostError(
+                    f"The stored version of {self.url} was made under generation {base.lease_generation} of its "
+                    f"lease, and this one under {lease_generation}, which is over. Nothing was stored; run the "
+                    "function again.",
+                    url=self.url,
+                    generation=lease_generation,
+                )
+            extra[LEASE_KEY] = str(lease_generation)
         self.published = self._remote.publish(
-            self._image, self._image.size, base, sequence=next_sequence(base), metadata=metadata
+            self._image, self._image.size, base, sequence=next_sequence(base), metadata=extra
         )
         return self.published
 

@@ -17,6 +17,7 @@ FORMAT: Final = "1"
 COMMIT_KEY: Final = "temaki-commit"
 SEQUENCE_KEY: Final = "temaki-seq"
 LINEAGE_KEY: Final = "temaki-lineage"
+LEASE_KEY: Final = "temaki-lease-generation"
 FORMAT_KEY: Final = "temaki-format"
 
 ADOPTED: Final = "adopted-"
@@ -58,6 +59,12 @@ class Version:
     complete: bool = field(compare=False)
     size: int = field(compare=False)
     metadata: Mapping[str, str] = field(compare=False, default_factory=dict)
+
+    @property
+    def lease_generation(self) -> int:
+        """The generation of the lease under which it was made, or one before it; 0 if there never was a lease."""
+        stored = self.metadata.get(LEASE_KEY, "")
+        return int(stored) if _SEQUENCE.fullmatch(stored) else 0
 
     @property
     def is_adopted(self) -> bool:
@@ -139,7 +146,8 @@ def next_version(base: Version | None, *, commit: str, sequence: int, size: int,
     taken = [name for name in extra if name.lower() in _OWN_KEYS]
     if taken:
         raise ValueError(f"the metadata {taken} are temaki's own")
-    metadata = {**extra, COMMIT_KEY: commit, SEQUENCE_KEY: str(sequence), FORMAT_KEY: FORMAT}
+    inherited = {LEASE_KEY: base.metadata[LEASE_KEY]} if base is not None and LEASE_KEY in base.metadata else {}
+    metadata = {**inherited, **extra, COMMIT_KEY: commit, SEQUENCE_KEY: str(sequence), FORMAT_KEY: FORMAT}
     left = _METADATA_LIMIT - len(LINEAGE_KEY) - sum(len(name) + len(value) for name, value in metadata.items())
     ids = [commit, *(base.lineage if base else ())]
     complete = base is None or base.complete

@@ -2,7 +2,7 @@
 
 from temaki.strategy import Strategy
 from temaki.testing import StrategyTests
-from temaki_strategies import AlwaysDownload, EtagCached, ReadOnly
+from temaki_strategies import AlwaysDownload, EtagCached, LeaseLocked, ReadOnly
 
 
 class TestAlwaysDownload(StrategyTests):
@@ -27,3 +27,19 @@ class TestReadOnly(StrategyTests):
     def make_strategy(self) -> Strategy:
         """As configured by its name."""
         return ReadOnly()
+
+
+class TestLeaseLocked(StrategyTests):
+    """lease-locked."""
+
+    def make_strategy(self) -> Strategy:
+        """As configured by its name."""
+        return LeaseLocked()
+
+
+class TestLeaseLockedOnHold(StrategyTests):
+    """lease-locked, keeping the lease between sessions."""
+
+    def make_strategy(self) -> Strategy:
+        """A second is longer than most of these tests."""
+        return LeaseLocked(ttl=3, acquire_timeout=10, hold=0.2)

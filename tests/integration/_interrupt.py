@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from typing import Any
@@ -164,7 +165,10 @@ def _interrupted_at(url: str, cache_dir: str, place: str | None) -> dict[str, An
     app = Application(url, cache_dir=cache_dir)
     with Interrupts(place) as wire:
         outcome = outcome_of(lambda: app.increment(retry=5))
-    return {"places": [] if place else list(wire.passed), **_go_on(app, outcome)}
+    found = {"places": [] if place else list(wire.passed), **_go_on(app, outcome)}
+    gc.collect()  # an interrupt's traceback refers to itself
+    made = app.db.provider.engine._shared.lease._made
+    return {**found, "lease users": len(made[1]._users) if made else 0}
 
 
 if __name__ == "__main__":

@@ -92,10 +92,19 @@ def test_process_that_ends_by_it(place: Place, point: str, landed: bool) -> None
     assert place.private_folders() == []
 
 
-def test_wherever_it_strikes(place: Place) -> None:
+LEASE = {"TEMAKI_STRATEGY": "lease-locked", "TEMAKI_TTL": "1", "TEMAKI_ACQUIRE_TIMEOUT": "30"}
+
+
+@pytest.mark.parametrize(
+    ("env", "stride", "thorough"),
+    [
+        pytest.param({}, 12, ("replica.py", "pull.py", "threading.py", "filesystem.py"), id="etag-cached"),
+        pytest.param(LEASE, 40, ("lease.py", "lease_locked.py", "shared_lease.py"), id="lease-locked"),
+    ],
+)
+def test_wherever_it_strikes(place: Place, env: dict[str, str], stride: int, thorough: tuple[str, ...]) -> None:
     """In a session with a pull and a commit, at any place where CPython lets a signal's handler run."""
-    with_locks = ("replica.py", "pull.py", "threading.py", "filesystem.py")
-    report = place.run(PROGRAM, "at_places", place.url, str(place.cache), 12, *with_locks)
+    report = place.run(PROGRAM, "at_places", place.url, str(place.cache), stride, *thorough, env=env)
     assert len(report) > 20
     stuck = [at for at, found in report.items() if found["code"]]
     assert not stuck, f"interrupted there, the process could not go on: {stuck}"
@@ -104,4 +113,5 @@ def test_wherever_it_strikes(place: Place) -> None:
         value = result["after"][0]
         assert result["runs"] <= 1, (at, found)
         assert (result["after"], result["next"], result["integrity"]) == ([value] * 2, value + 1, "ok"), (at, found)
+        assert result["lease users"] == 0, (at, "its lease would be renewed for ever")
         assert found["read"] == {"read": value + 1, "integrity": "ok", "next": value + 2}, (at, found)

@@ -16,6 +16,8 @@ STAY_OUT = {
     "asyncio": "nothing here is asynchronous",
     "msgspec": "7-27 ms: imported when text has to be converted",
     "tomllib": "imported when a TOML file mentions temaki",
+    "socket": "as http.client",
+    "temaki.lease": "imported by the strategy lease-locked",
     "difflib": "imported to suggest a name in an error",
     "importlib.metadata": "22 ms: imported where a look into the folders finds nothing",
     "email": "10 ms with all that it imports: for the dates of answers, and by importlib.metadata",

@@ -1,0 +1,99 @@
+"""lease-locked: writers wait for each other instead of running into each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from temaki.errors import ConflictError
+from temaki.strategy import Session, Strategy
+
+if TYPE_CHECKING:
+    from temaki.lease import Lease
+
+
+@dataclass(eq=False)
+class _Use:
+    """A session's part in the lease."""
+
+    lease: Lease
+    generation: int = 0
+    stale: bool = False
+
+
+class LeaseLocked(Strategy):
+    """Reads as :class:`~temaki_strategies.EtagCached` does; whoever wants to write takes the lease first.
+
+    With ``@db_session(immediate=True)`` it is taken before the first read, so such a session never conflicts with
+    another one under this strategy. A session that begins by reading takes it at its first write, and is refused with
+    ``ConflictError`` if what it has read is no longer current. Writers with another strategy do not wait for the lease;
+    the compare-and-swap keeps all of them apart.
+
+    Args:
+        ttl: Seconds after which the lease of a process that has gone silent may be taken over. At least 1.
+        acquire_timeout: Seconds for which to wait for others. More than ``ttl``, or nobody would outwait a dead holder.
+        hold: Seconds, from when it was taken, for which a process keeps the lease between sessions, so that its next
+            commit needs no request for it. Others wait meanwhile.
+
+    Raises:
+        ValueError: One of these is out of its range.
+    """
+
+    def __init__(self, *, ttl: float = 30.0, acquire_timeout: float = 60.0, hold: float = 0.0) -> None:
+        if not 1 <= ttl < float("inf"):
+            raise ValueError(f"ttl is a number of seconds, 1 or more, not {ttl!r}")
+        if not ttl < acquire_timeout < float("inf"):
+            raise ValueError(
+                f"acquire_timeout is a number of seconds, more than ttl ({ttl:g}), not {acquire_timeout!r}"
+            )
+        if not 0 <= hold < float("inf"):
+            raise ValueError(f"hold is a number of seconds, 0 or more, not {hold!r}")
+        self.ttl, self.acquire_timeout, self.hold = ttl, acquire_timeout, hold
+
+        from temaki.lease_exit import close_on_sigterm  # no part of the cold start of those who use another strategy
+
+        close_on_sigterm()  # here, because only the main thread can, and that is mostly the one that binds
+
+    def pull(self, session: Session) -> None:
+        """One conditional GET; before it the lease, if the session is going to write anyway."""
+        use = self._use(session) if session.immediate else None
+        session.revalidate()
+        if use is not None:
+            self._outgrow(session, use)
+
+    def begin(self, session: Session) -> None:
+        """Wait for the lease, and then make sure that what was read is still current."""
+        if isinstance(session.state, _Use):
+            return
+        use = self._use(session)
+        try:
+            session.require_current()
+        except ConflictError:
+            use.stale = True
+            raise
+        self._outgrow(session, use)
+
+    def push(self, session: Session) -> None:
+        """Swap, if the lease is still this process's. The version carries its generation."""
+        use = self._use(session)
+        use.lease.check(use.generation)
+        session.publish(lease_generation=use.generation)
+
+    def end(self, session: Session) -> None:
+        """Let others write; but a session that was refused as stale is about to be run again."""
+        use, session.state = session.state, None
+        if isinstance(use, _Use):
+            use.lease.release(use, keep=self.ttl / 10 if use.stale else 0.0)
+
+    @staticmethod
+    def _outgrow(session: Session, use: _Use) -> None:
+        if session.version is not None:
+            use.generation = use.lease.outgrow(use, use.generation, session.version.lease_generation)
+
+    def _use(self, session: Session) -> _Use:
+        if not isinstance(session.state, _Use):
+            lease = session.lease(ttl=self.ttl, acquire_timeout=self.acquire_timeout, hold=self.hold)
+            use = _Use(lease)
+            use.generation = lease.acquire(use)
+            session.state = use
+        return session.state
