@@ -26,6 +26,7 @@ from temaki.errors import (
     NotFoundError,
     PreconditionFailedError,
     ReadOnlyError,
+    SeedError,
     StatementRefusedError,
     StoreError,
     StoreUnavailableError,
@@ -36,6 +37,7 @@ from temaki.errors import (
 )
 from temaki.orm.cause import cause_of
 from temaki.orm.database import Database, bind_s3
+from temaki.orm.seeding import Seeded
 
 __all__ = [
     "AccessDeniedError",
@@ -51,6 +53,8 @@ __all__ = [
     "NotFoundError",
     "PreconditionFailedError",
     "ReadOnlyError",
+    "SeedError",
+    "Seeded",
     "StatementRefusedError",
     "StoreError",
     "StoreUnavailableError",

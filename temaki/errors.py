@@ -170,3 +170,20 @@ class StatementRefusedError(SyncError):
     """A raw SQL statement would bypass temaki's transaction: the message says what to use instead."""
 
     may_repeat = False
+
+
+class SeedError(TemakiError):
+    """The rows that an entity brings cannot be stored as they are; nothing of them was.
+
+    Attributes:
+        entity: The entity's name.
+        row: The number of the row among the entity's rows, from 1; or None.
+        column: The attribute's name, or None.
+        value: The value that will not do, or None.
+    """
+
+    may_repeat = False
+    entity: str
+    row: int | None = None
+    column: str | None = None
+    value: Any = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +15,16 @@ from temaki.engine import Engine, share
 from temaki.errors import ConfigurationError, ConflictError, NotFoundError, TemakiError
 from temaki.orm.cause import cause_of
 from temaki.orm.provider import StoreProvider
+from temaki.orm.seeding import Declaration, declarations
 from temaki.registry import load
 from temaki.stores import canonical_url, open_store
 from temaki.strategy import Strategy
 
 if TYPE_CHECKING:
+    from temaki.orm.seed.seeder import Seeder
     from temaki.store import Store
+
+_log = logging.getLogger(__name__)
 
 _FIRST_STARTS = 20
 """How often a first start looks again after another one was faster. Each such race has a winner, so this many lost in
@@ -30,6 +36,8 @@ class Database(core.Database):
 
     Use :meth:`bind_s3` instead of ``bind``; ``bind`` still works, for tests on ``:memory:`` or a later PostgreSQL.
     """
+
+    _seeder: Seeder | None = None
 
     def bind_s3(
         self,
@@ -64,10 +72,12 @@ class Database(core.Database):
         check_tables: bool = True,
         create_tables: bool = False,
     ) -> None:
-        """Map the entities to tables, as Pony's own, but create tables only where some are missing.
+        """Map the entities to tables, as Pony's own, but create tables only where some are missing; then seed.
 
         Where nothing is missing, nothing is written and no other writer is kept waiting. Where several processes start
-        at once on an empty database, one of them creates it and the others find it complete.
+        at once on an empty database, one of them creates it and the others find it complete. The rows of ``Seeded``
+        entities are stored in the transaction that creates the tables; with ``create_tables=False`` in one of their
+        own, if the tables are there.
 
         Args:
             filename: As in Pony.
@@ -76,22 +86,81 @@ class Database(core.Database):
 
         Raises:
             ConfigurationError: The database is not bound.
+            SeedError: Rows cannot be stored; nothing was.
             TemakiError: The database could not be read or created.
         """
         if self.provider is None:
             raise _unbound()
-        if not isinstance(self.provider, StoreProvider) or not create_tables:
+        found = declarations(self)
+        if not found and not (isinstance(self.provider, StoreProvider) and create_tables):
             super().generate_mapping(filename, check_tables=check_tables, create_tables=create_tables)
             return
         super().generate_mapping(filename, check_tables=False, create_tables=False)
-        self._complete(check_tables=check_tables)
+        if check_tables and not create_tables:
+            self.check_tables()
+        self._seeder = self._make_seeder(found)
+        self._complete(self._seeder, create_tables=create_tables, check_tables=check_tables)
 
-    def _complete(self, *, check_tables: bool) -> None:
+    def create_tables(self, check_tables: bool = False) -> None:
+        """As Pony's; the rows of ``Seeded`` entities come with their tables."""
+        if self._seeder is None:
+            super().create_tables(check_tables)
+        else:
+            self._complete(self._seeder, create_tables=True, check_tables=check_tables)
+
+    def seed(self, *, force: bool = False) -> None:
+        """Store the rows of ``Seeded`` entities as :meth:`generate_mapping` does, in a transaction of its own.
+
+        Args:
+            force: Also those that were applied before. What the application has changed in columns that the rows name
+                is changed back.
+
+        Raises:
+            ConfigurationError: There is no mapping yet, or a ``db_session`` is going on.
+            SeedError: Rows cannot be stored; nothing was.
+            TemakiError: The database could not be read or written.
+        """
+        if self.schema is None:
+            raise ConfigurationError("seed() needs the tables: call generate_mapping() first.")
+        if core.local.db_session is not None:
+            raise ConfigurationError("seed() takes a transaction of its own: call it outside of the db_session.")
+        seeder = self._make_seeder(declarations(self))
+        if seeder is not None:
+            is_due = (lambda: True) if force else (lambda: self._is_behind(seeder, create_tables=False))
+            self._write(is_due, lambda: self._seed_alone(seeder, force=force))
+
+    def _make_seeder(self, found: list[Declaration]) -> Seeder | None:
+        if not found:
+            return None
+        from temaki.orm.seed.seeder import Seeder
+
+        return Seeder(self, found)
+
+    def _complete(self, seeder: Seeder | None, *, create_tables: bool, check_tables: bool) -> None:
+        def write() -> None:
+            if create_tables:
+                self._create_and_seed(seeder, check_tables=check_tables)
+            elif seeder is not None:
+                self._seed_alone(seeder)
+
+        if seeder is not None and create_tables:
+            seeder.add_ledger()
+        written = self._write(lambda: self._is_behind(seeder, create_tables=create_tables), write)
+        if check_tables and create_tables and not written:
+            self.check_tables()
+
+    @staticmethod
+    def _write(is_behind: Callable[[], bool], write: Callable[[], None]) -> bool:
+        """Write where something is missing; if others were faster, look again whether there still is.
+
+        Returns:
+            Whether something was written.
+        """
         for remaining in reversed(range(_FIRST_STARTS)):
-            if not self._incomplete():
+            if not is_behind():
                 break
             try:
-                self.create_tables(check_tables)
+                write()
             except core.CommitException as error:
                 cause = cause_of(error)
                 if not isinstance(cause, ConflictError) or not remaining:
@@ -100,20 +169,45 @@ class Database(core.Database):
                 if not remaining:
                     raise
             else:
-                return
+                return True
+        return False
+
+    @core.db_session(ddl=True)
+    def _create_and_seed(self, seeder: Seeder | None, *, check_tables: bool) -> None:
+        if seeder is not None:
+            seeder.lock()
+        connection = self._get_cache().prepare_connection_for_query_execution()
+        self.schema.create_tables(self.provider, connection)
         if check_tables:
-            self.check_tables()
+            self.schema.check_tables(self.provider, connection)
+        if seeder is not None:
+            seeder.apply()
+
+    @core.db_session(immediate=True)
+    def _seed_alone(self, seeder: Seeder, *, force: bool = False) -> None:
+        seeder.lock()
+        seeder.apply(force=force)
+
+    @core.db_session
+    def _is_behind(self, seeder: Seeder | None, *, create_tables: bool) -> bool:
+        """Whether a table or an index is missing, by Pony's own way of looking; or rows are due."""
+        if create_tables and self._incomplete():
+            return True
+        if seeder is None or not seeder.has_tables() or not seeder.is_due():
+            return False
+        if isinstance(self.provider, StoreProvider) and not self.provider.engine.writes:
+            _log.warning("%s: rows are due, and the strategy never writes", self.provider.engine.url)
+            return False
+        return True
 
     def _incomplete(self) -> bool:
-        """Whether a table or an index is missing, by Pony's own way of looking."""
-        with core.db_session:
-            connection = self._get_cache().prepare_connection_for_query_execution()
-            created: set[Any] = set()
-            return any(
-                part.exists(self.provider, connection, case_sensitive=False) != self.provider.base_name(part.name)
-                for table in self.schema.order_tables_to_create()
-                for part in table.get_objects_to_create(created)
-            )
+        connection = self._get_cache().prepare_connection_for_query_execution()
+        created: set[Any] = set()
+        return any(
+            part.exists(self.provider, connection, case_sensitive=False) != self.provider.base_name(part.name)
+            for table in self.schema.order_tables_to_create()
+            for part in table.get_objects_to_create(created)
+        )
 
     def check_tables(self) -> None:
         """As Pony's; but where there is no database at all, say that, and not that a table is missing.

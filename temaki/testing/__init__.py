@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from temaki.testing.clock import ManualClock
     from temaki.testing.counting import Call, CountingStore
     from temaki.testing.faulty import Fault, FaultyStore
+    from temaki.testing.seeding import use_testing_rows
     from temaki.testing.servers import Server, moto_server, seaweedfs_server
     from temaki.testing.stores import StoreTests
     from temaki.testing.strategies import StrategyTests
@@ -27,6 +28,7 @@ __all__ = [
     "StrategyTests",
     "moto_server",
     "seaweedfs_server",
+    "use_testing_rows",
 ]
 
 _HOMES = {
@@ -40,6 +42,7 @@ _HOMES = {
     "StrategyTests": "strategies",
     "moto_server": "servers",
     "seaweedfs_server": "servers",
+    "use_testing_rows": "seeding",
 }
 
 

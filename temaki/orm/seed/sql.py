@@ -1,0 +1,182 @@
+"""Statements that Pony has no words for, in the words of each kind of database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from temaki.orm.seed.failure import failure
+
+Values = tuple[Any, ...]
+
+_DIFFERS = {"MySQL": "NOT ({0} <=> {1})", "SQLite": "{0} IS NOT {1}"}
+_HAS_ON_CONFLICT = ("SQLite", "PostgreSQL", "CockroachDB")
+_ROWS_PER_STATEMENT = 1000
+
+
+class Sql:
+    """Runs statements in the current session of a database.
+
+    Args:
+        db: The database.
+    """
+
+    def __init__(self, db: Any) -> None:
+        self._db = db
+        provider = db.provider
+        self._provider = provider
+        self.dialect: str = provider.dialect
+        if provider.paramstyle not in {"qmark", "format", "pyformat"}:
+            raise failure(
+                "any entity", f"{self.dialect} is not supported: rows can be seeded into SQLite, PostgreSQL and MySQL."
+            )
+        self.mark = "?" if provider.paramstyle == "qmark" else "%s"
+        self.on_conflict = self.dialect in _HAS_ON_CONFLICT
+
+    # -- words --------------------------------------------------------------------------------------------------------
+
+    def name(self, name: Any) -> str:
+        """A quoted name of a table or column."""
+        quoted: str = self._provider.quote_name(name)
+        return quoted if self.mark == "?" else quoted.replace("%", "%%")
+
+    def names(self, names: Iterable[Any]) -> str:
+        """Quoted names, with commas."""
+        return ", ".join(map(self.name, names))
+
+    def marks(self, number: int) -> str:
+        """Places of parameters, with commas."""
+        return ", ".join([self.mark] * number)
+
+    def equal(self, columns: Iterable[str]) -> str:
+        """That columns equal parameters."""
+        return " AND ".join(f"{self.name(column)} = {self.mark}" for column in columns)
+
+    def differs(self, left: str, right: str) -> str:
+        """That two expressions differ, of which either may be NULL."""
+        return _DIFFERS.get(self.dialect, "{0} IS DISTINCT FROM {1}").format(left, right)
+
+    def any_of(self, columns: Sequence[str], number: int) -> str:
+        """That columns equal one of so many tuples of parameters."""
+        if len(columns) == 1:
+            return f"{self.name(columns[0])} IN ({self.marks(number)})"
+        return "(" + " OR ".join([f"({self.equal(columns)})"] * number) + ")"
+
+    # -- statements ---------------------------------------------------------------------------------------------------
+
+    def run(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        """Run one statement, in a transaction that writes; gives a cursor."""
+        return self._db._exec_sql(sql, tuple(values) or None, start_transaction=True)  # noqa: SLF001 - Pony's way in
+
+    def run_each(self, sql: str, rows: Iterable[Values]) -> None:
+        """Run one statement for each of the rows."""
+        listed = list(rows)
+        if listed:
+            self._db._exec_sql(sql, listed, start_transaction=True)  # noqa: SLF001 - Pony's way in
+
+    def insert(self, table: Any, columns: Sequence[str], rows: Sequence[Values], ending: str = "") -> None:
+        """Insert rows. SQLite takes them one by one at full speed; to a server several travel together."""
+        begin = f"INSERT INTO {self.name(table)} ({self.names(columns)}) VALUES "
+        if not columns:
+            begin = f"INSERT INTO {self.name(table)} DEFAULT VALUES"
+            for _ in rows:
+                self.run(begin)
+            return
+        one = f"({self.marks(len(columns))})"
+        if self.dialect == "SQLite":
+            self.run_each(begin + one + ending, rows)
+            return
+        for chunk in chunks(rows, max(1, min(_ROWS_PER_STATEMENT, self.limit // len(columns)))):
+            self.run(begin + ", ".join([one] * len(chunk)) + ending, [value for row in chunk for value in row])
+
+    @property
+    def limit(self) -> int:
+        """How many parameters a statement may have."""
+        limit: int = self._provider.max_params_count
+        return limit
+
+    def select(self, what: Sequence[str], table: Any, where: str = "", values: Sequence[Any] = ()) -> list[Values]:
+        """The rows of a query."""
+        sql = f"SELECT {self.names(what)} FROM {self.name(table)}" + (f" WHERE {where}" if where else "")
+        return list(map(tuple, self.run(sql, values).fetchall()))
+
+    def select_any_of(
+        self,
+        what: Sequence[str],
+        table: Any,
+        columns: Sequence[str],
+        keys: Iterable[Values],
+        also: tuple[str, Values] = ("", ()),
+    ) -> Iterator[Values]:
+        """The rows whose columns equal one of the keys, asked for in statements that are not too long.
+
+        Args:
+            what: The columns wanted.
+            table: The table.
+            columns: The columns compared.
+            keys: Parameters for them.
+            also: Another condition, with its parameters.
+        """
+        condition, extra = also
+        size = max(1, (self.limit - len(extra)) // len(columns) if len(columns) == 1 else 100)
+        for chunk in chunks(keys, size):
+            where = self.any_of(columns, len(chunk)) + condition
+            yield from self.select(what, table, where, [value for key in chunk for value in key] + list(extra))
+
+    def update(
+        self, table: Any, columns: Sequence[str], key: Sequence[str], rows: Iterable[tuple[Values, Values]]
+    ) -> None:
+        """Set columns of the rows with these keys, where that changes anything.
+
+        Args:
+            table: The table.
+            columns: What to set.
+            key: By what to find the row.
+            rows: Pairs: values of ``columns``, values of ``key``.
+        """
+        settings = ", ".join(f"{self.name(column)} = {self.mark}" for column in columns)
+        changed = " OR ".join(self.differs(self.name(column), self.mark) for column in columns)
+        sql = f"UPDATE {self.name(table)} SET {settings} WHERE {self.equal(key)} AND ({changed})"
+        self.run_each(sql, (values + found + values for values, found in rows))
+
+    def delete(self, table: Any, columns: Sequence[str], keys: Sequence[Values]) -> None:
+        """Delete the rows with these keys."""
+        size = max(1, self.limit // len(columns) if len(columns) == 1 else 100)
+        for chunk in chunks(keys, size):
+            sql = f"DELETE FROM {self.name(table)} WHERE {self.any_of(columns, len(chunk))}"
+            self.run(sql, [value for key in chunk for value in key])
+
+    def in_bulk(
+        self,
+        write: Callable[[Sequence[Any]], None],
+        items: Sequence[Any],
+        explain: Callable[[Any, Exception], Exception],
+    ) -> None:
+        """Write all items at once; where the database refuses, find out which of them it refuses.
+
+        Args:
+            write: Writes some.
+            items: All.
+            explain: Makes an error of an item and of what the database said.
+        """
+        if not items:
+            return
+        self.run("SAVEPOINT temaki_seed")
+        try:
+            write(items)
+        except Exception:  # noqa: BLE001 - a refusal; the database says of which kind, and which item it was is found here
+            self.run("ROLLBACK TO SAVEPOINT temaki_seed")
+            for item in items:
+                try:
+                    write([item])
+                except Exception as error:
+                    raise explain(item, error) from error
+        self.run("RELEASE SAVEPOINT temaki_seed")
+
+
+def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of at most so many items."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

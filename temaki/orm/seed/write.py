@@ -1,0 +1,152 @@
+"""Rows into their table: insert what is missing, update what has changed, and touch nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import compress
+from typing import Any
+
+from temaki.orm.seed.convert import Batch, Prepared
+from temaki.orm.seed.failure import failure
+from temaki.orm.seed.identity import Key, converters_of, identity_of, keyless_identity
+from temaki.orm.seed.sql import Sql, Values
+from temaki.orm.seeding import INSERT
+
+# Pony has no public names for what an entity maps to.
+
+
+def write_rows(sql: Sql, rows: Prepared) -> set[Key] | None:
+    """Bring a table to what the rows say.
+
+    Returns:
+        The keys of rows that had been there; None where nobody needs to know.
+
+    Raises:
+        SeedError: The database refused a row.
+    """
+    entity = rows.entity
+    if entity._discriminator_attr_ is not None and not rows.keyless:
+        _check_class(sql, rows)
+    known = _known(sql, rows) if _has_to_know(sql, rows) else None
+    for batch in rows.batches:
+        if known is None:
+            _upsert(sql, rows, batch)
+        else:
+            _insert_or_update(sql, rows, batch, known)
+    if sql.dialect == "PostgreSQL":
+        _advance_sequence(sql, rows)
+    return known
+
+
+def _has_to_know(sql: Sql, rows: Prepared) -> bool:
+    """Whether to ask which rows exist, where the upsert of the database would not do."""
+    if rows.keyless or not sql.on_conflict:
+        return True
+    if rows.declaration.policy == INSERT and (rows.links or rows.sets):
+        return True
+    # An upsert takes a new number for every row, and so writes even where it changes none.
+    key = rows.entity._pk_attrs_
+    return len(key) == 1 and bool(key[0].auto) and any(key[0].column not in batch.columns for batch in rows.batches)
+
+
+def _known(sql: Sql, rows: Prepared) -> set[Key]:
+    entity = rows.entity
+    found: set[Key] = set()
+    for batch in rows.batches:
+        if rows.keyless:
+            attrs = [attr for attr in entity._attrs_with_columns_ if set(attr.columns) <= set(batch.columns)]
+            identify = keyless_identity(batch.columns, converters_of(attrs))
+            found.update(map(identify, sql.select(batch.columns, entity._table_)))
+        else:
+            columns = rows.key_columns
+            found.update(
+                map(
+                    identity_of(converters_of(rows.key)),
+                    sql.select_any_of(columns, entity._table_, columns, _keys(batch, columns)),
+                )
+            )
+    return found
+
+
+def _keys(batch: Batch, columns: Sequence[str]) -> list[Values]:
+    places = [batch.columns.index(column) for column in columns]
+    return [tuple([values[place] for place in places]) for values in batch.values]
+
+
+def _upsert(sql: Sql, rows: Prepared, batch: Batch) -> None:
+    table = rows.entity._table_
+    ending = f" ON CONFLICT ({sql.names(rows.key_columns)}) DO "
+    if rows.declaration.policy == INSERT or not batch.updated:
+        ending += "NOTHING"
+    else:
+        name = sql.name(table)
+        settings, changed = [], []
+        for column in map(sql.name, batch.updated):
+            settings.append(f"{column} = excluded.{column}")
+            changed.append(sql.differs(f"{name}.{column}", f"excluded.{column}"))
+        ending += f"UPDATE SET {', '.join(settings)} WHERE {' OR '.join(changed)}"
+    _write(sql, rows, batch.numbers, batch.values, lambda some: sql.insert(table, batch.columns, some, ending))
+
+
+def _insert_or_update(sql: Sql, rows: Prepared, batch: Batch, known: set[Key]) -> None:
+    table = rows.entity._table_
+    old = [key in known for key in batch.keys]
+    new = [not each for each in old]
+    numbers = list(compress(batch.numbers, new))
+    _write(sql, rows, numbers, list(compress(batch.values, new)), lambda some: sql.insert(table, batch.columns, some))
+    if rows.declaration.policy == INSERT or not batch.updated or rows.keyless:
+        return
+    places = [batch.columns.index(column) for column in batch.updated]
+    updates = [
+        (tuple([values[place] for place in places]), key)
+        for values, key in zip(batch.values, _keys(batch, rows.key_columns), strict=True)
+    ]
+    numbers = list(compress(batch.numbers, old))
+    _write(
+        sql,
+        rows,
+        numbers,
+        list(compress(updates, old)),
+        lambda some: sql.update(table, batch.updated, rows.key_columns, some),
+    )
+
+
+def _write(sql: Sql, rows: Prepared, numbers: Sequence[int], values: Sequence[Any], write: Any) -> None:
+    def explain(item: tuple[int, Any], error: Exception) -> Exception:
+        return failure(rows.entity, f"the database refuses it: {error}.", row=item[0], value=item[1])
+
+    items = list(zip(numbers, values, strict=True))
+    sql.in_bulk(lambda some: write([each for _, each in some]), items, explain)
+
+
+def _check_class(sql: Sql, rows: Prepared) -> None:
+    """Entities that inherit share a table, and so a key: a row must not change its class."""
+    entity = rows.entity
+    attr = entity._discriminator_attr_
+    columns = (*rows.key_columns, attr.column)
+    identify = identity_of(converters_of(rows.key))
+    for batch in rows.batches:
+        found = sql.select_any_of(columns, entity._table_, rows.key_columns, _keys(batch, rows.key_columns))
+        for *key, mark in found:
+            if mark != entity._discriminator_:
+                other = attr.code2cls.get(mark)
+                name = other.__name__ if other else repr(mark)
+                why = f"there is a row with this key already, and it is a {name}."
+                value = key[0] if len(key) == 1 else tuple(key)
+                column = rows.key[0].name if len(rows.key) == 1 else None
+                raise failure(entity, why, row=rows.numbers[identify(key)], column=column, value=value)
+
+
+def _advance_sequence(sql: Sql, rows: Prepared) -> None:
+    """PostgreSQL's sequence knows nothing of keys that were given: the next row would take one of them."""
+    (attr, *others) = rows.entity._pk_attrs_
+    if others or not attr.auto or not any(attr.column in batch.columns for batch in rows.batches):
+        return
+    table, column = sql.name(rows.entity._table_), sql.name(attr.column)
+    name = sql.run("SELECT pg_get_serial_sequence(%s, %s)", (table.replace("%%", "%"), attr.column)).fetchone()[0]
+    if name is not None:
+        sql.run(
+            f"SELECT setval(%s, (SELECT max({column}) FROM {table})) "
+            f"WHERE (SELECT max({column}) FROM {table}) > (SELECT last_value FROM {name})",
+            (name,),
+        )
