@@ -263,7 +263,7 @@ def test_a_changed_table_or_policy_is_applied(file: Any) -> None:
 
 def test_without_create_tables(file: Any) -> None:
     """Seeding has a transaction of its own; where there are no tables yet, there is none."""
-    mapped(lambda db: roles(None)(db), file)
+    mapped(roles(None), file)
     db = mapped(roles(ONE_TWO), file, create_tables=False)
     assert len(everything(db)) == 2
     early = Database()
@@ -359,26 +359,22 @@ def test_cycles_are_closed_afterwards() -> None:
     def define(db: Any) -> None:
         class Head(db.Entity, Seeded):
             id = PrimaryKey(int)
-            team = Required("Team")
+            team = Required("Team", reverse="heads")
+            teams = Set("Team", reverse="head")
             rows = [{"id": 1, "team": "x"}]  # noqa: RUF012
 
         class Team(db.Entity, Seeded):
             id = PrimaryKey(str)
-            head = Optional(Head, column="head")
+            head = Optional(Head, reverse="teams")
+            heads = Set(Head, reverse="team")
             above = Optional("Team", reverse="below")
             below = Set("Team", reverse="above")
-            second = Optional("Second")
-            rows = [{"id": "x", "second": 5, "above": "y"}, {"id": "y"}]  # noqa: RUF012
-
-        class Second(db.Entity, Seeded):
-            id = PrimaryKey(int)
-            team = Optional(Team, column="team")
-            rows = [{"id": 5, "team": "y"}]  # noqa: RUF012
+            rows = [{"id": "x", "head": 1, "above": "y"}, {"id": "y"}]  # noqa: RUF012
 
     db = mapped(define)
     with db_session:
         before = db.get_connection().total_changes
-        assert (db.Team["x"].above.id, db.Team["x"].second.id, db.Second[5].team.id) == ("y", 5, "y")
+        assert (db.Team["x"].above.id, db.Team["x"].head.id, db.Head[1].team.id) == ("y", 1, "x")
     db.seed(force=True)
     assert changes(db) == before
 
@@ -395,9 +391,7 @@ def test_many_rows_pass_every_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         return run(self, sql, values)
 
     monkeypatch.setattr(Sql, "run", counted)
-    rows = [{"id": number, "label": str(number), "users": []} for number in range(100)]
-    for row in rows:
-        del row["users"]
+    rows = [{"id": number, "label": str(number)} for number in range(100)]
     define = roles(rows, seed_policy="mirror")
     db = mapped(define)
     with db_session:
