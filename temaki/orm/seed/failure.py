@@ -35,6 +35,11 @@ def shorten(value: Any) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
+def one_line(error: Exception) -> str:
+    """What the database says, without line breaks."""
+    return " ".join(str(error).split()).removesuffix(".")
+
+
 def nearest(name: str, known: list[str]) -> str:
     """A suggestion for a name that is not known; and those that are."""
     import difflib

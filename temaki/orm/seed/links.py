@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 from temaki.orm.seed.convert import Prepared
-from temaki.orm.seed.failure import failure
+from temaki.orm.seed.failure import failure, one_line
 from temaki.orm.seed.identity import Key, converters_of, identity_of
 from temaki.orm.seed.sql import Sql, Values
 
@@ -75,7 +75,7 @@ def set_links(sql: Sql, rows: Prepared, known: set[Key] | None) -> None:
 
 def _refusal(rows: Prepared, attr: Any) -> Callable[[Any, Exception], Exception]:
     return lambda item, error: failure(
-        rows.entity, f"the database refuses it: {error}.", row=item[0], column=attr.name, value=item[1][0]
+        rows.entity, f"the database refuses it: {one_line(error)}.", row=item[0], column=attr.name, value=item[1][0]
     )
 
 

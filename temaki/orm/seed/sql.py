@@ -67,6 +67,8 @@ class Sql:
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> Any:
         """Run one statement, in a transaction that writes; gives a cursor."""
+        if self.mark != "?" and not values:
+            sql = sql.replace("%%", "%")  # nothing is put in, and so nobody reads the one for the other
         return self._db._exec_sql(sql, tuple(values) or None, start_transaction=True)  # noqa: SLF001 - Pony's way in
 
     def run_each(self, sql: str, rows: Iterable[Values]) -> None:

@@ -7,7 +7,7 @@ from itertools import compress
 from typing import Any
 
 from temaki.orm.seed.convert import Batch, Prepared
-from temaki.orm.seed.failure import failure
+from temaki.orm.seed.failure import failure, one_line
 from temaki.orm.seed.identity import Key, converters_of, identity_of, keyless_identity
 from temaki.orm.seed.sql import Sql, Values
 from temaki.orm.seeding import INSERT
@@ -113,7 +113,7 @@ def _insert_or_update(sql: Sql, rows: Prepared, batch: Batch, known: set[Key]) -
 
 def _write(sql: Sql, rows: Prepared, numbers: Sequence[int], values: Sequence[Any], write: Any) -> None:
     def explain(item: tuple[int, Any], error: Exception) -> Exception:
-        return failure(rows.entity, f"the database refuses it: {error}.", row=item[0], value=item[1])
+        return failure(rows.entity, f"the database refuses it: {one_line(error)}.", row=item[0], value=item[1])
 
     items = list(zip(numbers, values, strict=True))
     sql.in_bulk(lambda some: write([each for _, each in some]), items, explain)
@@ -147,6 +147,6 @@ def _advance_sequence(sql: Sql, rows: Prepared) -> None:
     if name is not None:
         sql.run(
             f"SELECT setval(%s, (SELECT max({column}) FROM {table})) "
-            f"WHERE (SELECT max({column}) FROM {table}) > (SELECT last_value FROM {name})",
+            f"WHERE (SELECT max({column}) FROM {table}) > (SELECT last_value FROM {name.replace('%', '%%')})",
             (name,),
         )
