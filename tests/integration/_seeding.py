@@ -15,7 +15,7 @@ from tests.integration._worker import hear, main, say
 def _start(url: str, version: str, counting: Any) -> Any:
     db = Database()
 
-    class Role(db.Entity, Seeded):  # type: ignore[name-defined,misc]
+    class Role(db.Entity, Seeded):  # type: ignore[name-defined]
         id = PrimaryKey(int)
         label = Required(str)
         rows = [{"id": number, "label": f"{version} {number}"} for number in range(50)]  # noqa: RUF012

@@ -117,7 +117,7 @@ def test_wrong_row_stores_nothing(counting: CountingStore) -> None:
 
 
 def test_conflict_is_overcome(store: HookedStore) -> None:
-    """A row of the application's came first: the rows are applied on top of it, and ``get_rows`` is not called again."""
+    """A row of the application's came first: the rows go on top of it, and ``get_rows`` is not called again."""
     other = start(roles(ROWS), store)
     calls = []
 

@@ -93,7 +93,7 @@ def test_policies_and_ledger(bind: Callable[[Any], None]) -> None:
     with pytest.raises(SeedError, match=r"Role\[1\] is no longer listed.*User\[1\]"):
         mapped(roles(new, seed_policy="mirror"), bind)
     assert everything(mapped(roles(new), bind), "role") == expected
-    with pytest.raises(SeedError, match="row 2: the database refuses it: .*label.*admin"):
+    with pytest.raises(SeedError, match=r"row 2: the database refuses it: .*label.*admin"):
         mapped(roles([{"id": 7, "label": "x"}, {"id": 8, "label": "admin"}]), bind)
 
 
