@@ -191,9 +191,12 @@ class Database(core.Database):
     @core.db_session
     def _is_behind(self, seeder: Seeder | None, *, create_tables: bool) -> bool:
         """Whether a table or an index is missing, by Pony's own way of looking; or rows are due."""
-        if create_tables and self._incomplete():
-            return True
-        if seeder is None or not seeder.has_tables() or not seeder.is_due():
+        if create_tables:
+            if self._incomplete():
+                return True
+        elif seeder is None or not seeder.has_tables():
+            return False
+        if seeder is None or not seeder.is_due():
             return False
         if isinstance(self.provider, StoreProvider) and not self.provider.engine.writes:
             _log.warning("%s: rows are due, and the strategy never writes", self.provider.engine.url)

@@ -23,6 +23,7 @@ STAY_OUT = {
     "email": "10 ms with all that it imports: for the dates of answers, and by importlib.metadata",
     "http.client": "imported by whatever talks to a network",
     "ssl": "as http.client",
+    "temaki.orm.seed": "imported where a database has seeded entities",
     "moto": "a test tool",
     "pytest": "a test tool",
     "hypothesis": "a test tool",
