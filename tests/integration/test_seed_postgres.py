@@ -119,6 +119,10 @@ def test_automatic_keys_go_on_after_given_ones(bind: Callable[[Any], None]) -> N
             id = PrimaryKey(int, auto=True)
             rows = [{"id": 1}, {"id": 5}]  # noqa: RUF012
 
+        class Single(db.Entity, Seeded):
+            id = PrimaryKey(int, auto=True)
+            rows = [{"id": 1}]  # noqa: RUF012
+
         class City(db.Entity, Seeded):
             name = Required(str, unique=True)
             size = Optional(int)
@@ -128,9 +132,9 @@ def test_automatic_keys_go_on_after_given_ones(bind: Callable[[Any], None]) -> N
     db = mapped(entities, bind)
     db.seed(force=True)
     with db_session:
-        given, city = db.Given(), db.City(name="Bonn")
+        given, single, city = db.Given(), db.Single(), db.City(name="Bonn")
         db.flush()
-        assert (given.id, city.id) == (6, 2)
+        assert (given.id, single.id, city.id) == (6, 2, 2)
 
 
 def test_links_in_both_directions(bind: Callable[[Any], None]) -> None:

@@ -176,6 +176,33 @@ def test_a_row_does_not_change_its_class() -> None:
         mapped(define([{"id": 1}], [{"id": 1}]))
 
 
+def test_links_within_a_hierarchy() -> None:
+    """A required link of a sub-entity is required, although its column may be NULL; and it leads to its own class."""
+
+    def define(cats: Any) -> Callable[[Any], None]:
+        def of(db: Any) -> None:
+            class Animal(db.Entity, Seeded):
+                id = PrimaryKey(int)
+                rows = [{"id": 1}]  # noqa: RUF012
+
+            class Dog(Animal):
+                cats = Set("Cat")
+                rows = [{"id": 2}]  # noqa: RUF012
+
+            class Cat(Animal):
+                friend = Required(Dog)
+                rows = cats
+
+        return of
+
+    assert everything(mapped(define([{"id": 3, "friend": 2}])), "Animal")[-1] == (3, "Cat", 2)
+    with pytest.raises(SeedError, match="row 1, friend=None: a value is required"):
+        mapped(define([{"id": 3, "friend": None}]))
+    for other in (1, 3):
+        with pytest.raises(SeedError, match=f"row 1, friend={other}: there is no Dog with this primary key"):
+            mapped(define([{"id": 3, "friend": other}]))
+
+
 def test_a_cycle_of_required_links_is_refused() -> None:
     """The explanation follows the links."""
 

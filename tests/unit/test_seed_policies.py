@@ -204,6 +204,15 @@ def test_seed_key_with_automatic_keys(file: Any) -> None:
     assert everything(db, "City") == [(1, "FR", "Lyon", 1), (2, "DE", "Ulm", 3), (3, "IT", "Bari", None)]
 
 
+def test_row_found_by_its_seed_key_keeps_its_primary_key(file: Any) -> None:
+    """Others refer to it; a key that the row names is for a row that is not there yet."""
+    db = mapped(roles(None), file)
+    with db_session:
+        db.User(name="Ann", role=db.Role(id=7, label="admin"))
+    rows = [{"id": 1, "label": "admin", "note": "n"}, {"id": 2, "label": "user"}]
+    assert everything(mapped(roles(rows, seed_key="label"), file)) == [(2, "user", ""), (7, "admin", "n")]
+
+
 def test_known_rows_are_not_applied_again(file: Any, caplog: pytest.LogCaptureFixture) -> None:
     """An old version of the program that starts after a new one leaves its rows alone, and says so."""
     mapped(roles(ONE_TWO), file)

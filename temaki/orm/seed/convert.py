@@ -149,7 +149,8 @@ def _prepare_shape(
             values = [] if attr.is_collection or not attr.columns else _defaults(entity, attr, numbers)
         columns.update(zip(attr.columns if values else (), values, strict=True))
     tuples = list(zip(*columns.values(), strict=True)) if columns else [()] * len(rows)
-    updated = [column for attr in named - {*made.key} if not attr.is_collection for column in attr.columns]
+    fixed = {*made.key, *entity._pk_attrs_}  # others refer to the primary key: found by a seed_key, a row keeps it
+    updated = [column for attr in named - fixed if not attr.is_collection for column in attr.columns]
     keys, parameters = _note_keys(made, list(columns), tuples, numbers)
     made.batches.append(
         Batch(tuple(columns), tuple(column for column in columns if column in updated), numbers, tuples, keys)
@@ -256,7 +257,7 @@ def _reference_converter(attr: Any) -> Callable[[Any], tuple[Any, ...]]:
     def convert(value: Any) -> tuple[Any, ...]:
         if value is not None:
             return to_key(value)
-        if not attr.nullable:
+        if attr.is_required:  # not attr.nullable: the columns of a sub-entity always are
             raise ValueError("a value is required")
         return nothing
 

@@ -23,7 +23,7 @@ def check_references(sql: Sql, rows: Prepared, attrs: Iterable[Any]) -> None:
     """
     for attr in attrs:
         wanted = rows.references.get(attr, {})
-        if attr.reverse.entity._root_ is rows.entity._root_ and not rows.declaration.key:
+        if issubclass(rows.entity, attr.reverse.entity) and not rows.declaration.key:
             wanted = {key: each for key, each in wanted.items() if key not in rows.numbers}
         missing = _missing(sql, attr.reverse.entity, wanted)
         if missing:

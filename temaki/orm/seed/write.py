@@ -147,6 +147,6 @@ def _advance_sequence(sql: Sql, rows: Prepared) -> None:
     if name is not None:
         sql.run(
             f"SELECT setval(%s, (SELECT max({column}) FROM {table})) "
-            f"WHERE (SELECT max({column}) FROM {table}) > (SELECT last_value FROM {name.replace('%', '%%')})",
+            f"WHERE (SELECT max({column}) FROM {table}) >= (SELECT last_value FROM {name.replace('%', '%%')})",
             (name,),
         )
