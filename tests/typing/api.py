@@ -19,6 +19,8 @@ from temaki import (
     ConfigurationError,
     ConflictError,
     Database,
+    Seeded,
+    SeedError,
     StoreError,
     SyncError,
     TemakiError,
@@ -30,7 +32,7 @@ from temaki.clock import Clock, SystemClock
 from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores import open_store
 from temaki.strategy import Session, Strategy
-from temaki.testing import CountingStore, Fault, FaultyStore, ManualClock, StrategyTests
+from temaki.testing import CountingStore, Fault, FaultyStore, ManualClock, StrategyTests, use_testing_rows
 from temaki_strategies import AlwaysDownload, EtagCached, ReadOnly
 
 db = Database()
@@ -41,6 +43,23 @@ class User(db.Entity):  # type: ignore[name-defined] # Pony has no types
     """An entity, as in any Pony program."""
 
     name = Required(str)
+
+
+class Role(db.Entity, Seeded):  # type: ignore[name-defined] # as above
+    """An entity that brings its rows."""
+
+    label = Required(str)
+    rows: ClassVar = [{"id": 1, "label": "admin"}]
+
+
+def seeding(error: SeedError) -> None:
+    """Seeding by hand, and what an error says."""
+    assert_type(db.seed(force=True), None)
+    Seeded.entity(db, "Country", [{"id": "DE"}], seed_policy="mirror")
+    assert_type(error.row, int | None)
+    assert_type(error.column, str | None)
+    with use_testing_rows():
+        db.seed()
 
 
 def binding(folder: Path, store: Store, plain: pony.orm.Database) -> None:
@@ -57,6 +76,7 @@ def binding(folder: Path, store: Store, plain: pony.orm.Database) -> None:
 def mistakes(store: Store) -> None:
     """Found before the program runs."""
     db.bind_s3(3)  # type: ignore[arg-type]
+    db.seed(True)  # type: ignore[call-arg]
     db.bind_s3("s3://bucket/key", "etag-cached")  # type: ignore[call-arg]
     db.bind_s3("s3://bucket/key", strategy=EtagCached)  # type: ignore[arg-type]
     db.bind_s3("s3://bucket/key", store="s3://bucket")  # type: ignore[arg-type]
