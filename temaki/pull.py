@@ -84,11 +84,12 @@ class Puller:
         replica = self._replica
         base = replica.base()
         version = None if base is None else base.version
+        known = replica.known
         sent = self.moment()
         try:
             fetched = self._remote.fetch(version.etag if conditional and version is not None else None)
         except NotFoundError as error:
-            return self._nothing_there(error)
+            return self._nothing_there(error, known=known)
         if fetched is None:
             self._validated = sent
             # Another thread may have gone on from there since; that is newer still.
@@ -113,9 +114,11 @@ class Puller:
             return True
         return False
 
-    def _nothing_there(self, error: NotFoundError) -> bool:
+    def _nothing_there(self, error: NotFoundError, *, known: bool) -> bool:
         replica = self._replica
-        if replica.known:
+        if replica.known and not known:
+            return False  # another thread has created or pulled it since: the answer is older than that
+        if known:
             raise NotFoundError(
                 f"{replica.url} is gone: it was there before, and now the store has no such object. Nothing was "
                 "written. Restore the object; or, to start with an empty database on purpose, start a new process"
