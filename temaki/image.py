@@ -50,7 +50,7 @@ class Image(io.RawIOBase):
             whole files.
 
     Raises:
-        FormatError: Page 1 is no database header, or has another page size.
+        FormatError: There is no page, or page 1 is no database header, or has another page size.
         OSError: A file cannot be read; or a page is in neither, so that the main file was truncated. (SQLite logs
             every page that it adds to a file, except the one with the lock byte, which reads as zeros here.)
     """
@@ -66,6 +66,8 @@ class Image(io.RawIOBase):
         changed: frozenset[int] = frozenset(),
     ) -> None:
         super().__init__()
+        if page_count < 1:
+            raise FormatError(f"no database has {page_count} pages")
         self._main_fd, self._wal_fd, self._pages = main_fd, wal_fd, pages
         self._page_size = page_size
         self._overlaid = sorted(pages)
