@@ -247,3 +247,21 @@ def test_waiting_writers_go_one_after_the_other(client: Client, store: HookedSto
     uploading.open()
     assert first.result() == 1
     assert sorted(other.result() for other in others) == [2, 3, 4]
+
+
+def test_superseded_commit_is_not_built_on(client: Client, other: Client, store: HookedStore) -> None:
+    """A commit stands whose answer was lost, and on which another writer has built since. But what it left here is old
+    by then: the session's next transaction is refused like any other.
+    """
+
+    def lose_the_answer() -> None:
+        in_thread(other.increment)
+        raise StoreUnavailableError("the reply was lost", url=store.url, status=None, code=None, ambiguous=True)
+
+    store.after["put"] = [lose_the_answer]
+    with pytest.raises((CommitException, ConflictError)) as caught, db_session:
+        client.Counter[2].value = 5
+        commit()
+        client.Counter[2].value = 6
+    assert isinstance(cause_of(caught.value), ConflictError)
+    assert values(client) == values(other) == (1, 5)
