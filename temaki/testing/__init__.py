@@ -12,26 +12,38 @@ if TYPE_CHECKING:
     from temaki.testing.clock import ManualClock
     from temaki.testing.counting import Call, CountingStore
     from temaki.testing.faulty import Fault, FaultyStore
+    from temaki.testing.histories import Anomaly, Operation, Outcome, anomalies
     from temaki.testing.seeding import use_testing_rows
     from temaki.testing.servers import Server, moto_server, seaweedfs_server
+    from temaki.testing.simulation import check_seeds
     from temaki.testing.stores import StoreTests
     from temaki.testing.strategies import StrategyTests
 
 __all__ = [
+    "Anomaly",
     "Call",
     "CountingStore",
     "Fault",
     "FaultyStore",
     "ManualClock",
+    "Operation",
+    "Outcome",
     "Server",
     "StoreTests",
     "StrategyTests",
+    "anomalies",
+    "check_seeds",
     "moto_server",
     "seaweedfs_server",
     "use_testing_rows",
 ]
 
 _HOMES = {
+    "Anomaly": "histories",
+    "Operation": "histories",
+    "Outcome": "histories",
+    "anomalies": "histories",
+    "check_seeds": "simulation",
     "Call": "counting",
     "CountingStore": "counting",
     "Fault": "faulty",

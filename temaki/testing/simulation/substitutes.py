@@ -1,0 +1,119 @@
+"""What the library's modules get while schedules run: locks that the scheduler knows, chance that a seed decides."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from unittest import mock
+
+from temaki import lease, pull, remote, replica, shared_lease
+from temaki.connection import Connection
+from temaki.engine import Engine
+from temaki.fetch import Fetched
+from temaki.folder import Folder
+from temaki.generation import Generation
+from temaki.replica import Replica
+from temaki.testing.simulation.locks import SimulatedThreading
+from temaki.testing.simulation.scheduler import running
+
+_STEPS: Final[tuple[tuple[type, str], ...]] = (
+    (Fetched, "save"),
+    (Replica, "install"),
+    (Replica, "enter"),
+    (Replica, "exit"),
+    (Engine, "pin"),
+    (Engine, "check_current"),
+    (Connection, "commit_locally"),
+    (Generation, "uncommitted_to_store"),
+    (Generation, "acknowledge"),
+    (Folder, "record"),
+    (Folder, "forget"),
+    (Folder, "reuse"),
+)
+"""Before and after each of these, others may come in between, or the process may die."""
+
+
+class _Random:
+    """Stands in for the module ``random``: a generator that nobody has seeded is seeded all the same."""
+
+    @staticmethod
+    def Random(seed: int = 0) -> random.Random:  # noqa: N802 - the module's name for it
+        return random.Random(seed)  # noqa: S311 - repeatable, on purpose
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(random, name)
+
+
+class _Entropy:
+    """Stands in for ``os.urandom``, for tasks only."""
+
+    def __init__(self) -> None:
+        self._real = os.urandom
+        self._rng = random.Random(0)  # noqa: S311 - repeatable, on purpose
+
+    def __call__(self, size: int) -> bytes:
+        return self._real(size) if running() is None else self._rng.randbytes(size)
+
+    def reset(self) -> None:
+        self._rng.seed(0)
+
+
+def _stepping(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def with_steps(*args: Any, **kwargs: Any) -> Any:
+        task = running()
+        if task is None:
+            return method(*args, **kwargs)
+        task.step()
+        result = method(*args, **kwargs)
+        task.step()
+        return result
+
+    return with_steps
+
+
+def _belonging(init: Callable[..., None]) -> Callable[..., None]:
+    """Each generation is known to the process that opens it, which closes it in the end."""
+
+    @functools.wraps(init)
+    def with_owner(self: Generation, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        task = running()
+        if task is not None:
+            task.host.generations.append(self)  # type: ignore[attr-defined]
+
+    return with_owner
+
+
+_entropy: _Entropy | None = None
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Let schedules run in here. Again is no error."""
+    global _entropy  # noqa: PLW0603 - one process, one schedule at a time
+    if _entropy is not None:
+        _entropy.reset()
+        yield
+        return
+    users = (lease, pull, remote, replica, shared_lease)
+    patches: list[Any] = [mock.patch.object(module, "threading", SimulatedThreading()) for module in users]
+    patches += [mock.patch.object(module, "random", _Random()) for module in (remote, shared_lease)]
+    patches += [mock.patch.object(owner, name, _stepping(getattr(owner, name))) for owner, name in _STEPS]
+    _entropy = _Entropy()
+    patches += [mock.patch.object(os, "urandom", _entropy)]
+    patches += [mock.patch.object(Generation, "__init__", _belonging(Generation.__init__))]
+    started = []
+    try:
+        for patch in patches:
+            patch.start()
+            started.append(patch)
+        yield
+    finally:
+        for patch in reversed(started):
+            patch.stop()
+        _entropy = None

@@ -1,0 +1,248 @@
+"""What clients do: sessions on the real provider, called in the order in which Pony calls it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from pony.orm import core
+from pony.orm.dbapiprovider import IntegrityError
+
+from temaki.connection import Connection
+from temaki.errors import (
+    CommitUnknownError,
+    ConflictError,
+    CorruptDatabaseError,
+    LeaseLostError,
+    LeaseTimeoutError,
+    NotFoundError,
+    ReadOnlyError,
+    StoreError,
+)
+from temaki.testing.histories import Operation, Outcome, Value
+from temaki.testing.simulation.scheduler import Crash, Task, Violation, running
+
+if TYPE_CHECKING:
+    from temaki.orm.provider import StoreProvider
+    from temaki.testing.simulation.process import Process
+    from temaki.testing.simulation.world import World
+
+KINDS: Final = ("write", "read", "immediate", "twice", "rollback", "violate")
+"""A deferred write (it reads first); a read; a write from the start; two transactions in one session; a write that is
+rolled back; one that SQLite refuses at COMMIT, for a foreign key."""
+
+SCHEMA: Final = (
+    "CREATE TABLE history (position INTEGER PRIMARY KEY, name TEXT, filler BLOB)",
+    "CREATE TABLE child (parent REFERENCES history (position) DEFERRABLE INITIALLY DEFERRED)",
+)
+_EXPECTED: Final = (ConflictError, CommitUnknownError, LeaseTimeoutError, LeaseLostError, StoreError)
+
+
+class _Cache:
+    """What the provider looks at in Pony's ``SessionCache``."""
+
+    db_session = None
+    saved_fk_state = None
+
+    def __init__(self, *, immediate: bool) -> None:
+        self.immediate = immediate
+        self.in_transaction = False
+
+
+class _Attempt:
+    """An operation under way."""
+
+    def __init__(self, session: _Session, name: str, *, writes: bool) -> None:
+        self.session, self.name, self.writes = session, name, writes
+        self.began = session.world.scheduler.tick()
+        self.fresh_from = session.fresh_from
+        self.follows = session.follows
+        self.reads: list[Value] = []
+        self.committing = False
+
+    def end(self, outcome: Outcome, *, returned: bool = True) -> None:
+        world = self.session.world
+        operation = Operation(
+            self.name,
+            self.session.process.name,
+            self.began,
+            world.scheduler.tick() if returned else None,
+            outcome,
+            tuple(self.reads),
+            self.writes,
+            self.fresh_from,
+            self.follows,
+        )
+        world.history.append(operation)
+        world.log(self.session.process.name, operation)
+
+
+class _Session:
+    """One ``db_session``, with the provider's calls in Pony's order."""
+
+    def __init__(self, program: Program, process: Process, provider: StoreProvider, max_age: float) -> None:
+        self.program, self.process, self.provider = program, process, provider
+        self.world = process.world
+        task = running()
+        assert task is not None
+        self.task: Task = task
+        self.fresh_from = self.world.tick_before(max_age)
+        self.follows: str | None = None
+        self.attempt: _Attempt | None = None
+
+    def run(self, kind: str) -> bool:
+        """Whether it did what it meant to do."""
+        cache = _Cache(immediate=kind in {"immediate", "twice"})
+        core.local.db2cache = {self.provider.database: cache}
+        connection: Connection | None = None
+        self._start("r" if not cache.immediate else "w", writes=cache.immediate)
+        try:
+            connection, _ = self.provider.connect()
+            self._transact(connection, cache, kind)
+        except Crash:
+            self._died()
+            raise
+        except Exception as error:
+            if self.process.dead:
+                self._died()
+                raise
+            self._failed(error, kind)
+            if connection is not None:
+                self.provider.rollback(connection, cache)
+            return kind == "violate" and isinstance(error, IntegrityError)
+        finally:
+            if connection is not None and not self.process.dead:
+                self.provider.release(connection, cache)
+        return True
+
+    def _start(self, letter: str, *, writes: bool) -> _Attempt:
+        self.attempt = _Attempt(self, self.program.new_name(letter), writes=writes)
+        return self.attempt
+
+    def _transact(self, connection: Connection, cache: _Cache, kind: str) -> None:
+        provider, task = self.provider, self.task
+        attempt = self.attempt
+        assert attempt is not None
+        provider.set_transaction_mode(connection, cache)
+        if not cache.immediate:
+            for _ in range(2):
+                attempt.reads.append(self._read(connection))
+                task.step()
+            self.process.has_seen |= bool(attempt.reads[0])
+            attempt.end(Outcome.OK)
+            self.attempt = None
+            if kind == "read":
+                return
+            attempt = self._start("w", writes=True)
+            cache.immediate = True
+            provider.set_transaction_mode(connection, cache)
+        self._write(connection, cache, attempt, kind)
+        if kind == "twice":
+            self.follows = attempt.name
+            self.fresh_from = attempt.began
+            again = self._start("w", writes=True)
+            provider.set_transaction_mode(connection, cache)
+            self._write(connection, cache, again, kind)
+
+    def _write(self, connection: Connection, cache: _Cache, attempt: _Attempt, kind: str) -> None:
+        attempt.reads.append(self._read(connection))
+        self.task.step()
+        cursor = connection.cursor()
+        if not self._has_table(connection):
+            for statement in SCHEMA:
+                cursor.execute(statement)
+        filler = self.world.choices.pick((0, 0, 900))
+        cursor.execute("INSERT INTO history (name, filler) VALUES (?, zeroblob(?))", (attempt.name, filler))
+        self.task.step()
+        if kind == "violate":
+            cursor.execute("INSERT INTO child VALUES (-1)")
+        elif kind == "rollback":
+            self.provider.rollback(connection, cache)
+            attempt.end(Outcome.REFUSED)
+            self.attempt = None
+            return
+        attempt.committing = True
+        self.provider.commit(connection, cache)
+        attempt.end(Outcome.OK)
+        self.attempt = None
+
+    def _read(self, connection: Connection) -> Value:
+        if not self._has_table(connection):
+            return ()
+        cursor = connection.cursor()
+        if self.world.choices.chance(0.2):
+            # Half read, and kept beyond the session: it must not keep the session's snapshot.
+            self.program.kept = connection.cursor().execute("SELECT name FROM history UNION ALL SELECT 1")
+        return tuple(name for (name,) in cursor.execute("SELECT name FROM history ORDER BY position").fetchall())
+
+    def _has_table(self, connection: Connection) -> bool:
+        found = connection.cursor().execute("SELECT count(*) FROM sqlite_master WHERE name = 'history'").fetchone()
+        return bool(found[0])
+
+    def _died(self) -> None:
+        attempt, self.attempt = self.attempt, None
+        if attempt is not None:
+            attempt.end(Outcome.UNKNOWN if attempt.committing else Outcome.REFUSED, returned=False)
+
+    def _failed(self, error: Exception, kind: str) -> None:
+        attempt, self.attempt = self.attempt, None
+        self.world.log(self.process.name, error)
+        if attempt is not None:
+            attempt.end(Outcome.UNKNOWN if isinstance(error, CommitUnknownError) else Outcome.REFUSED)
+        if isinstance(error, NotFoundError):
+            fine = self.process.met_bad_answer
+        elif isinstance(error, CorruptDatabaseError):
+            # Found by the pull, before SQLite has seen any of it.
+            fine = self.process.met_bad_answer and getattr(error, "reason", None) is not None
+        elif isinstance(error, IntegrityError):
+            fine = kind == "violate"
+        elif isinstance(error, ReadOnlyError):
+            fine = not self.provider.engine.writes
+        else:
+            fine = isinstance(error, _EXPECTED)
+        if not fine:
+            raise Violation(f"{self.process.name} meets {type(error).__name__}: {error}") from error
+
+
+class Program:
+    """What one thread of a client does, over all of the client's incarnations."""
+
+    def __init__(self, world: World, number: int, thread: int, strategy: tuple[str, dict[str, Any]]) -> None:
+        self.world, self.number, self.thread, self.strategy = world, number, thread, strategy
+        self.writes = strategy[0] != "read-only"
+        self.left = world.choices.pick((1, 1, 2))
+        self.done = False
+        self.kept: object = None
+        self._names = 0
+
+    def new_name(self, letter: str) -> str:
+        """A name for an operation."""
+        self._names += 1
+        return f"{letter}{self.number}{'abc'[self.thread]}{self._names}"
+
+    def run(self, process: Process) -> None:
+        """Do what is left to be done."""
+        provider = process.provider(*self.strategy)
+        choices = self.world.choices
+        while self.left:
+            self.left -= 1
+            kind = choices.pick(KINDS) if self.writes else choices.pick(("read", "write"))
+            process.pause(choices.pick((0.0, 0.0, 0.1, 1.0)))
+            self._session(process, provider).run(kind)
+        provider.pool.disconnect()
+        self.done = True
+        self.world.wake_director()
+
+    def finish(self, process: Process) -> None:
+        """With all trouble over: it must work now."""
+        provider = process.provider(*self.strategy)
+        for _ in range(20):
+            if self._session(process, provider).run("immediate" if self.writes else "read"):
+                break
+            process.pause(0.5)
+        else:
+            raise Violation(f"{process.name} never gets through, though all trouble is over")
+        provider.pool.disconnect()
+        self.world.wake_director()
+
+    def _session(self, process: Process, provider: StoreProvider) -> _Session:
+        return _Session(self, process, provider, self.strategy[1].get("max_age", 0.0))
