@@ -103,7 +103,7 @@ class S3Store:
                 raise
             body = answer["Body"]
             try:
-                info = _info(key, url, answer)
+                info = _info(key, answer, request)
                 if info.etag == if_none_match:  # A server that ignores the condition, or wants it in quotes.
                     body.close()
                     return None
@@ -119,7 +119,7 @@ class S3Store:
         with self._translated("head", url) as request:
             client = self._connected(request)
             try:
-                return _info(key, url, client.head_object(Bucket=self.bucket, Key=key))
+                return _info(key, client.head_object(Bucket=self.bucket, Key=key), request)
             except client.exceptions.ClientError as error:
                 if _status(error.response) != _NOT_FOUND:
                     raise
@@ -153,7 +153,9 @@ class S3Store:
             if not etag:
                 from temaki.stores.s3_errors import unavailable
 
-                raise unavailable(request, "the answer has no ETag, so that it is not S3's. Check proxies on the way")
+                raise unavailable(
+                    request, "the answer has no ETag, so that it was cut off or is not S3's. Check proxies on the way"
+                )
             return etag
 
     def delete(self, key: str) -> None:
@@ -195,7 +197,7 @@ class S3Store:
             client = self._connected(request)
             answer = client.get_object(Bucket=self.bucket, Key=key, Range="bytes=0-0")
             answer["Body"].close()
-            return _info(key, url, answer)
+            return _info(key, answer, request)
 
     def _connected(self, request: Request) -> S3Client:
         """The client; the request gets to know where it goes."""
@@ -324,16 +326,20 @@ def _date(answer: Any) -> datetime | None:
     return None
 
 
-def _info(key: str, url: str, answer: Any) -> ObjectInfo:
-    """What the headers of an answer say; a proxy's page does not look like this.
+def _info(key: str, answer: Any, request: Request) -> ObjectInfo:
+    """What the headers of an answer say; a proxy's page does not look like this, nor half a head.
+
+    A connection that ends in good order in the middle of the head looks to http.client like the end of the head.
 
     Raises:
-        StoreError: ETag or length are missing.
+        StoreUnavailableError: ETag or length are missing.
     """
     etag = _unquoted(answer.get("ETag", ""))
     if not etag or "ContentLength" not in answer:
-        message = f"{url}: the answer has no ETag or no length, so that it is not S3's. Check proxies on the way."
-        raise StoreError(message, url=url, status=_status(answer), code=None)
+        from temaki.stores.s3_errors import unavailable
+
+        what = "the answer has no ETag or no length, so that it was cut off or is not S3's. Check proxies on the way"
+        raise unavailable(request, what, status=_status(answer))
     size = answer["ContentLength"]
     content_range = answer.get("ContentRange", "")
     if content_range:

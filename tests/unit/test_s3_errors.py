@@ -389,9 +389,16 @@ def test_a_page_that_is_not_s3s(ask: Ask) -> None:
     """200 with a login page: no ETag, so it is neither the object nor the acknowledgement of a write."""
     error = failure(ask, http(200, b"<html>Please log in</html>"))
     assert "proxies" in str(error)
-    if ask is put:
-        assert isinstance(error, StoreUnavailableError)
-        assert error.ambiguous
+    assert isinstance(error, StoreUnavailableError)
+    assert error.ambiguous
+
+
+@pytest.mark.parametrize("ask", [get, head, put])
+def test_half_a_head(ask: Ask) -> None:
+    """A connection that ends in good order before the head does is a failure of the network: worth another attempt."""
+    error = failure(ask, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nDate: Sun, 22 N")
+    assert isinstance(error, StoreUnavailableError)
+    assert "cut off" in str(error)
 
 
 def test_a_listing_that_is_not_xml() -> None:
