@@ -10,6 +10,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,26 +18,29 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+T = TypeVar("T")
 
 HOST = "127.0.0.1"
 # Below the range from which systems take ports for outgoing connections.
 _PORTS = range(10_000, 32_768)
 _READY_WITHIN = 25.0
+_BACK_WITHIN = 90.0  # SeaweedFS looks at what it has, and elects itself again
 _ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running S3 server.
+    """An S3 server.
 
     Attributes:
         endpoint: Its URL.
@@ -49,6 +53,7 @@ class Server:
     access_key: str
     secret_key: str
     region: str = "us-east-1"
+    _process: _Process | None = field(default=None, repr=False, compare=False)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -99,6 +104,31 @@ class Server:
         client.create_bucket(Bucket=name)
         client.close()
         return name
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End the server's process by a signal, and wait for that. :meth:`start` brings it back at its address.
+
+        Only for a server that this module has started. SeaweedFS keeps its objects meanwhile, moto loses them.
+        """
+        self._supervised.order(str(int(number)))
+
+    def start(self) -> None:
+        """Start the server again after :meth:`stop`, and wait until it answers.
+
+        Raises:
+            RuntimeError: It does not.
+        """
+        self._supervised.order("start")
+        if not self._supervised.wait_for(lambda: _answers(self.endpoint), _BACK_WITHIN):
+            message = f"The server at {self.endpoint} did not start again."
+            raise RuntimeError(message)
+
+    @property
+    def _supervised(self) -> _Process:
+        if self._process is None:
+            message = f"The server at {self.endpoint} was not started here."
+            raise RuntimeError(message)
+        return self._process
 
 
 @contextmanager
@@ -193,49 +223,80 @@ def _running(
         folder = Path(tempfile.mkdtemp(prefix="temaki-server-"))
         numbers = _free_ports(ports)
         arguments, environment = command(folder, numbers)
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(  # noqa: S603 - the commands above
-                [sys.executable, "-I", str(Path(__file__).with_name("_supervisor.py")), str(folder), *arguments],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **environment},
-                start_new_session=True,  # Ctrl-C is for the tests, which end the server in their own time.
-            )
-        log_file = (folder / "log").open("rb")  # readable also when the supervisor has removed the folder
+        process = _Process(folder, arguments, environment)
         try:
-            server = _wait(process, lambda numbers=numbers: ready(numbers))  # type: ignore[misc]
+            server = process.wait_for(lambda numbers=numbers: ready(numbers))  # type: ignore[misc]
             if server is not None:
-                yield server
+                yield replace(server, _process=process)
                 return
-            said = log_file.read()[-2000:].decode(errors="replace")
+            said = process.last_words()
         finally:
-            log_file.close()
-            _stop(process)
+            process.end()
     message = f"{name} did not start in {_ATTEMPTS} attempts. It said at last:\n{said}"
     raise RuntimeError(message)
 
 
-def _wait(process: subprocess.Popen[bytes], ready: Callable[[], Server | None]) -> Server | None:
-    deadline = time.monotonic() + _READY_WITHIN
-    while time.monotonic() < deadline and process.poll() is None:
-        server = ready()
-        # One that has ended meanwhile had its port taken, and what answered is another one's.
-        if server is not None and process.poll() is None:
-            return server
-        time.sleep(0.05)
-    return None
+class _Process:
+    """The process of a server, under a supervisor that ends it when this process ends.
 
+    Args:
+        folder: For its log, and all that it has. Gone at its end.
+        command: Its command line.
+        environment: More environment.
+    """
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin is not None
-    with suppress(BrokenPipeError):
-        process.stdin.close()
-    try:
-        process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    def __init__(self, folder: Path, command: list[str], environment: Mapping[str, str]) -> None:
+        with (folder / "log").open("wb") as log:
+            self._supervisor = subprocess.Popen(  # noqa: S603 - the commands above
+                [sys.executable, "-I", str(Path(__file__).with_name("_supervisor.py")), str(folder), *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **environment},
+                start_new_session=True,  # Ctrl-C is for the tests, which end the server in their own time.
+            )
+        self._log = (folder / "log").open("rb")  # readable also when the supervisor has removed the folder
+
+    def wait_for(self, ready: Callable[[], T], seconds: float = _READY_WITHIN) -> T | None:
+        """What ``ready`` returns, once that is something; None if the server has ended before, or takes too long."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self._supervisor.poll() is None:
+            found = ready()
+            # One that has ended meanwhile had its port taken, and what answered is another one's.
+            if found and self._supervisor.poll() is None:
+                return found
+            time.sleep(0.05)
+        return None
+
+    def order(self, order: str) -> None:
+        """Have the supervisor do something, and wait until it is done."""
+        assert self._supervisor.stdin is not None
+        assert self._supervisor.stdout is not None
+        with suppress(BrokenPipeError):
+            self._supervisor.stdin.write(f"{order}\n".encode())
+            self._supervisor.stdin.flush()
+        if not self._supervisor.stdout.readline():
+            message = f"The server has ended by itself. It said at last:\n{self.last_words()}"
+            raise RuntimeError(message)
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        self._log.seek(max(0, os.fstat(self._log.fileno()).st_size - 2000))
+        return self._log.read().decode(errors="replace")
+
+    def end(self) -> None:
+        """End it."""
+        assert self._supervisor.stdin is not None
+        assert self._supervisor.stdout is not None
+        self._log.close()
+        with suppress(BrokenPipeError):
+            self._supervisor.stdin.close()
+        try:
+            self._supervisor.wait(15)
+        except subprocess.TimeoutExpired:
+            self._supervisor.kill()
+            self._supervisor.wait()
+        self._supervisor.stdout.close()
 
 
 def _free_ports(count: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -51,6 +52,27 @@ def test_a_server_is_gone_at_the_end() -> None:
         assert second.client().list_buckets()["Buckets"] == []
     assert _ends(first.endpoint)
     assert _ends(second.endpoint)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_server_can_be_stopped_and_started(number: int) -> None:
+    """While it is stopped it does not answer; then it does, at the same address. Both can be asked for twice."""
+    with moto_server() as server:
+        for _ in range(2):
+            server.stop(number)
+            server.stop(number)
+            assert not _answers(server.endpoint)
+            server.start()
+            server.start()
+            assert server.client().list_buckets()["Buckets"] == []
+        server.stop(number)
+    assert not _answers(server.endpoint)
+
+
+def test_a_server_of_somebody_else_is_left_alone() -> None:
+    """What was not started here cannot be stopped from here."""
+    with pytest.raises(RuntimeError, match="was not started here"):
+        Server("http://127.0.0.1:9", "", "").stop()
 
 
 def test_nothing_is_left_of_a_killed_run() -> None:
