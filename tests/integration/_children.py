@@ -51,13 +51,13 @@ class Child:
         self.process.stdin.write(json.dumps(message).encode() + b"\n")
         self.process.stdin.flush()
 
-    def hear(self, expected: Any = None) -> Any:
-        """Wait for the next message; it has to be ``expected``, where given."""
+    def hear(self, expected: Any = None, *, patience: float = PATIENCE) -> Any:
+        """Wait for the next message, for so many seconds; it has to be ``expected``, where given."""
         assert self.process.stdout is not None
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while b"\n" not in self._received:
             ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, f"no message within {PATIENCE} s: {self.process.args!r}"
+            assert ready, f"no message within {patience} s: {self.process.args!r}"
             data = os.read(self.process.stdout.fileno(), 1 << 16)
             assert data, f"ended without a message, status {self.process.wait(PATIENCE)}: {self.process.args!r}"
             self._received += data
@@ -71,9 +71,9 @@ class Child:
         self.tell(message)
         return self.hear()
 
-    def result(self) -> Any:
-        """What the action returned; the process has ended well."""
-        message = self.hear()
+    def result(self, *, patience: float = PATIENCE) -> Any:
+        """What the action returned, within so many seconds; the process has ended well."""
+        message = self.hear(patience=patience)
         assert self.wait() == 0
         return message
 

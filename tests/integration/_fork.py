@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,22 @@ def prefork(url: str, cache_dir: str | None, processes: int, times: int) -> dict
     return {"child": sorted(value for worker in workers for value in worker.result()), **_books(app)}
 
 
+def prefork_by_name(url: str, cache_dir: str | None, processes: int, times: int) -> dict[str, Any]:
+    """The same on S3, where each process tells its name in the user agent of its requests; master last."""
+    app = Application(url, cache_dir=cache_dir)
+    os.environ["AWS_SDK_UA_APP_ID"] = "master"
+    app.increment()
+
+    def serve(name: str) -> list[int]:
+        os.environ["AWS_SDK_UA_APP_ID"] = name  # for the client that is made here; an inherited one is the master's
+        with ThreadPoolExecutor(2) as threads:
+            return list(threads.map(lambda _: app.increment(), range(times)))
+
+    workers = [Forked(serve, f"worker-{number}") for number in range(processes)]
+    values = [app.increment()]
+    return {"child": sorted([*values, *(value for worker in workers for value in worker.result())]), **_books(app)}
+
+
 def orphan(url: str, cache_dir: str) -> None:
     """The parent is killed while its child lives, and the child goes on."""
     app = Application(url, cache_dir=cache_dir)
@@ -160,6 +177,7 @@ if __name__ == "__main__":
         ending_child,
         in_pool,
         prefork,
+        prefork_by_name,
         orphan,
         value,
     )

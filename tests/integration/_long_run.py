@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from pathlib import Path
@@ -13,13 +14,13 @@ from tests.integration._worker import Application, create, main
 THREADS = 2
 
 
-def run(url: str, cache_dir: str, first: int, then: int) -> dict[str, Any]:
+def run(url: str, cache_dir: str, strategy: str, first: int, then: int) -> dict[str, Any]:
     """Sessions in two threads, and what is open after the first and after all of them."""
     store, _ = open_store(url)
-    app = Application(url, cache_dir=cache_dir, store=store)
+    app = Application(url, cache_dir=cache_dir, store=store, strategy=strategy)
     # One URL has one working copy in a process; under another URL the same bucket is another client.
-    other = Application("memory://another-client/app.sqlite", store=store)
-    barrier = threading.Barrier(THREADS + 1, timeout=60)
+    other = Application("memory://another-client/app.sqlite", store=store, strategy=strategy)
+    barrier = threading.Barrier(THREADS + 1)  # the test has the patience
     errors: list[BaseException] = []
 
     def work(number: int) -> None:
@@ -54,18 +55,21 @@ def run(url: str, cache_dir: str, first: int, then: int) -> dict[str, Any]:
 
 def _session(app: Application, other: Application, number: int) -> None:
     if number % 40 == 0:
-        other.increment(size=500)
+        other.increment()
     elif number % 9 == 0:
-        app.increment(size=500)
+        app.increment()
     else:
         app.value()
 
 
 def _count(cache_dir: str) -> dict[str, int]:
+    gc.collect()
     return {
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
         "files": sum(1 for _ in Path(cache_dir).rglob("*")),
+        "objects": len(gc.get_objects()),
+        "resident": int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
     }
 
 

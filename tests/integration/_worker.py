@@ -51,10 +51,11 @@ class Application:
     Args:
         url: Where the database is.
         create: Whether to create it, with the counter at 0.
+        create_tables: Whether to create it, without a counter.
         options: For ``bind_s3``.
     """
 
-    def __init__(self, url: str, *, create: bool = False, **options: Any) -> None:
+    def __init__(self, url: str, *, create: bool = False, create_tables: bool = False, **options: Any) -> None:
         self.db = Database()
 
         class Counter(self.db.Entity):  # type: ignore[name-defined]
@@ -69,7 +70,7 @@ class Application:
         self.Row: Any = Row
         self.runs = 0
         self.db.bind_s3(url, **options)
-        self.db.generate_mapping(create_tables=create, check_tables=False)
+        self.db.generate_mapping(create_tables=create or create_tables, check_tables=False)
         if create:
             with db_session:
                 Counter(id=1, value=0)
@@ -82,20 +83,22 @@ class Application:
         assert rows == found, f"the counter is {found}, and there are {rows} rows"
         return found
 
-    def step(self, size: int = 10) -> int:
-        """What each transaction does; within a session."""
+    def step(self, size: int = 10, text: str = "") -> int:
+        """What each transaction does; within a session. Its row has this text, or so many letters."""
         counter = self.Counter[1]
         self.runs += 1  # where temaki stops a second run, it does so before it has touched the database
         counter.value += 1
-        self.Row(id=counter.value, text="x" * size)
+        self.Row(id=counter.value, text=text or "x" * size)
         return int(counter.value)
 
-    def increment(self, *, retry: int = RETRIES, size: int = 10, then: Callable[[], object] = lambda: None) -> int:
+    def increment(
+        self, *, retry: int = RETRIES, size: int = 10, text: str = "", then: Callable[[], object] = lambda: None
+    ) -> int:
         """Add one, in a session that is retried; the value that was committed."""
 
         @db_session(retry=retry)
         def once() -> int:
-            value = self.step(size)
+            value = self.step(size, text)
             then()
             return value
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from temaki.testing import Server
 from tests.integration._children import Place
+from tests.integration._proxy import FaultyProxy
 
 PROGRAM = "_fork.py"
 
@@ -63,6 +65,25 @@ def test_multiprocessing_pool(place: Place, cache: str | None) -> None:
 def test_prefork_server(place: Place, cache: str | None) -> None:
     """Workers that were forked from a warm master, with two threads each: no increment is lost."""
     assert _run(place, cache, "prefork", 4, 4, value=32) == list(range(1, 33))
+
+
+@pytest.mark.server
+def test_prefork_server_on_s3(place: Place, moto: Server) -> None:
+    """Forked workers share no connection with their master or with each other, and no increment is lost."""
+    url = f"s3://{moto.bucket()}/app.sqlite"
+    place.run(PROGRAM, "create", url, env=moto.environment)
+    with FaultyProxy(moto.endpoint) as proxy:
+        env = {**moto.environment, "AWS_ENDPOINT_URL_S3": proxy.endpoint}
+        found = place.run(PROGRAM, "prefork_by_name", url, None, 3, 4, env=env)
+        served = proxy.served
+    assert found["child"] == list(range(2, 15))
+    assert (found["value"], found["integrity"], found["next"]) == (14, "ok", 15)
+    processes: dict[int, set[str]] = {}
+    for one in served:
+        processes.setdefault(one.connection, set()).add(one.agent.rpartition("app/")[2].split()[0])
+    assert set.union(*processes.values()) == {"master", "worker-0", "worker-1", "worker-2"}
+    assert [users for users in processes.values() if len(users) > 1] == []
+    assert len(served) > 2 * len(processes), "connections are kept and used again"
 
 
 def test_child_outlives_its_parent(place: Place) -> None:

@@ -1,0 +1,101 @@
+"""``kill -9`` and SIGSTOP, again and again, wherever a process spends its time: the books balance, nobody hangs."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+
+from temaki.testing import Server
+from tests.integration._children import Place
+from tests.integration._ledger import MORE, Ledger
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 * MORE)]
+
+STORES = [
+    "folder",
+    pytest.param("moto", marks=pytest.mark.server),
+    pytest.param("seaweedfs", marks=pytest.mark.server),
+]
+
+
+@pytest.fixture
+def ledger(request: pytest.FixtureRequest, place: Place) -> Ledger:
+    """In the store that the test names: in a folder or on a server."""
+    server: Server | None = None if request.param == "folder" else request.getfixturevalue(request.param)
+    return Ledger.on(place, server)
+
+
+def _kill_in(ledger: Ledger, phase: str, seed: int, times: int, *, ballast: int = 0, anew: bool = False) -> None:
+    times *= MORE
+    ledger.create(ballast)
+    found = ledger.run_with_journals("kill_in", phase, seed, times, ballast if anew else 0, {})
+    assert [one["code"] for one in found] == [-signal.SIGALRM] * times, "none ended otherwise"
+    assert [one["integrity"] for one in found] == ["ok"] * times, "the working copy that the next one took over"
+    values = [one["value"] for one in found]
+    assert values == sorted(values)
+    fates = ledger.assert_balanced()
+    assert fates["refused"] == fates["unknown"] == 0, "nobody else writes, and nothing is wrong with the store"
+    assert fates["acknowledged"] > times
+    assert ledger.place.private_folders() == [], "whoever came later has swept up"
+
+
+@pytest.mark.parametrize("ledger", STORES, indirect=True)
+def test_killed_in_commits(ledger: Ledger) -> None:
+    """A process is killed at random moments between its COMMIT and the end of its acknowledgement."""
+    _kill_in(ledger, "commit", 21, 4 if ledger.env else 20)
+
+
+@pytest.mark.parametrize("ledger", ["folder"], indirect=True)
+def test_killed_in_checkpoints(ledger: Ledger) -> None:
+    """The same while it checkpoints what has been stored: a hundred pages each time, over older ones of the file."""
+    _kill_in(ledger, "checkpoint", 22, 15, ballast=400_000, anew=True)
+
+
+@pytest.mark.parametrize("ledger", STORES, indirect=True)
+def test_killed_in_pulls_of_large_bodies(ledger: Ledger) -> None:
+    """The same while it pulls 17 MB, in several streams at once."""
+    _kill_in(ledger, "pull", 23, 2 if ledger.env else 4, ballast=17 << 20)
+
+
+@pytest.mark.parametrize("ledger", STORES, indirect=True)
+def test_killed_in_first_starts(ledger: Ledger) -> None:
+    """Of three processes that start at once on an empty bucket two are killed. The third one starts all the same.
+
+    There is never half a database: all tables are there for the survivor and for the next process.
+    """
+    rounds: list[dict[str, Any]] = ledger.place.run(
+        "_storm.py", "kill_first_starts", ledger.url, 24, 4, 3, env=ledger.env
+    )
+    assert [(one["survivor"], one["next"]) for one in rounds] == [([0, 0], 0)] * 4 * MORE
+    killed = [code for one in rounds for code in one["codes"] if code]
+    assert set(killed) == {-signal.SIGALRM}
+    assert len(killed) > 1
+
+
+@pytest.mark.parametrize("ledger", STORES, indirect=True)
+def test_holders_of_the_lease_are_killed(ledger: Ledger) -> None:
+    """Each new holder is killed in its commit; the others outwait its lease and go on."""
+    ledger.create()
+    times = 3 * MORE
+    options = {"strategy": "lease-locked", "ttl": 1, "acquire_timeout": 40}
+    assert ledger.run_with_journals("kill_holders", 25, times, options) == [-signal.SIGALRM] * times
+    fates = ledger.assert_balanced()
+    assert fates["begun"] <= times
+    assert fates["acknowledged"] > times
+
+
+@pytest.mark.parametrize("ledger", STORES[:2], indirect=True)
+def test_stopped_and_overtaken(ledger: Ledger) -> None:
+    """A process is stopped at a random moment of a commit or a pull, others overtake it, and it goes on.
+
+    What it had in hand is refused and made again: no error reaches it, and nothing of the others' is lost.
+    """
+    ledger.create()
+    times = 12 * MORE
+    overtaken = ledger.run_with_journals("stop_and_go", 26, times, {"strategy": "etag-cached"})
+    fates = ledger.assert_balanced()
+    print(f"overtaken {overtaken} times of {times}", dict(fates))
+    assert overtaken > 0
+    assert set(fates) == {"acknowledged"}
