@@ -140,7 +140,7 @@ def moto_server() -> Iterator[Server]:
     """
 
     def command(_: Path, ports: list[int]) -> tuple[list[str], dict[str, str]]:
-        return [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(ports[0])], {}
+        return [sys.executable, "-P", str(Path(__file__).with_name("_moto.py")), HOST, str(ports[0])], {}
 
     def ready(ports: list[int]) -> Server | None:
         server = Server(f"http://{HOST}:{ports[0]}", "test", "testtest")

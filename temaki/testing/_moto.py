@@ -1,0 +1,41 @@
+"""A moto server that answers one request at a time.
+
+moto looks at a condition and replaces the object in two steps, with nothing to keep another request from coming in
+between. So rarely that no test run is spoilt by it, mostly; but a lost update would be nobody's but moto's.
+
+Started as a script, with a host and a port.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+def serve(host: str, port: int) -> None:
+    """Serve until the process ends."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import run_simple
+
+    run_simple(host, port, one_at_a_time(DomainDispatcherApplication(create_backend_app)), threaded=True)
+
+
+def one_at_a_time(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    """Wrap a WSGI application. Bodies are received, and answers sent, side by side all the same."""
+    lock = threading.Lock()
+
+    def wrapped(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        if length:
+            environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(length))
+        with lock:
+            return list(app(environ, start_response))
+
+    return wrapped
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]))
