@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +156,59 @@ class Store(Protocol):
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """The objects whose keys start with ``prefix``, in the order of their keys (UTF-8), however many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectVersion:
+    """One version of an object that a bucket has kept.
+
+    Attributes:
+        version_id: The bucket's name for it.
+        etag: As in :class:`ObjectInfo`; empty for a deletion.
+        size: In bytes; 0 for a deletion.
+        last_modified: The store's time of the write.
+        is_current: Whether it is what a plain GET answers.
+        is_deletion: Whether it is a delete marker: from here on, there was no object.
+    """
+
+    version_id: str
+    etag: str
+    size: int
+    last_modified: datetime | None
+    is_current: bool
+    is_deletion: bool = False
+
+
+@runtime_checkable
+class VersionedStore(Protocol):
+    """What a store can do beside :class:`Store` if its bucket keeps the versions of an object. Optional.
+
+    Its methods raise what those of :class:`Store` do.
+    """
+
+    def versioning(self) -> bool:
+        """Whether the bucket keeps versions of what is written from now on."""
+
+    def versions(self, key: str) -> Iterator[ObjectVersion]:
+        """The versions of one object, newest first. None where there never was one."""
+
+    def head_version(self, key: str, version_id: str) -> ObjectInfo:
+        """What the store says of one version.
+
+        Raises:
+            NotFoundError: There is no such version.
+        """
+
+    def get_version(
+        self,
+        key: str,
+        version_id: str,
+        *,
+        if_match: str | None = None,
+        byte_range: tuple[int, int] | None = None,
+    ) -> Download:
+        """Open one version for reading, as :meth:`Store.get` does the current one.
+
+        Raises:
+            NotFoundError: There is no such version.
+        """

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from temaki._version import __version__
 from temaki.errors import ConfigurationError, StoreError
 from temaki.fork import never_close_in_child, reset_in_child
-from temaki.store import Download, ObjectInfo, ReadableBody
+from temaki.store import Download, ObjectInfo, ObjectVersion, ReadableBody
 from temaki.stores.rules import check_conditions, check_range, checked_key, checked_metadata, range_beyond_end
 
 if TYPE_CHECKING:
@@ -81,10 +81,20 @@ class S3Store:
         byte_range: tuple[int, int] | None = None,
     ) -> Download | None:
         """See :meth:`temaki.store.Store.get`."""
+        return self._get(key, {}, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range)
+
+    def _get(
+        self,
+        key: str,
+        arguments: dict[str, Any],
+        *,
+        if_none_match: str | None,
+        if_match: str | None,
+        byte_range: tuple[int, int] | None,
+    ) -> Download | None:
         url = self._url(key)
         check_conditions(if_match, if_none_match, url)
         check_range(byte_range, url)
-        arguments: dict[str, Any] = {}
         if if_none_match is not None:
             arguments["IfNoneMatch"] = if_none_match
         if if_match is not None:
@@ -188,6 +198,56 @@ class S3Store:
             for found in page.get("Contents", ()):
                 key, etag, size = found["Key"], _unquoted(found["ETag"]), found["Size"]
                 yield ObjectInfo(key, etag, size, {}, found.get("LastModified"), _date(page))
+
+    def versioning(self) -> bool:
+        """See :meth:`temaki.store.VersionedStore.versioning`."""
+        with self._translated("list", self.url) as request:
+            return self._connected(request).get_bucket_versioning(Bucket=self.bucket).get("Status") == "Enabled"
+
+    def versions(self, key: str) -> Iterator[ObjectVersion]:
+        """See :meth:`temaki.store.VersionedStore.versions`."""
+        url = self._url(key)
+        with self._translated("list", url) as request:
+            client = self._connected(request)
+        # One page can begin with versions and end with delete markers; both are newest first.
+        pages = iter(client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=key))
+        found: list[ObjectVersion] = []
+        while True:
+            with self._translated("list", url) as request:
+                self._connected(request)
+                page = next(pages, None)
+            if page is None:
+                break
+            kept: list[Any] = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+            found += [_version(one) for one in kept if one["Key"] == key]
+            if kept and all(one["Key"] > key for one in kept):
+                break  # keys that begin with ours and go on; ours is complete
+        # S3 gives them newest first; what it does not say is how a marker and a version of one second are ordered.
+        yield from sorted(found, key=lambda one: (one.is_current, one.last_modified), reverse=True)
+
+    def head_version(self, key: str, version_id: str) -> ObjectInfo:
+        """See :meth:`temaki.store.VersionedStore.head_version`."""
+        url = self._url(key)
+        with self._translated("get", url) as request:
+            client = self._connected(request)
+            # As a GET of one byte: the answer to a HEAD would not tell what is missing.
+            answer = client.get_object(Bucket=self.bucket, Key=key, VersionId=version_id, Range="bytes=0-0")
+            answer["Body"].close()
+            return _info(key, url, answer)
+
+    def get_version(
+        self,
+        key: str,
+        version_id: str,
+        *,
+        if_match: str | None = None,
+        byte_range: tuple[int, int] | None = None,
+    ) -> Download:
+        """See :meth:`temaki.store.VersionedStore.get_version`."""
+        arguments = {"VersionId": version_id}
+        download = self._get(key, arguments, if_none_match=None, if_match=if_match, byte_range=byte_range)
+        assert download is not None, "an unconditional GET has a body"
+        return download
 
     def _url(self, key: str) -> str:
         return f"{self.url}/{checked_key(key, self.url)}"
@@ -295,6 +355,18 @@ def _new_client() -> S3Client:
         settings.request_checksum_calculation = "when_required"
         settings.response_checksum_validation = "when_required"
     return client
+
+
+def _version(found: Any) -> ObjectVersion:
+    is_deletion = "ETag" not in found
+    return ObjectVersion(
+        version_id=found["VersionId"],
+        etag=_unquoted(found.get("ETag", "")),
+        size=found.get("Size", 0),
+        last_modified=found.get("LastModified"),
+        is_current=bool(found.get("IsLatest")),
+        is_deletion=is_deletion,
+    )
 
 
 def _is_aws(client: S3Client) -> bool:

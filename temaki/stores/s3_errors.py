@@ -191,6 +191,8 @@ def _answered(error: boto.ClientError, request: Request) -> TemakiError:  # noqa
 
 
 def _not_found(request: Request, facts: dict[str, Any]) -> TemakiError:
+    if facts["code"] == "NoSuchVersion":
+        return NotFoundError(f"{request.url} has no such version (any more).", **facts)
     if facts["code"] == "NoSuchKey":
         if request.if_match:
             message = f"The condition for {request.url} does not hold: the object does not exist."

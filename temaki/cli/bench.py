@@ -1,0 +1,195 @@
+"""``bench``: what sessions cost here, in requests, bytes, milliseconds and dollars.
+
+It measures real ``db_session``s under the configured strategy, on an object of its own beside the database, of the same
+size, which is deleted at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Final
+
+import typer
+
+from temaki import settings
+from temaki.cli.checks import quantiles
+from temaki.cli.options import AsJson, Url
+from temaki.cli.results import Bench, SessionCost
+from temaki.cli.target import Target, scratch
+from temaki.cli.terminal import Terminal, terminal
+from temaki.errors import StoreError
+from temaki.image import Image
+from temaki.metering import Meter, MeteredStore, Traffic, Verb
+from temaki.orm.database import Database
+from temaki.registry import load
+from temaki.remote import Remote, Version
+from temaki.strategy import Strategy
+from temaki.wal import DATABASE_HEADER, read_header
+
+PRICES: Final[dict[Verb, float]] = {"get": 0.0004, "head": 0.0004, "put": 0.005, "list": 0.005, "delete": 0.0}
+"""Dollars per 1000 requests: S3 Standard in us-east-1, list prices of 2025. Traffic and storage come on top."""
+
+_DEFAULT_SIZE: Final = 1 << 20
+_LARGEST: Final = 64 << 20
+_PAGE: Final = 4096
+
+
+def bench(
+    url: Url = None,
+    *,
+    sessions: Annotated[int, typer.Option(min=1, help="How many of each kind to measure.")] = 20,
+    size: Annotated[
+        int | None, typer.Option(min=_PAGE, help="Bytes of the database; without it, as the stored one.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a session costs here: requests, bytes, milliseconds, and dollars at S3's list prices.
+
+    Example: temaki bench s3://my-bucket/app.sqlite --sessions 50
+    """
+    with terminal(as_json=as_json) as out:
+        out.show(measure(Target(url), out, sessions=sessions, size=size))
+
+
+def measure(target: Target, out: Terminal, *, sessions: int, size: int | None) -> Bench:
+    """What :func:`bench` shows.
+
+    Raises:
+        ConfigurationError: The strategy is not configured right.
+        StoreError, SyncError: A request failed.
+    """
+    strategy = _strategy(target)
+    if size is None:
+        stored = target.current_or_none()
+        size = _DEFAULT_SIZE if stored is None else min(stored.size, _LARGEST)
+    key = f"{target.key}.temaki-bench-{os.urandom(8).hex()}"
+    out.note(f"Measuring with an object of its own beside the database, of {size} bytes.")
+    with scratch() as folder:
+        try:
+            costs = Bed(target, key, strategy, folder, size=size).measure(sessions)
+        finally:
+            # Also what a strategy keeps beside it, such as a lease.
+            with suppress(StoreError):
+                for info in list(target.store.list(key)):
+                    target.store.delete(info.key)
+    return Bench(url=target.url, strategy=str(target.settings.strategy), size=size, prices={**PRICES}, sessions=costs)
+
+
+def _strategy(target: Target) -> Strategy:
+    chosen = target.settings
+    assert isinstance(chosen.strategy, str), "only an argument of bind_s3 can be an instance"
+    return settings.make_strategy(
+        load(chosen.strategy, origin=chosen.origins.get("strategy", "strategy")), chosen.options
+    )
+
+
+class Bed:
+    """A database to measure with.
+
+    Args:
+        target: Where it is, and how it is configured.
+        key: The object to measure with.
+        strategy: How it syncs.
+        folder: For the file.
+        size: Bytes.
+    """
+
+    def __init__(self, target: Target, key: str, strategy: Strategy, folder: Path, *, size: int) -> None:
+        self._target, self._strategy = target, strategy
+        self._file = folder / "bench.sqlite"
+        _fill(self._file, size)
+        self._others = Remote(target.store, key, url=target.url, clock=target.clock, timeout=target.settings.timeout)
+        self._version: Version | None = None
+        self._meter = Meter()
+        self._db = Database()
+        self._key = key
+
+    def measure(self, sessions: int) -> list[SessionCost]:
+        """All kinds of session, one after the other."""
+        self._others.probe_conditions()
+        self._store_as_another()
+        url = self._target.url.removesuffix(self._target.key) + self._key
+        self._db.bind_s3(url, strategy=self._strategy, store=MeteredStore(self._target.store, self._meter))
+        self._db.generate_mapping()
+        self._read()  # the first one pulls, and makes the client
+        costs = [
+            self._cost("reads, unchanged", sessions, self._read),
+            self._cost("reads, changed by another", sessions, self._read, before=self._store_as_another),
+        ]
+        if self._strategy.writes:
+            self._write()  # the first one may probe the store
+            costs.append(self._cost("writes", sessions, self._write))
+        self._db.disconnect()
+        return costs
+
+    def _cost(
+        self, name: str, sessions: int, session: Callable[[], None], *, before: Callable[[], None] | None = None
+    ) -> SessionCost:
+        taken = []
+        self._meter.reset()
+        for _ in range(sessions):
+            if before is not None:
+                before()  # past the meter
+            begin = perf_counter()
+            session()
+            taken.append((perf_counter() - begin) * 1000)
+        traffic = self._meter.traffic()
+        middle, high = quantiles(taken)
+        return SessionCost(
+            session=name,
+            sessions=sessions,
+            requests={verb: round(traffic.count(verb) / sessions, 2) for verb in PRICES if traffic.count(verb)},
+            bytes_up=traffic.bytes_up // sessions,
+            bytes_down=traffic.bytes_down // sessions,
+            p50=middle,
+            p95=high,
+            dollars_per_1000=dollars(traffic) / sessions * 1000,
+        )
+
+    def _read(self) -> None:
+        from pony.orm import db_session
+
+        with db_session:
+            self._db.select("value FROM bench WHERE id = 1")
+
+    def _write(self) -> None:
+        from pony.orm import db_session
+
+        @db_session(retry=5)  # type: ignore[untyped-decorator]
+        def write() -> None:
+            self._db.execute("UPDATE bench SET value = value + 1 WHERE id = 1")
+
+        write()
+
+    def _store_as_another(self) -> None:
+        """Store the next version as another process would."""
+        base = self._version
+        descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            header = read_header(os.pread(descriptor, DATABASE_HEADER, 0))
+            sequence = 1 if base is None else base.sequence + 1
+            pages = os.fstat(descriptor).st_size // header.page_size
+            body = Image(descriptor, -1, {}, pages, header.page_size, sequence)
+            self._version = self._others.publish(body, body.size, base, sequence=sequence).version
+        finally:
+            os.close(descriptor)
+
+
+def dollars(traffic: Traffic) -> float:
+    """What requests cost at list prices. Those that got no answer are counted as if they had."""
+    return sum(traffic.count(verb) * price / 1000 for verb, price in PRICES.items())
+
+
+def _fill(path: Path, size: int) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"PRAGMA page_size = {_PAGE}")
+        database.execute("CREATE TABLE bench (id INTEGER PRIMARY KEY, value INTEGER NOT NULL)")
+        database.execute("INSERT INTO bench VALUES (1, 0)")
+        if size > 4 * _PAGE:
+            database.execute("CREATE TABLE filler (data BLOB)")
+            database.execute("INSERT INTO filler VALUES (?)", (os.urandom(size - 4 * _PAGE),))

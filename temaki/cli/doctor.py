@@ -1,0 +1,32 @@
+"""``doctor``: can this configuration work, and if not, what is to be done."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from temaki.cli.checks import Examination
+from temaki.cli.options import AsJson, Url
+from temaki.cli.target import Target
+from temaki.cli.terminal import FOUND, terminal
+
+
+def doctor(
+    url: Url = None,
+    *,
+    races: Annotated[bool, typer.Option("--races", help="Let writers race for one object, many times.")] = False,
+    requests: Annotated[int, typer.Option(min=1, help="How many of each to time.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Whether this configuration can work: credentials, bucket, permissions, conditional writes, clock, latency.
+
+    Writes to keys of its own beside the database, and deletes them. Exits with 1 if something does not work.
+
+    Example: temaki doctor s3://my-bucket/app.sqlite --races
+    """
+    with terminal(as_json=as_json) as out:
+        diagnosis = Examination(Target(url), requests=requests, races=races).run()
+        out.show(diagnosis)
+        if not diagnosis.works:
+            raise typer.Exit(FOUND)

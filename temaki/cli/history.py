@@ -1,0 +1,128 @@
+"""``history``, ``diff`` and ``restore``: the versions that a bucket with versioning has kept."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from temaki.cli.compare import compare
+from temaki.cli.options import URL_HELP, AsJson, Url, Yes, apart
+from temaki.cli.progress import showing_progress
+from temaki.cli.results import Difference, History, Pushed
+from temaki.cli.tables import moment, short
+from temaki.cli.target import Target, as_stored, problems, scratch
+from temaki.cli.terminal import Terminal, terminal
+from temaki.cli.versions import KeptVersions, base_for_restore
+from temaki.errors import CorruptDatabaseError
+
+_NAMES = "A version is named by its number, its commit (or how that begins), its version id, or 'current'."
+DiffArguments = Annotated[
+    list[str], typer.Argument(metavar="[URL] OLD [NEW]", help=f"{URL_HELP} {_NAMES}", show_default=False)
+]
+RestoreArguments = Annotated[
+    list[str], typer.Argument(metavar="[URL] VERSION", help=f"{URL_HELP} {_NAMES}", show_default=False)
+]
+
+
+def history(
+    url: Url = None,
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show: one request for each.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the versions that the bucket keeps, newest first.
+
+    Example: temaki history s3://my-bucket/app.sqlite --limit 5
+    """
+    with terminal(as_json=as_json) as out:
+        out.show(listed(Target(url), limit))
+
+
+def listed(target: Target, limit: int) -> History:
+    """What :func:`history` shows."""
+    versions = KeptVersions(target)
+    newest = versions.newest(limit)
+    return History(
+        url=target.url,
+        versions=[one.stored() for one in newest if one.version is not None],
+        truncated=len(versions.versions) > limit,
+        deleted=versions.deleted,
+        unreadable=[one.kept.version_id for one in newest if one.version is None],
+    )
+
+
+def diff(arguments: DiffArguments, *, as_json: AsJson = False) -> None:
+    """Which rows were added, changed and removed between two versions, table by table.
+
+    NEW is the current version if it is not given. Rows are told apart by primary key, or by rowid without one.
+
+    Example: temaki diff s3://my-bucket/app.sqlite 41 42
+    """
+    with terminal(as_json=as_json) as out:
+        url, names = apart(arguments, least=1, most=2, what="[URL] OLD [NEW]")
+        out.show(difference(Target(url), names[0], names[1] if names[1:] else "current", out))
+
+
+def difference(target: Target, old: str, new: str, out: Terminal) -> Difference:
+    """What :func:`diff` shows."""
+    versions = KeptVersions(target)
+    older, newer = versions.named(old), versions.named(new)
+    with scratch() as folder:
+        # One after the other: two downloads at once would only share the line.
+        left, right = (
+            versions.fetch(older, folder, "old.sqlite", out.notes),
+            versions.fetch(newer, folder, "new.sqlite", out.notes),
+        )
+        tables = compare(left.path, right.path)
+    return Difference(url=target.url, old=older.stored(), new=newer.stored(), tables=tables)
+
+
+def restore(arguments: RestoreArguments, *, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Store an old version again, as a new one: nothing is rewritten, and the one that it replaces is kept too.
+
+    Example: temaki restore s3://my-bucket/app.sqlite 41
+    """
+    with terminal(as_json=as_json) as out:
+        url, names = apart(arguments, least=1, most=1, what="[URL] VERSION")
+        out.show(bring_back(Target(url), names[0], out, yes=yes))
+
+
+def bring_back(target: Target, name: str, out: Terminal, *, yes: bool) -> Pushed:
+    """What :func:`restore` does.
+
+    Raises:
+        ConflictError: Somebody else stored a version meanwhile.
+        CorruptDatabaseError: The old version is not sound either.
+        NotFoundError: There is no such version.
+    """
+    versions = KeptVersions(target)
+    chosen = versions.named(name)
+    old = chosen.stored()
+    with scratch() as folder:
+        copy = versions.fetch(chosen, folder, "restored.sqlite", out.notes)
+        found = problems(copy.path)
+        if found:
+            raise CorruptDatabaseError(
+                f"Version {old.sequence} of {target.url} is not sound: {found[0]}. Nothing was changed. Take "
+                "another one.",
+                url=target.url,
+            )
+        base, sequence = base_for_restore(target, versions)
+        instead = (
+            "which is deleted now"
+            if base is None
+            else f"in place of version {base.sequence} (commit {short(base.commit)})"
+        )
+        out.confirm(
+            f"Store version {old.sequence} of {target.url} (commit {short(old.commit)}, of {moment(old.modified)} UTC) "
+            f"again, as version {sequence}, {instead}?",
+            yes=yes,
+        )
+        with showing_progress(target.store, out.notes) as store:
+            published = target.publish(copy.path, base, sequence=sequence, store=store)
+    return Pushed(
+        url=target.url,
+        version=as_stored(published.version, current=not published.superseded),
+        replaced=None if base is None else as_stored(base, current=False),
+    )

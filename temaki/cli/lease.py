@@ -1,0 +1,85 @@
+"""``lease show`` and ``lease break``: who may write now under ``lease-locked``, and taking that away."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+import typer
+
+from temaki.cli.options import AsJson, Url, Yes
+from temaki.cli.results import LeaseResult
+from temaki.cli.tables import moment
+from temaki.cli.target import Target, as_lease
+from temaki.cli.terminal import Terminal, terminal
+from temaki.errors import LeaseLostError
+from temaki.lease_record import LeaseRecord
+from temaki.shared_lease import SharedLease
+
+_ATTEMPTS: Final = 5
+
+lease = typer.Typer(
+    no_args_is_help=True, help="The lease of the strategy lease-locked: who has it, and evicting who has."
+)
+
+
+@lease.command()
+def show(url: Url = None, *, as_json: AsJson = False) -> None:
+    """Who holds the lease.
+
+    Example: temaki lease show s3://my-bucket/app.sqlite
+    """
+    with terminal(as_json=as_json) as out:
+        target = Target(url)
+        out.show(LeaseResult(url=target.url, lease=target.lease()))
+
+
+@lease.command("break")
+def break_(url: Url = None, *, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Evict who holds the lease, after asking.
+
+    The evicted process can store nothing any more that it has begun: the lease's generation goes on, and is the fence.
+    (A dead process needs no eviction: its lease runs out by itself.)
+
+    Example: temaki lease break s3://my-bucket/app.sqlite
+    """
+    with terminal(as_json=as_json) as out:
+        out.show(evict(Target(url), out, yes=yes))
+
+
+def evict(target: Target, out: Terminal, *, yes: bool) -> LeaseResult:
+    """What :func:`break_` does.
+
+    Raises:
+        LeaseLostError: The lease has changed hands since it was looked at; nothing was done.
+        LeaseRecordError: What is in its place is no lease.
+    """
+    seen = target.lease_object().read()
+    if seen is None or not seen.record.held:
+        out.note("Nobody holds the lease.")
+        return LeaseResult(url=target.url, lease=as_lease(None if seen is None else seen.record))
+    state = as_lease(seen.record)
+    out.confirm(
+        f"Evict {state.holder} from the lease on {target.url}? It has held it since {moment(state.since)} UTC "
+        f"({state.purpose}, generation {state.generation}); what it is writing now will be refused.",
+        yes=yes,
+    )
+    return LeaseResult(url=target.url, lease=as_lease(_break(target, seen.record)), evicted=state.holder)
+
+
+def _break(target: Target, shown: LeaseRecord) -> LeaseRecord:
+    """Evict the holder that was shown, and nobody else. A living one has renewed its record meanwhile."""
+    shared = SharedLease(target.store, target.key, url=target.url, clock=target.clock)
+    ours = shared.get(ttl=shown.ttl, acquire_timeout=2 * shown.ttl, hold=0.0)
+    for _ in range(_ATTEMPTS):
+        now = ours.inspect()
+        if now is None or not now.held or (now.owner, now.generation) != (shown.owner, shown.generation):
+            break
+        with suppress(LeaseLostError):  # renewed at this very moment
+            return ours.break_(now)
+    raise LeaseLostError(
+        f"The lease on {target.url} has changed hands since it was shown; nobody was evicted. Look again with: "
+        "temaki lease show",
+        url=target.url,
+        generation=shown.generation,
+    )

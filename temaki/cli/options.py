@@ -1,0 +1,40 @@
+"""The arguments and options that commands have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from temaki.errors import ConfigurationError
+
+URL_HELP = "s3://bucket/key, file:///folder/key; without it TEMAKI_URL, temaki.toml or pyproject.toml decides."
+
+Url = Annotated[str | None, typer.Argument(metavar="[URL]", help=URL_HELP, show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; see: temaki schema COMMAND")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def several(metavar: str, text: str) -> object:
+    """An argument for :func:`apart`."""
+    return typer.Argument(metavar=metavar, help=text, show_default=False)
+
+
+def apart(arguments: Sequence[str] | None, *, least: int, most: int, what: str) -> tuple[str | None, list[str]]:
+    """The URL, which may be left out, and the other arguments.
+
+    Args:
+        arguments: As given. The first one is the URL if it has ``://`` in it.
+        least: How many others there have to be.
+        most: How many others there may be.
+        what: Their names, for the message.
+
+    Raises:
+        ConfigurationError: There are more, or fewer.
+    """
+    given = list(arguments or ())
+    url = given.pop(0) if given and "://" in given[0] else None
+    if not least <= len(given) <= most:
+        raise ConfigurationError(f"Expected the arguments {what}; got {' '.join(arguments or ()) or 'none'}.")
+    return url, given

@@ -1,0 +1,215 @@
+"""``shell``: SQL on a copy of the current version; with ``--write`` the copy is stored at the end."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from temaki.cli.look import table_names
+from temaki.cli.options import AsJson, Url, Yes
+from temaki.cli.progress import showing_progress
+from temaki.cli.results import ShellResult, StatementResult, StoredVersion
+from temaki.cli.tables import rows_table
+from temaki.cli.target import LocalCopy, Target, as_stored, problems, read_only, scratch
+from temaki.cli.terminal import FOUND, Terminal, terminal
+from temaki.errors import CorruptDatabaseError
+from temaki.wal import DATABASE_HEADER, read_header
+
+_HELP: Final = """\
+.tables          the tables
+.schema [TABLE]  how they were made
+.quit            leave (so does end of file)
+Anything else is SQL, and ends with a semicolon."""
+
+
+def shell(
+    url: Url = None,
+    *,
+    write: Annotated[bool, typer.Option("--write", help="Store what was changed, at the end, after asking.")] = False,
+    command: Annotated[list[str] | None, typer.Option("--command", "-c", help="Run this instead of asking.")] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """An SQL prompt on a read-only copy of the current version.
+
+    With --write the copy can be changed, and is stored at the end as the next version, unless somebody else has stored
+    one meanwhile. Statements come from --command, from a pipe, or from you.
+
+    Example: temaki shell s3://my-bucket/app.sqlite -c 'SELECT count(*) FROM User'
+    """
+    with terminal(as_json=as_json) as out:
+        target = Target(url)
+        with scratch() as folder:
+            with showing_progress(target.store, out.notes) as store:
+                copy = target.fetch(folder, remote=target.remote_on(store))
+            result, failed = _run(copy, target, out, command or [], write=write, yes=yes)
+        if as_json or result.published is not None:
+            out.show(
+                result
+                if as_json
+                else ShellResult(url=result.url, version=result.version, statements=[], published=result.published)
+            )
+        if failed:
+            raise typer.Exit(FOUND)
+
+
+def _run(
+    copy: LocalCopy, target: Target, out: Terminal, commands: list[str], *, write: bool, yes: bool
+) -> tuple[ShellResult, bool]:
+    """The statements, and the publication of what they changed. A statement that fails is the last one, in a script."""
+    before = _change_counter(copy.path)
+    interactive = not commands and sys.stdin.isatty()
+    with closing(_connected(copy.path, write=write)) as connection:
+        prompt = Prompt(connection, out, interactive=interactive)
+        if interactive:
+            _welcome(out, target, copy, write=write)
+            prompt.converse()
+        else:
+            prompt.run(iter(commands) if commands else iter(sys.stdin))
+        if connection.in_transaction:
+            out.note("A transaction was left open; it is rolled back.")
+            connection.rollback()
+    published = None
+    if write and not prompt.failed and _change_counter(copy.path) != before:
+        published = _publish(copy, target, out, yes=yes or bool(commands))
+    return ShellResult(
+        url=target.url, version=as_stored(copy.version), statements=prompt.results, published=published
+    ), prompt.failed
+
+
+def _connected(path: Path, *, write: bool) -> sqlite3.Connection:
+    if not write:
+        return read_only(path)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA foreign_keys = ON").close()
+    return connection
+
+
+def _welcome(out: Terminal, target: Target, copy: LocalCopy, *, write: bool) -> None:
+    with suppress(ImportError):
+        import readline  # noqa: F401 - gives input() a history and editing
+    mode = "changes are stored at the end, after asking" if write else "read-only"
+    out.note(f"{target.url}, version {copy.version.sequence}: {mode}. .help shows what there is beside SQL.")
+
+
+def _publish(copy: LocalCopy, target: Target, out: Terminal, *, yes: bool) -> StoredVersion:
+    found = problems(copy.path)
+    if found:
+        raise CorruptDatabaseError(
+            f"Not stored: after these changes, {found[0]}. {target.url} is as it was.", url=target.url
+        )
+    out.confirm(f"Store the changes as version {copy.version.sequence + 1} of {target.url}?", yes=yes)
+    with showing_progress(target.store, out.notes) as store:
+        published = target.publish(copy.path, copy.version, store=store)
+    return as_stored(published.version, current=not published.superseded)
+
+
+def _change_counter(path: Path) -> tuple[int, int]:
+    """What SQLite moves with every transaction that changes a file in rollback mode."""
+    with open(path, "rb") as file:
+        header = read_header(file.read(DATABASE_HEADER))
+    return header.change_counter, path.stat().st_size
+
+
+@dataclass
+class Prompt:
+    """Statements, one after the other.
+
+    Attributes:
+        results: With rows, for ``--json`` alone; a prompt prints them as they come.
+        failed: Whether a statement of a script failed; none after it was run.
+    """
+
+    connection: sqlite3.Connection
+    out: Terminal
+    interactive: bool = False
+    results: list[StatementResult] = field(default_factory=list)
+    failed: bool = False
+
+    def converse(self) -> None:
+        """Ask until the user leaves. Ctrl-C drops the line; at an empty prompt it leaves, too."""
+        pending = ""
+        while True:
+            try:
+                line = input("   ...> " if pending else "temaki> ")
+            except EOFError:
+                sys.stderr.write("\n")
+                return
+            except KeyboardInterrupt:
+                if not pending:
+                    raise
+                sys.stderr.write("\n")
+                pending = ""
+                continue
+            if not pending and line.strip() in {".quit", ".exit"}:
+                return
+            if not pending and line.lstrip().startswith("."):
+                self._dot(line.split())
+                continue
+            pending += line + "\n"
+            if sqlite3.complete_statement(pending):
+                self._execute(pending.strip())
+                pending = ""
+
+    def run(self, lines: Iterator[str]) -> None:
+        """A script; it ends at the first statement that fails."""
+        pending = ""
+        for line in lines:
+            pending += line if line.endswith("\n") else line + "\n"
+            text = pending.strip()
+            # What stands in --command need not end with a semicolon.
+            if text and (sqlite3.complete_statement(pending) or not line.endswith("\n")):
+                pending = ""
+                for statement in _statements(text):
+                    if not self._execute(statement):
+                        self.failed = True
+                        return
+        if pending.strip():
+            self.failed = not self._execute(pending.strip())
+
+    def _execute(self, statement: str) -> bool:
+        try:
+            cursor = self.connection.execute(statement)
+            columns = [column[0] for column in cursor.description or ()]
+            rows = [list(row) for row in cursor.fetchall()]
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            hint = " (--write allows changes.)" if "readonly" in str(error) else ""
+            self.out.note(f"{error}.{hint}")
+            return False
+        result = StatementResult(sql=statement, columns=columns, rows=rows)
+        if self.out.as_json:
+            self.results.append(result)
+        elif columns:
+            self.out.print(rows_table(result))
+        return True
+
+    def _dot(self, words: list[str]) -> None:
+        if words[0] == ".tables":
+            self.out.note("  ".join(table_names(self.connection)))
+        elif words[0] == ".schema":
+            condition = " AND tbl_name = ?" if words[1:] else ""
+            statement = f"SELECT sql FROM sqlite_master WHERE sql IS NOT NULL{condition} ORDER BY tbl_name, type DESC"
+            for (sql,) in self.connection.execute(statement, words[1:2]):
+                self.out.note(f"{sql};")
+        else:
+            self.out.note(_HELP)
+
+
+def _statements(text: str) -> Iterator[str]:
+    """One after the other: a line may have several. Splits where SQLite says that a statement is complete."""
+    pending = ""
+    for piece in text.split(";"):
+        pending += piece + ";"
+        if sqlite3.complete_statement(pending) and pending.strip(" \n;"):
+            yield pending.strip()
+            pending = ""
+    rest = pending.strip(" \n;")
+    if rest:
+        yield rest

@@ -1,0 +1,235 @@
+"""Results for people: what is printed without ``--json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import singledispatch
+from typing import Any, Final
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from temaki.cli import results
+
+_UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
+_STEP: Final = 1024
+_SHORT: Final = 12  # characters of a commit's id: enough to tell any two apart, and to type
+_LINEAGE: Final = 5  # commits
+_STATES: Final = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
+
+
+def size(count: int) -> str:
+    """Bytes, in a unit that people read."""
+    if count < _STEP:
+        return f"{count} bytes"
+    value, unit = float(count), 0
+    while value >= _STEP and unit < len(_UNITS) - 1:
+        value, unit = value / _STEP, unit + 1
+    return f"{value:.1f} {_UNITS[unit]}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, in the two largest units."""
+    left = int(seconds)
+    parts: list[str] = []
+    for name, unit in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        if left >= unit or (name == "s" and not parts):
+            parts.append(f"{left // unit} {name}")
+            left %= unit
+    return " ".join(parts[:2])
+
+
+def moment(when: datetime | None) -> str:
+    """A point in time, in UTC."""
+    return "" if when is None else f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def short(commit: str) -> str:
+    """A commit's id, as far as it is needed."""
+    return commit[:_SHORT] if not commit.startswith("adopted-") else commit[: _SHORT + 8]
+
+
+def _facts(rows: list[tuple[str, str]]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    return table
+
+
+def _grid(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return table
+
+
+@singledispatch
+def shown(result: object) -> Iterator[RenderableType]:
+    """What to print for a result."""
+    raise NotImplementedError(type(result))
+
+
+@shown.register
+def _(result: results.Status) -> Iterator[RenderableType]:
+    version, lease = result.version, result.lease
+    rows = [
+        ("database", result.url),
+        ("version", f"{version.sequence}" + (" (written by another tool)" if result.adopted else "")),
+        ("commit", version.commit),
+        ("size", f"{size(version.size)} ({result.pages} pages of {result.page_size} bytes)"),
+        ("stored", f"{moment(version.modified)} UTC" if version.modified else "the store does not say"),
+        ("age", "the store does not say" if result.age is None else duration(result.age)),
+        ("lease", _lease_line(lease)),
+        (
+            "lineage",
+            " < ".join(short(commit) for commit in result.lineage[:_LINEAGE])
+            + (" < …" * (len(result.lineage) > _LINEAGE)),
+        ),
+    ]
+    yield _facts(rows)
+    if result.tables is not None:
+        table = _grid("table", "rows", right=("rows",))
+        for one in result.tables:
+            table.add_row(Text(one.name), f"{one.rows:,}")
+        yield table
+
+
+def _lease_line(lease: results.LeaseState) -> str:
+    if not lease.generation:
+        return "never taken"
+    if not lease.held:
+        return f"free (generation {lease.generation}, last {lease.holder})"
+    return f"held by {lease.holder} ({lease.purpose}) since {moment(lease.since)} UTC, generation {lease.generation}"
+
+
+@shown.register
+def _(result: results.Pulled) -> Iterator[RenderableType]:
+    yield Text(f"{result.path}: {_line(result.version)} of {result.url}")
+
+
+@shown.register
+def _(result: results.Pushed) -> Iterator[RenderableType]:
+    replaced = "" if result.replaced is None else f", in place of {_line(result.replaced)}"
+    yield Text(f"{result.url}: {_line(result.version)}{replaced}")
+
+
+def _line(version: results.StoredVersion) -> str:
+    return f"version {version.sequence}, commit {short(version.commit)}, {size(version.size)}"
+
+
+@shown.register
+def _(result: results.Verified) -> Iterator[RenderableType]:
+    said = "sound" if result.sound else f"NOT sound: {len(result.problems)} found"
+    yield Text(f"{result.url}: {_line(result.version)}: {said}")
+    for problem in result.problems:
+        yield Text(f"  {problem}")
+
+
+@shown.register
+def _(result: results.History) -> Iterator[RenderableType]:
+    table = _grid("version", "commit", "size", "stored (UTC)", "version id", "", right=("version", "size"))
+    for one in result.versions:
+        mark = "current" if one.current else ""
+        table.add_row(
+            f"{one.sequence}", short(one.commit), size(one.size), moment(one.modified), Text(one.version_id or ""), mark
+        )
+    yield table
+    if result.deleted:
+        yield Text("The object is deleted now; restore brings one of these back.")
+    if result.unreadable:
+        yield Text(f"Not temaki's to read: {', '.join(result.unreadable)}")
+    if result.truncated:
+        yield Text("The bucket has older ones: see --limit.")
+
+
+@shown.register
+def _(result: results.Difference) -> Iterator[RenderableType]:
+    yield Text(f"- {_line(result.old)}\n+ {_line(result.new)}")
+    if not result.tables:
+        yield Text("No table differs.")
+        return
+    table = _grid("table", "added", "changed", "removed", "", right=("added", "changed", "removed"))
+    for one in result.tables:
+        said = " ".join([*([f"table {one.state}"] if one.state != "changed" else []), *one.columns])
+        table.add_row(Text(one.name), f"{one.added:,}", f"{one.changed:,}", f"{one.removed:,}", Text(said))
+    yield table
+
+
+@shown.register
+def _(result: results.LeaseResult) -> Iterator[RenderableType]:
+    if result.evicted is not None:
+        yield Text(f"{result.evicted} was evicted; the lease is free, in generation {result.lease.generation}.")
+        return
+    lease = result.lease
+    rows = [("database", result.url), ("lease", _lease_line(lease))]
+    if lease.ttl is not None:
+        rows.append(("ttl", f"{lease.ttl:g} s"))
+    yield _facts(rows)
+
+
+@shown.register
+def _(result: results.ShellResult) -> Iterator[RenderableType]:
+    for one in result.statements:
+        if one.columns:
+            yield rows_table(one)
+    if result.published is not None:
+        yield Text(f"stored as {_line(result.published)}")
+
+
+def rows_table(result: results.StatementResult) -> Table:
+    """The rows of one statement."""
+    table = _grid(*result.columns)
+    for row in result.rows:
+        table.add_row(*(Text("NULL", style="dim") if value is None else Text(_cell(value)) for value in row))
+    return table
+
+
+def _cell(value: Any) -> str:
+    return f"x'{value.hex()}'" if isinstance(value, bytes) else str(value)
+
+
+@shown.register
+def _(result: results.Diagnosis) -> Iterator[RenderableType]:
+    yield _facts([("database", result.url), ("strategy", result.strategy)])
+    table = _grid("check", "", "found")
+    for one in result.findings:
+        text = Text(one.found)
+        if one.advice:
+            text.append(f"\n→ {one.advice}", style="bold")
+        table.add_row(one.check, Text(one.state, style=_STATES[one.state]), text)
+    yield table
+    if result.latencies:
+        latencies = _grid("latency", "p50", "p95", "requests", right=("p50", "p95", "requests"))
+        for each in result.latencies:
+            latencies.add_row(each.request, f"{each.p50:.1f} ms", f"{each.p95:.1f} ms", f"{each.requests}")
+        yield latencies
+    yield Text("This configuration works." if result.works else "This configuration does not work.")
+
+
+@shown.register
+def _(result: results.Bench) -> Iterator[RenderableType]:
+    yield _facts([("database", result.url), ("strategy", result.strategy), ("size", size(result.size))])
+    table = _grid(
+        "session", "requests", "up", "down", "p50", "p95", "$ / 1000", right=("up", "down", "p50", "p95", "$ / 1000")
+    )
+    for one in result.sessions:
+        requests = ", ".join(f"{count:g} {verb.upper()}" for verb, count in one.requests.items()) or "none"
+        table.add_row(
+            one.session,
+            requests,
+            size(one.bytes_up),
+            size(one.bytes_down),
+            f"{one.p50:.1f} ms",
+            f"{one.p95:.1f} ms",
+            f"{one.dollars_per_1000:.5f}",
+        )
+    yield table
+    prices = ", ".join(f"{verb.upper()} {price:g}" for verb, price in result.prices.items())
+    yield Text(
+        f"Dollars per 1000 requests (S3 Standard, us-east-1, list prices, without traffic and storage): {prices}."
+    )

@@ -1,0 +1,277 @@
+"""The database that a command is about: found as ``bind_s3`` finds it, fetched and published as sessions do it."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from temaki import settings
+from temaki.cli.results import LeaseState, StoredVersion
+from temaki.clock import SystemClock
+from temaki.errors import CorruptDatabaseError, NotFoundError, StoreError, WorkingCopyError
+from temaki.image import Image
+from temaki.lease_record import SUFFIX, LeaseObject, LeaseRecord
+from temaki.remote import Published, Remote, Version
+from temaki.retry import retry
+from temaki.stores import canonical_url, open_store
+from temaki.wal import DATABASE_HEADER, FormatError, read_header
+
+if TYPE_CHECKING:
+    from temaki.remote import Fetched
+    from temaki.store import ObjectInfo, Store
+
+_ROLLBACK_MODE: Final = b"\x01\x01"
+_FORMAT_AT: Final = 18  # "The Database Header", section 1.3 of https://www.sqlite.org/fileformat2.html
+
+
+@dataclass(frozen=True)
+class LocalCopy:
+    """A version on this machine: a plain SQLite file in rollback mode, which any tool opens."""
+
+    path: Path
+    version: Version
+    info: ObjectInfo | None = None
+
+    def stored(self) -> StoredVersion:
+        """As a result."""
+        return as_stored(self.version, self.info)
+
+
+class Target:
+    """One database in its bucket.
+
+    Args:
+        url: As given on the command line; None to take it from the environment or a file.
+
+    Attributes:
+        url: In its canonical form.
+        key: The object's key.
+        store: Its bucket.
+        remote: The object.
+        settings: What else was configured.
+
+    Raises:
+        ConfigurationError: Nothing names a database, or what does is malformed.
+    """
+
+    def __init__(self, url: str | None) -> None:
+        self.settings = settings.resolve({"url": url}, environ=os.environ, folder=Path.cwd())
+        self.url = canonical_url(self.settings.url)
+        self.clock = SystemClock()
+        self.rng = random.Random()  # noqa: S311 - jitter
+        self.store, self.key = open_store(self.settings.url)
+        self.remote = self.remote_on(self.store)
+
+    def remote_on(self, store: Store, key: str | None = None) -> Remote:
+        """The database's object, or one under another key, as ``store`` shows it."""
+        timeout = self.settings.timeout
+        return Remote(store, key or self.key, url=self.url, clock=self.clock, timeout=timeout)
+
+    def current(self) -> Version:
+        """The version that is stored now, by one GET that stops after the header.
+
+        Raises:
+            NotFoundError: There is none.
+            CorruptDatabaseError: It is no database.
+        """
+        with self._found(self.remote) as fetched:
+            return fetched.version
+
+    def current_or_none(self) -> Version | None:
+        """The version that is stored now; None where there is none."""
+        try:
+            return self.current()
+        except NotFoundError:
+            return None
+
+    def info(self, key: str | None = None) -> ObjectInfo:
+        """What the store says of the object. Raises what a HEAD does."""
+        deadline = self.clock.monotonic() + self.settings.timeout
+        return retry(lambda: self.store.head(key or self.key), clock=self.clock, deadline=deadline, rng=self.rng)
+
+    def fetch(self, folder: Path, *, remote: Remote | None = None, name: str = "copy.sqlite") -> LocalCopy:
+        """Fetch the current version, or the one that ``remote`` shows, into ``folder``.
+
+        Raises:
+            NotFoundError: There is none.
+            CorruptDatabaseError: It is no database, or not all of one.
+            StoreError: The download failed, also when repeated.
+        """
+        path = folder / name
+        with self._found(remote or self.remote) as fetched:
+            fetched.save(path)
+            version = fetched.version
+        make_plain(path)
+        info = None
+        if remote is None:
+            with suppress(StoreError):
+                info = self.info()
+        return LocalCopy(path, version, info if info is not None and info.etag == version.etag else None)
+
+    @contextmanager
+    def _found(self, remote: Remote) -> Iterator[Fetched]:
+        try:
+            fetched = remote.fetch()
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"There is no database at {self.url}. Check the URL, or store one with: temaki push PATH {self.url}",
+                url=self.url,
+                status=error.status,
+                code=error.code,
+            ) from error
+        assert fetched is not None, "an unconditional GET has a body"
+        with fetched:
+            yield fetched
+
+    def publish(
+        self, path: Path, base: Version | None, *, sequence: int | None = None, store: Store | None = None
+    ) -> Published:
+        """Store a plain SQLite file as the next version, if ``base`` is still the current one; exactly once.
+
+        Args:
+            path: The file; nobody writes to it meanwhile.
+            base: What it replaces; None to create.
+            sequence: The new version's number, if it is not one more than that of ``base``.
+            store: The bucket as somebody watches it.
+
+        Raises:
+            ConflictError: Another version came first.
+            UnsafeStoreError: The store does not honour conditions.
+            CommitUnknownError, StoreError: See :meth:`temaki.remote.Remote.publish`.
+        """
+        self.remote.probe_conditions()
+        number = sequence or (1 if base is None else base.sequence + 1)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            header = read_header(os.pread(descriptor, DATABASE_HEADER, 0))
+            pages = os.fstat(descriptor).st_size // header.page_size
+            body = Image(descriptor, -1, {}, pages, header.page_size, number)
+            remote = self.remote if store is None else self.remote_on(store)
+            return remote.publish(body, body.size, base, sequence=number)
+        finally:
+            os.close(descriptor)
+
+    def lease_object(self) -> LeaseObject:
+        """Where the lease's record is."""
+        timeout = self.settings.timeout
+        return LeaseObject(self.store, self.key + SUFFIX, clock=self.clock, rng=self.rng, timeout=timeout)
+
+    def lease(self) -> LeaseState:
+        """The lease as it is now."""
+        seen = self.lease_object().read()
+        return as_lease(None if seen is None else seen.record)
+
+
+def as_stored(
+    version: Version, info: ObjectInfo | None = None, *, version_id: str | None = None, current: bool = True
+) -> StoredVersion:
+    """A version as a result."""
+    return StoredVersion(
+        sequence=version.sequence,
+        commit=version.commit,
+        size=version.size,
+        modified=None if info is None else info.last_modified,
+        version_id=version_id,
+        current=current,
+    )
+
+
+def as_lease(record: LeaseRecord | None) -> LeaseState:
+    """A lease's record as a result."""
+    if record is None:
+        return LeaseState(held=False)
+    since = None
+    with suppress(ValueError, OverflowError, OSError):  # another machine's clock may say anything
+        since = datetime.fromtimestamp(record.since, UTC)
+    return LeaseState(
+        held=record.held,
+        holder=str(record.owner),
+        purpose=record.purpose,
+        since=since,
+        ttl=record.ttl,
+        generation=record.generation,
+    )
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A private folder that is gone at the end, however that comes."""
+    with tempfile.TemporaryDirectory(prefix="temaki-") as folder:
+        yield Path(folder)
+
+
+def make_plain(path: Path) -> None:
+    """Switch a file at rest from WAL mode to rollback mode, so that any tool opens it, in a read-only folder too."""
+    with open(path, "r+b") as file:
+        file.seek(_FORMAT_AT)
+        file.write(_ROLLBACK_MODE)
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    connection.execute("PRAGMA query_only = ON").close()
+    return connection
+
+
+def problems(path: Path) -> list[str]:
+    """What SQLite's own checks find wrong with a database; nothing, usually."""
+    try:
+        with closing(read_only(path)) as connection:
+            found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+            broken = [
+                f"row {rowid} of {table} refers to a row of {parent} that is not there (foreign key {number})"
+                for table, rowid, parent, number in connection.execute("PRAGMA foreign_key_check")
+            ]
+    except sqlite3.Error as error:
+        return [str(error)]
+    return [text for text in found if text != "ok"] + broken
+
+
+def copy_at_rest(source: Path, folder: Path) -> Path:
+    """A copy of somebody's SQLite file, consistent whoever is writing to it, with what its WAL has committed.
+
+    Raises:
+        WorkingCopyError: The file cannot be read.
+        CorruptDatabaseError: It is no SQLite database, or a damaged one.
+    """
+    try:
+        with open(source, "rb") as file:
+            read_header(file.read(DATABASE_HEADER))
+    except OSError as error:
+        raise WorkingCopyError(f"{source} cannot be read: {error.strerror}.", path=str(source), url="") from error
+    except FormatError as error:
+        raise CorruptDatabaseError(
+            f"{source} is no SQLite database: {error}. Nothing was stored.", url=str(source)
+        ) from error
+    path = folder / "push.sqlite"
+    try:
+        with closing(_open_for_copying(source)) as theirs, closing(sqlite3.connect(path)) as ours:
+            theirs.backup(ours)
+    except sqlite3.Error as error:
+        raise CorruptDatabaseError(
+            f"{source} cannot be read as a database: {error}. Nothing was stored.", url=str(source)
+        ) from error
+    make_plain(path)
+    return path
+
+
+def _open_for_copying(source: Path) -> sqlite3.Connection:
+    uri = source.absolute().as_uri()
+    try:
+        connection = sqlite3.connect(f"{uri}?mode=ro", uri=True)
+        connection.execute("SELECT count(*) FROM sqlite_master").close()
+    except sqlite3.OperationalError:
+        # A file in WAL mode in a folder that may not be written to. Without a WAL beside it, it is all there is.
+        if os.path.exists(f"{source}-wal"):
+            raise
+        connection = sqlite3.connect(f"{uri}?immutable=1", uri=True)
+    return connection

@@ -1,0 +1,228 @@
+"""What is asked of a store, counted where it is asked: requests by verb and outcome, bytes, seconds.
+
+A lock and a few additions for each request: some microseconds beside the milliseconds that a request takes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal, Self
+
+from temaki.errors import StoreError, StoreUnavailableError
+from temaki.fork import reset_in_child
+from temaki.store import Download, ObjectInfo, ReadableBody, Store
+from temaki.stores.rules import body_size
+
+Verb = Literal["get", "head", "put", "delete", "list"]
+Outcome = Literal["ok", "not_modified", "refused", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, when its answer has begun, or has failed to come.
+
+    Attributes:
+        verb: The store's method.
+        outcome: ``ok``; ``not_modified`` (a GET answered "unchanged"); ``refused`` (a definite no: condition false, no
+            such key, access denied, …); ``failed`` (no usable answer).
+        seconds: Until then. A download's body takes more, which :class:`Traffic` counts.
+        error: What was raised: the class's name; None for a success.
+    """
+
+    verb: Verb
+    outcome: Outcome
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What was asked of a store so far.
+
+    Attributes:
+        requests: By verb, then by outcome. Attempts that are made again count again; a listing is one request.
+        seconds: By verb, bodies included.
+        bytes_up: Of all bodies that were sent or begun to be, whatever became of them.
+        bytes_down: Of bodies that were read.
+    """
+
+    requests: Mapping[Verb, Mapping[Outcome, int]]
+    seconds: Mapping[Verb, float]
+    bytes_up: int
+    bytes_down: int
+
+    def count(self, verb: Verb | None = None, outcome: Outcome | None = None) -> int:
+        """How many requests; of this verb, with this outcome, where given."""
+        return sum(
+            number
+            for one, outcomes in self.requests.items()
+            for result, number in outcomes.items()
+            if verb in {None, one} and outcome in {None, result}
+        )
+
+
+class Meter:
+    """The counters. Safe to use from many threads.
+
+    Attributes:
+        listener: Told of each request as it ends; None for nobody. It must not raise.
+    """
+
+    def __init__(self) -> None:
+        self.listener: Callable[[Request], None] | None = None
+        self._lock = threading.Lock()
+        self.reset()
+        reset_in_child(self)
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: what the parent asked was not asked by this process."""
+        self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin at nothing."""
+        with self._lock:
+            self._requests: dict[Verb, dict[Outcome, int]] = {}
+            self._seconds: dict[Verb, float] = {}
+            self._up = self._down = 0
+
+    def traffic(self) -> Traffic:
+        """So far."""
+        with self._lock:
+            requests: Mapping[Verb, Mapping[Outcome, int]] = {
+                verb: dict(found) for verb, found in self._requests.items()
+            }
+            return Traffic(requests, dict(self._seconds), self._up, self._down)
+
+    def ended(self, request: Request, *, sent: int = 0) -> None:
+        """A request has ended, with a body of ``sent`` bytes."""
+        with self._lock:
+            outcomes = self._requests.setdefault(request.verb, {})
+            outcomes[request.outcome] = outcomes.get(request.outcome, 0) + 1
+            self._seconds[request.verb] = self._seconds.get(request.verb, 0.0) + request.seconds
+            self._up += sent
+        if self.listener is not None:
+            self.listener(request)
+
+    def received(self, count: int, seconds: float) -> None:
+        """A part of a body has come."""
+        with self._lock:
+            self._down += count
+            self._seconds["get"] = self._seconds.get("get", 0.0) + seconds
+
+
+class MeteredStore:
+    """Passes everything on to ``store``, and counts.
+
+    Args:
+        store: The bucket.
+        meter: Where it is counted.
+    """
+
+    def __init__(self, store: Store, meter: Meter) -> None:
+        self._store, self._meter = store, meter
+
+    @property
+    def url(self) -> str:
+        """See :attr:`temaki.store.Store.url`."""
+        return self._store.url
+
+    @property
+    def honours_conditions(self) -> bool:
+        """See :attr:`temaki.store.Store.honours_conditions`."""
+        return self._store.honours_conditions
+
+    def get(
+        self,
+        key: str,
+        *,
+        if_none_match: str | None = None,
+        if_match: str | None = None,
+        byte_range: tuple[int, int] | None = None,
+    ) -> Download | None:
+        """See :meth:`temaki.store.Store.get`."""
+        with _Timed(self._meter, "get") as timed:
+            download = self._store.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range)
+            if download is None:
+                timed.success = "not_modified"
+        return None if download is None else _MeteredDownload(download, self._meter)
+
+    def head(self, key: str) -> ObjectInfo:
+        """See :meth:`temaki.store.Store.head`."""
+        with _Timed(self._meter, "head"):
+            return self._store.head(key)
+
+    def put(
+        self,
+        key: str,
+        body: bytes | ReadableBody,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_match: str | None = None,
+        if_none_match: bool = False,
+    ) -> str:
+        """See :meth:`temaki.store.Store.put`."""
+        with _Timed(self._meter, "put", sent=body_size(body)):
+            return self._store.put(key, body, metadata=metadata, if_match=if_match, if_none_match=if_none_match)
+
+    def delete(self, key: str) -> None:
+        """See :meth:`temaki.store.Store.delete`."""
+        with _Timed(self._meter, "delete"):
+            self._store.delete(key)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See :meth:`temaki.store.Store.list`. Counted when its first page has come."""
+        listing = iter(self._store.list(prefix))
+        with _Timed(self._meter, "list"):
+            first = next(listing, None)
+        if first is not None:
+            yield first
+            yield from listing
+
+
+class _Timed:
+    """The time of one request, and how it ended."""
+
+    __slots__ = ("_begin", "_meter", "_sent", "_verb", "success")
+
+    def __init__(self, meter: Meter, verb: Verb, *, sent: int = 0) -> None:
+        self._meter, self._verb, self._sent = meter, verb, sent
+        self.success: Outcome = "ok"
+        self._begin = 0.0
+
+    def __enter__(self) -> Self:
+        self._begin = perf_counter()
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        seconds = perf_counter() - self._begin
+        if error is None:
+            outcome = self.success
+        elif isinstance(error, StoreError) and not isinstance(error, StoreUnavailableError):
+            outcome = "refused"
+        else:
+            outcome = "failed"
+        name = None if error is None else type(error).__name__
+        self._meter.ended(Request(self._verb, outcome, seconds, name), sent=self._sent)
+
+
+class _MeteredDownload:
+    def __init__(self, download: Download, meter: Meter) -> None:
+        self._download, self._meter = download, meter
+        self.info, self.length = download.info, download.length
+
+    def read(self, size: int, /) -> bytes:
+        begin = perf_counter()
+        data = self._download.read(size)
+        self._meter.received(len(data), perf_counter() - begin)
+        return data
+
+    def __enter__(self) -> Self:
+        self._download.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._download.__exit__(*exc)
