@@ -190,7 +190,10 @@ class VersionedStore(Protocol):
         """Whether the bucket keeps versions of what is written from now on."""
 
     def versions(self, key: str) -> Iterator[ObjectVersion]:
-        """The versions of one object, newest first. None where there never was one."""
+        """The versions of one object, newest first; a deletion of the same second may stand elsewhere in it.
+
+        Empty where there never was one.
+        """
 
     def head_version(self, key: str, version_id: str) -> ObjectInfo:
         """What the store says of one version.

@@ -17,14 +17,15 @@ from typing import Annotated, Final
 import typer
 
 from temaki import settings
-from temaki.cli.checks import quantiles
 from temaki.cli.options import AsJson, Url
 from temaki.cli.results import Bench, SessionCost
 from temaki.cli.target import Target, scratch
 from temaki.cli.terminal import Terminal, terminal
-from temaki.errors import StoreError
+from temaki.cli.timing import quantiles
+from temaki.errors import StoreError, TemakiError
 from temaki.image import Image
 from temaki.metering import Meter, MeteredStore, Traffic, Verb
+from temaki.orm.cause import cause_of
 from temaki.orm.database import Database
 from temaki.registry import load
 from temaki.remote import Remote, Version
@@ -77,7 +78,8 @@ def measure(target: Target, out: Terminal, *, sessions: int, size: int | None) -
             with suppress(StoreError):
                 for info in list(target.store.list(key)):
                     target.store.delete(info.key)
-    return Bench(url=target.url, strategy=str(target.settings.strategy), size=size, prices={**PRICES}, sessions=costs)
+    prices = {str(verb): price for verb, price in PRICES.items()}
+    return Bench(url=target.url, strategy=str(target.settings.strategy), size=size, prices=prices, sessions=costs)
 
 
 def _strategy(target: Target) -> Strategy:
@@ -158,13 +160,17 @@ class Bed:
             self._db.select("value FROM bench WHERE id = 1")
 
     def _write(self) -> None:
-        from pony.orm import db_session
+        from pony.orm import CommitException, db_session
 
         @db_session(retry=5)  # type: ignore[untyped-decorator]
         def write() -> None:
             self._db.execute("UPDATE bench SET value = value + 1 WHERE id = 1")
 
-        write()
+        try:
+            write()
+        except CommitException as error:
+            cause = cause_of(error)
+            raise (cause if isinstance(cause, (TemakiError, KeyboardInterrupt)) else error) from None
 
     def _store_as_another(self) -> None:
         """Store the next version as another process would."""

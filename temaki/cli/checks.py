@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
-import statistics
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from time import perf_counter
 from typing import TYPE_CHECKING, Final, Literal
 
 from temaki import settings
@@ -20,6 +18,7 @@ from temaki._version import __version__
 from temaki.cli.results import Diagnosis, Finding, Latency
 from temaki.cli.tables import short
 from temaki.cli.target import Target
+from temaki.cli.timing import milliseconds, quantiles
 from temaki.errors import (
     AccessDeniedError,
     BucketNotFoundError,
@@ -275,7 +274,7 @@ class Examination:
         self._time("GET", get)
 
     def _time(self, request: Literal["GET", "PUT"], call: Callable[[], object]) -> None:
-        taken = [_milliseconds(call) for _ in range(self._requests)]
+        taken = [milliseconds(call) for _ in range(self._requests)]
         middle, high = quantiles(taken)
         self._latencies.append(Latency(request=request, requests=len(taken), p50=middle, p95=high))
 
@@ -338,8 +337,8 @@ _ADVICE: Final[tuple[tuple[type[TemakiError], str], ...]] = (
     (
         AccessDeniedError,
         (
-            "Grant s3:GetObject, s3:PutObject and s3:DeleteObject on the key and what begins with it, and s3:ListBucket "
-            "on the bucket; or use other credentials (AWS_PROFILE, a role)."
+            "Grant s3:GetObject, s3:PutObject and s3:DeleteObject on the key and what begins with it, and "
+            "s3:ListBucket on the bucket; or use other credentials (AWS_PROFILE, a role)."
         ),
     ),
     (StoreUnavailableError, "Check the network, AWS_ENDPOINT_URL_S3 and AWS_REGION; then run doctor again."),
@@ -358,15 +357,3 @@ def _advice(error: TemakiError) -> str:
     if region:
         return f"Set AWS_REGION={region}, or region in the AWS profile."
     return next((text for kind, text in _ADVICE if isinstance(error, kind)), "See the message.")
-
-
-def _milliseconds(call: Callable[[], object]) -> float:
-    begin = perf_counter()
-    call()
-    return (perf_counter() - begin) * 1000
-
-
-def quantiles(values: list[float]) -> tuple[float, float]:
-    """The median and the 95th percentile (the nearest that was measured)."""
-    ordered = sorted(values)
-    return statistics.median(ordered), ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]

@@ -16,11 +16,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-def several(metavar: str, text: str) -> object:
-    """An argument for :func:`apart`."""
-    return typer.Argument(metavar=metavar, help=text, show_default=False)
-
-
 def apart(arguments: Sequence[str] | None, *, least: int, most: int, what: str) -> tuple[str | None, list[str]]:
     """The URL, which may be left out, and the other arguments.
 

@@ -78,7 +78,7 @@ def _run(
             connection.rollback()
     published = None
     if write and not prompt.failed and _change_counter(copy.path) != before:
-        published = _publish(copy, target, out, yes=yes or bool(commands))
+        published = _publish(copy, target, out, yes=yes or not interactive)
     return ShellResult(
         url=target.url, version=as_stored(copy.version), statements=prompt.results, published=published
     ), prompt.failed

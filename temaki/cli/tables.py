@@ -85,11 +85,7 @@ def _(result: results.Status) -> Iterator[RenderableType]:
         ("stored", f"{moment(version.modified)} UTC" if version.modified else "the store does not say"),
         ("age", "the store does not say" if result.age is None else duration(result.age)),
         ("lease", _lease_line(lease)),
-        (
-            "lineage",
-            " < ".join(short(commit) for commit in result.lineage[:_LINEAGE])
-            + (" < …" * (len(result.lineage) > _LINEAGE)),
-        ),
+        ("lineage", _lineage(result.lineage)),
     ]
     yield _facts(rows)
     if result.tables is not None:
@@ -97,6 +93,11 @@ def _(result: results.Status) -> Iterator[RenderableType]:
         for one in result.tables:
             table.add_row(Text(one.name), f"{one.rows:,}")
         yield table
+
+
+def _lineage(commits: list[str]) -> str:
+    newest = [short(commit) for commit in commits[:_LINEAGE]]
+    return " < ".join([*newest, "…"] if len(commits) > _LINEAGE else newest)
 
 
 def _lease_line(lease: results.LeaseState) -> str:

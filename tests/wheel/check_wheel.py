@@ -87,9 +87,18 @@ def check_application(folder: Path) -> None:
         check(run.stdout.strip() == expected, f"a process that {mode}s prints {expected!r}")
 
 
+def check_command() -> None:
+    """The command is there; without its extra it says how to install that."""
+    command = Path(sys.executable).with_name("temaki")
+    run = subprocess.run([command, "status"], capture_output=True, text=True, timeout=120, check=False)
+    check(run.returncode == 2, "the temaki command without its extra ends with 2")
+    check("pip install 'temaki[cli]'" in run.stderr, "and says how to install it")
+
+
 def main() -> None:
     """All checks, in a temporary folder."""
     check_installation()
+    check_command()
     with tempfile.TemporaryDirectory(prefix="temaki-wheel-") as folder:
         check_application(Path(folder))
     print("the wheel works", flush=True)
