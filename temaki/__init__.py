@@ -15,6 +15,7 @@ From there on it is plain Pony: each ``db_session`` starts from the current vers
 from temaki._version import __version__
 from temaki.errors import (
     AccessDeniedError,
+    BookmarkError,
     BucketNotFoundError,
     CommitUnknownError,
     ConfigurationError,
@@ -36,11 +37,12 @@ from temaki.errors import (
     WorkingCopyError,
 )
 from temaki.orm.cause import cause_of
-from temaki.orm.database import Database, bind_s3
+from temaki.orm.database import Database, bind_s3, sync_of
 from temaki.orm.seeding import Seeded
 
 __all__ = [
     "AccessDeniedError",
+    "BookmarkError",
     "BucketNotFoundError",
     "CommitUnknownError",
     "ConfigurationError",
@@ -65,4 +67,5 @@ __all__ = [
     "__version__",
     "bind_s3",
     "cause_of",
+    "sync_of",
 ]

@@ -12,12 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from temaki import remote
 from temaki.clock import Clock, SystemClock
 from temaki.connection import Connection
 from temaki.errors import ConfigurationError, SyncError
+from temaki.events import Operation, Published, Reporter, Watch
 from temaki.generation import Generation
+from temaki.metering import Meter, MeteredStore
+from temaki.observed import CountedClock, ObservedLeases
 from temaki.pull import Puller
-from temaki.remote import Published, Remote
+from temaki.remote import Remote
 from temaki.replica import Replica, WriterLock
 from temaki.session import Session
 from temaki.shared_lease import SharedLease
@@ -38,6 +42,9 @@ class Shared:
     replica: Replica
     puller: Puller
     lease: SharedLease
+    meter: Meter
+    reporter: Reporter
+    clock: Clock
 
 
 _shared: weakref.WeakValueDictionary[str, Shared] = weakref.WeakValueDictionary()
@@ -72,10 +79,15 @@ def share(
     with _shared_lock:
         found = _shared.get(url)
         if found is None:
-            remote = Remote(store, key, url=url, clock=clock, timeout=timeout)
+            meter, reporter = Meter(), Reporter(url)
+            metered = MeteredStore(store, meter)
+            waiting = CountedClock(clock, reporter, "retry")
+            stored = Remote(metered, key, url=url, clock=waiting, timeout=timeout)
             replica = Replica(url, cache_dir)
-            puller, lease = Puller(remote, replica, clock), SharedLease(store, key, url=url, clock=clock)
-            found = _shared[url] = Shared(store, explicit_store, remote, replica, puller, lease)
+            puller = Puller(stored, replica, clock, reporter)
+            lease = ObservedLeases(reporter, clock, store=metered, key=key, url=url)
+            found = Shared(store, explicit_store, stored, replica, puller, lease, meter, reporter, clock)
+            _shared[url] = found
         elif (explicit_store or found.explicit_store) and found.store is not store:
             raise ConfigurationError(
                 f"{url} is already bound in this process, with another store or client. Pass the same one, or use "
@@ -103,6 +115,11 @@ class Engine:
         self._shared = shared
         self._replica = shared.replica
         self.strategy = strategy
+
+    @property
+    def shared(self) -> Shared:
+        """What it shares with others on the same URL."""
+        return self._shared
 
     @property
     def url(self) -> str:
@@ -140,7 +157,8 @@ class Engine:
         session = Session(shared.remote, self._replica, shared.puller, shared.lease, immediate=immediate)
         try:
             while True:
-                self.strategy.pull(session)
+                with self._watch("pull"):
+                    self.strategy.pull(session)
                 generation = session.generation = self._replica.enter()
                 if generation is None:
                     # Another thread's commit was refused since; or the strategy did not pull when there was nothing.
@@ -150,6 +168,7 @@ class Engine:
                 connection.session = session
                 try:
                     if self.pin(connection):
+                        shared.reporter.count("session")
                         return connection
                 except BaseException:
                     connection.close()
@@ -177,7 +196,8 @@ class Engine:
         """Before BEGIN IMMEDIATE, and before the writer lock: the strategy may wait or refuse."""
         session = session_of(connection)
         session.immediate = True
-        self.strategy.begin(session)
+        with self._watch("begin"):
+            self.strategy.begin(session)
 
     def check_current(self, connection: Connection) -> None:
         """After BEGIN IMMEDIATE: what the session has seen must still be what a commit would replace.
@@ -186,7 +206,7 @@ class Engine:
             ConflictError: It is not; the caller rolls back.
         """
         session = session_of(connection)
-        with self._replica.lock:
+        with self._watch("begin"), self._replica.lock:
             if session.generation is None or not self._replica.is_current(session.generation):
                 raise session.conflict("replaced while it waited to write")
         session.writing = True
@@ -205,12 +225,13 @@ class Engine:
         session = session_of(connection)
         generation = session.generation
         assert generation is not None
-        with self._replica.lock:
+        stored: remote.Published | None = None
+        with self._watch("commit") as watch, self._replica.lock:
             try:
                 self._replica.commit_locally(connection)
                 found = generation.uncommitted_to_store()
                 if found.pages:
-                    self._store(session, generation, found)
+                    stored = self._store(session, generation, found)
                 else:
                     self._replica.settle(generation)
             except BaseException:
@@ -219,8 +240,24 @@ class Engine:
             finally:
                 session.writing = False
                 session.forget_image()
+        if stored is not None:  # told when readers need not wait any more
+            version = stored.version
+            self._shared.reporter.report(
+                Published(
+                    self.url,
+                    version.sequence,
+                    version.commit,
+                    version.size,
+                    len(found.pages),
+                    watch.seconds,
+                    stored.superseded,
+                )
+            )
 
-    def _store(self, session: Session, generation: Generation, found: Scan) -> None:
+    def _watch(self, operation: Operation) -> Watch:
+        return Watch(self._shared.reporter, operation, self._shared.clock.monotonic)
+
+    def _store(self, session: Session, generation: Generation, found: Scan) -> remote.Published:
         if not self._replica.is_current(generation):
             raise session.conflict("replaced while it was being changed")
         session.prepare(found)
@@ -238,9 +275,10 @@ class Engine:
                 url=self.url,
             )
         self._acknowledge(session.published, generation, found, moment)
+        return session.published
 
     def _acknowledge(
-        self, published: Published, generation: Generation, found: Scan, moment: tuple[float, float]
+        self, published: remote.Published, generation: Generation, found: Scan, moment: tuple[float, float]
     ) -> None:
         """The commit is stored: whatever goes wrong here costs the next session a pull, and nobody an error."""
         try:

@@ -151,6 +151,16 @@ class LeaseLostError(SyncError):
     should_retry = True
 
 
+class BookmarkError(SyncError):
+    """The version that a bookmark stands for is not in the store.
+
+    Attributes: ``bookmark``, as text; ``lost``, whether it will not come any more; and ``url`` of the database.
+    """
+
+    bookmark: str
+    lost: bool = False
+
+
 class CorruptDatabaseError(SyncError):
     """The stored object is no SQLite database, or is truncated or damaged. It is never overwritten."""
 

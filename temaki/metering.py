@@ -5,6 +5,7 @@ A lock and a few additions for each request: some microseconds beside the millis
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from temaki.errors import StoreError, StoreUnavailableError
 from temaki.fork import reset_in_child
 from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores.rules import body_size
+
+_log = logging.getLogger(__name__)
 
 Verb = Literal["get", "head", "put", "delete", "list"]
 Outcome = Literal["ok", "not_modified", "refused", "failed"]
@@ -65,14 +68,10 @@ class Traffic:
 
 
 class Meter:
-    """The counters. Safe to use from many threads.
-
-    Attributes:
-        listener: Told of each request as it ends; None for nobody. It must not raise.
-    """
+    """The counters. Safe to use from many threads."""
 
     def __init__(self) -> None:
-        self.listener: Callable[[Request], None] | None = None
+        self._listeners: tuple[Callable[[Request], object], ...] = ()
         self._lock = threading.Lock()
         self.reset()
         reset_in_child(self)
@@ -89,6 +88,20 @@ class Meter:
             self._seconds: dict[Verb, float] = {}
             self._up = self._down = 0
 
+    def listen(self, listener: Callable[[Request], object]) -> Callable[[], None]:
+        """Have ``listener`` called with each request, from now on; gives a function that ends it.
+
+        What it raises is logged.
+        """
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+
+        def stop() -> None:
+            with self._lock:
+                self._listeners = tuple(one for one in self._listeners if one is not listener)
+
+        return stop
+
     def traffic(self) -> Traffic:
         """So far."""
         with self._lock:
@@ -104,8 +117,11 @@ class Meter:
             outcomes[request.outcome] = outcomes.get(request.outcome, 0) + 1
             self._seconds[request.verb] = self._seconds.get(request.verb, 0.0) + request.seconds
             self._up += sent
-        if self.listener is not None:
-            self.listener(request)
+        for listener in self._listeners:
+            try:
+                listener(request)
+            except Exception:  # noqa: BLE001 - it is somebody else's code, in the middle of a session
+                _log.exception("a callback failed on a request")
 
     def received(self, count: int, seconds: float) -> None:
         """A part of a body has come."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from temaki.clock import Clock
 from temaki.errors import NotFoundError, TemakiError
+from temaki.events import Pulled, Reporter, Unchanged
 from temaki.fork import reset_in_child
 from temaki.remote import Remote
 from temaki.replica import Replica
@@ -24,10 +25,12 @@ class Puller:
         remote: Where versions come from.
         replica: Where they go.
         clock: Tells how old the last answer is.
+        reporter: Is told what came of each request.
     """
 
-    def __init__(self, remote: Remote, replica: Replica, clock: Clock) -> None:
+    def __init__(self, remote: Remote, replica: Replica, clock: Clock, reporter: Reporter | None = None) -> None:
         self._remote = remote
+        self._reporter = reporter or Reporter(replica.url)
         self._replica = replica
         self._clock = clock
         self._flights = Flights()
@@ -46,7 +49,7 @@ class Puller:
             StoreError: The request failed.
             WorkingCopyError: The new version cannot be kept on this machine.
         """
-        if max_age > 0 and self._age() < max_age and self._replica.current is not None:
+        if max_age > 0 and self.age() < max_age and self._replica.current is not None:
             return
         self._flights.share(self._revalidate)
 
@@ -67,7 +70,8 @@ class Puller:
         self._flights = Flights()
         self._validated = None
 
-    def _age(self) -> float:
+    def age(self) -> float:
+        """Seconds since the store last confirmed the working copy; infinite if it never has."""
         if self._validated is None:
             return float("inf")
         # Some machines' monotonic clock stands still while they are frozen; the wall clock may be set back.
@@ -91,7 +95,7 @@ class Puller:
         except NotFoundError as error:
             return self._nothing_there(error, known=known)
         if fetched is None:
-            self._validated = sent
+            self._unchanged(sent)
             # Another thread may have gone on from there since; that is newer still.
             return replica.base() is not None
         with fetched:
@@ -101,18 +105,23 @@ class Puller:
             went_on = now is not base or (now is not None and now.version != version)
             if went_on or (conditional and is_here):
                 if is_here:
-                    self._validated = sent
+                    self._unchanged(sent)
                 return is_here  # else ask again: the answer may be older than what is here by now
             path = replica.next_path()
             fetched.save(path)
         if base is not None and version == fetched.version and replica.confirm(path, base, at=version):
-            self._validated = sent
+            self._unchanged(sent)
             return True
         if replica.install(path, fetched.version, instead_of=base, at=version):
             self._validated = sent
-            _log.debug("%s: pulled version %s", replica.url, fetched.version.sequence)
+            found, seconds = fetched.version, self._clock.monotonic() - sent[0]
+            self._reporter.report(Pulled(replica.url, found.sequence, found.commit, found.size, seconds))
             return True
         return False
+
+    def _unchanged(self, sent: tuple[float, float]) -> None:
+        self._validated = sent
+        self._reporter.report(Unchanged(self._replica.url, self._clock.monotonic() - sent[0]))
 
     def _nothing_there(self, error: NotFoundError, *, known: bool) -> bool:
         replica = self._replica

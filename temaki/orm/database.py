@@ -23,6 +23,7 @@ from temaki.strategy import Strategy
 if TYPE_CHECKING:
     from temaki.orm.seed.seeder import Seeder
     from temaki.store import Store
+    from temaki.sync import Sync
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +66,15 @@ class Database(core.Database):
                 already bound.
         """
         bind_s3(self, url, strategy=strategy, store=store, client=client, cache_dir=cache_dir, **options)
+
+    @property
+    def sync(self) -> Sync:
+        """Counters, events and bookmarks of this database; see :class:`temaki.sync.Sync`.
+
+        Raises:
+            ConfigurationError: It is not bound, or not to an object store.
+        """
+        return sync_of(self)
 
     def generate_mapping(
         self,
@@ -293,6 +303,21 @@ def bind_s3(
     )
     db.bind(StoreProvider, engine=engine)
     db.provider_name = "sqlite"  # else @db.on_connect(provider="sqlite") would never be called
+
+
+def sync_of(db: core.Database) -> Sync:
+    """:attr:`Database.sync` of a plain ``pony.orm.Database``.
+
+    Raises:
+        ConfigurationError: It is not bound, or not to an object store.
+    """
+    from temaki.sync import Sync  # only who asks pays for it
+
+    if db.provider is None:
+        raise _unbound()
+    if not isinstance(db.provider, StoreProvider):
+        raise ConfigurationError(f"This Database is bound to {db.provider.dialect}: only bind_s3 syncs with a store.")
+    return Sync(db.provider.engine)
 
 
 def _make_strategy(chosen: settings.Settings) -> Strategy:

@@ -15,7 +15,7 @@ def test_each_request_counts_once_with_its_outcome() -> None:
     faulty = FaultyStore(MemoryStore())
     meter = Meter()
     heard: list[Request] = []
-    meter.listener = heard.append
+    meter.listen(heard.append)
     store = MeteredStore(faulty, meter)
     etag = store.put("key", b"12345")
     assert store.get("key", if_none_match=etag) is None
