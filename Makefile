@@ -17,7 +17,7 @@ UV_ENV := UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON=$(PY) UV_PYTHON_DOWNLOADS=never
 UV_SYNC := $(UV_ENV) $(UV) sync --quiet --frozen --compile-bytecode
 
 # What is checked; a folder may be missing.
-SOURCES := $(wildcard temaki strategies tests benchmarks demo)
+SOURCES := $(wildcard temaki temaki_pytest strategies examples tests benchmarks demo)
 # loadscope: tests of one class or module share one S3 server.
 PYTEST_ARGS ?= -n auto --dist loadscope
 
@@ -141,4 +141,4 @@ format: .venv/.complete ## Format the code and mend what ruff can mend
 .PHONY: clean
 clean: ## Remove .venv and everything that can be made again
 	rm -rf .venv dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
-	find temaki strategies tests benchmarks demo -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find temaki temaki_pytest strategies examples tests benchmarks demo -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -299,7 +299,7 @@ def bind_s3(
             cache_dir=chosen.cache_dir,
             timeout=chosen.timeout,
         ),
-        _make_strategy(chosen),
+        strategy_of(chosen),
     )
     db.bind(StoreProvider, engine=engine)
     db.provider_name = "sqlite"  # else @db.on_connect(provider="sqlite") would never be called
@@ -320,7 +320,12 @@ def sync_of(db: core.Database) -> Sync:
     return Sync(db.provider.engine)
 
 
-def _make_strategy(chosen: settings.Settings) -> Strategy:
+def strategy_of(chosen: settings.Settings) -> Strategy:
+    """The strategy that was configured.
+
+    Raises:
+        ConfigurationError: There is no such strategy, or it has no such options.
+    """
     if isinstance(chosen.strategy, str):
         return settings.make_strategy(
             load(chosen.strategy, origin=chosen.origins.get("strategy", "strategy")), chosen.options

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from temaki.testing.binding import Binder
     from temaki.testing.clock import ManualClock
     from temaki.testing.counting import Call, CountingStore
     from temaki.testing.faulty import Fault, FaultyStore
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Anomaly",
+    "Binder",
     "Call",
     "CountingStore",
     "Fault",
@@ -44,6 +46,7 @@ _HOMES = {
     "Outcome": "histories",
     "anomalies": "histories",
     "check_seeds": "simulation",
+    "Binder": "binding",
     "Call": "counting",
     "CountingStore": "counting",
     "Fault": "faulty",

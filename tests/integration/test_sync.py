@@ -151,8 +151,8 @@ def test_the_lease_is_told(bucket: MemoryStore, other: Client) -> None:
 
     @db_session(retry=2, immediate=True)
     def write() -> None:
-        evicting()
         client.Counter[1].value += 1
+        evicting()
 
     write()
     assert [event.generation for event in heard if isinstance(event, LeaseLost)] == [2]

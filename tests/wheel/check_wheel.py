@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from importlib.metadata import entry_points, version
+from importlib.util import find_spec
 from pathlib import Path
 
 STRATEGIES = {"always-download", "etag-cached", "read-only"}
@@ -87,6 +88,13 @@ def check_application(folder: Path) -> None:
         check(run.stdout.strip() == expected, f"a process that {mode}s prints {expected!r}")
 
 
+def check_plugin() -> None:
+    """Pytest would find the plugin, in a package that does not import temaki."""
+    found = {point.name: point.value for point in entry_points(group="pytest11")}
+    check(found.get("temaki") == "temaki_pytest", "the pytest plugin is registered")
+    check(find_spec("temaki_pytest") is not None, "and there")
+
+
 def check_command() -> None:
     """The command is there; without its extra it says how to install that."""
     command = Path(sys.executable).with_name("temaki")
@@ -99,6 +107,7 @@ def main() -> None:
     """All checks, in a temporary folder."""
     check_installation()
     check_command()
+    check_plugin()
     with tempfile.TemporaryDirectory(prefix="temaki-wheel-") as folder:
         check_application(Path(folder))
     print("the wheel works", flush=True)

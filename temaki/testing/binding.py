@@ -1,0 +1,120 @@
+"""Binding one ``Database`` again and again, to another store for each test, which Pony does not allow.
+
+Pony binds a database once and maps its entities once; what the mapping leaves in the entities depends on the kind of
+database, and not on where that is. So a new provider takes the old one's place, and the mapping stays.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from pony.orm import core
+from pony.orm.dbproviders.sqlite import SQLiteProvider
+
+from temaki import settings
+from temaki.engine import Engine, share
+from temaki.errors import ConfigurationError
+from temaki.orm.database import Database, strategy_of
+from temaki.orm.provider import StoreProvider
+from temaki.store import Store
+
+
+@dataclass
+class _Before:
+    """What a database was bound to before a test."""
+
+    db: core.Database
+    provider: Any
+    provider_name: str | None
+
+
+class Binder:
+    """Binds databases to one store, until :meth:`unbind`.
+
+    Args:
+        store: Where they are kept.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._before: list[_Before] = []
+
+    def __call__(
+        self, db: core.Database, *, key: str = "app.sqlite", create_tables: bool = True, **options: Any
+    ) -> Store:
+        """Bind a database, with its entities mapped.
+
+        The first time that a database is mapped, it is by ``generate_mapping``; so define all entities before. Called
+        again with the same database, it starts anew on what is stored, as another process would.
+
+        Args:
+            db: A :class:`temaki.Database`, or a plain one of Pony's; bound already or not. No ``db_session`` is active.
+            key: The object's key. Two databases of one test need two.
+            create_tables: Whether to make the tables (and the rows of ``Seeded`` entities).
+            options: For ``bind_s3``: ``strategy``, its options, ``timeout``, ``cache_dir``. Nothing else is looked at:
+                neither the environment nor a file.
+
+        Returns:
+            The store.
+
+        Raises:
+            ConfigurationError: A ``db_session`` is active, or the entities were mapped for a database of another kind.
+        """
+        if core.local.db_context_counter:
+            raise ConfigurationError("temaki_bind was called inside of a db_session. Call it before the first one.")
+        if db.schema is not None and not isinstance(db.schema.provider, (SQLiteProvider, type(None))):
+            raise ConfigurationError(
+                f"This Database was mapped for {db.schema.dialect}: its entities cannot be bound to SQLite any more. "
+                "Map another Database in the tests."
+            )
+        if not any(one.db is db for one in self._before):
+            self._before.append(_Before(db, db.provider, db.provider_name))
+        else:
+            _let_go(db)
+        db.provider = None
+        # One URL has one working copy per process: each binding gets its own.
+        url = f"memory://test-{uuid4().hex}/{key}"
+        _bind(db, url, key, self.store, options)
+        if db.schema is None:
+            db.generate_mapping(check_tables=create_tables, create_tables=create_tables)
+        else:
+            db.schema.provider = db.provider
+            if create_tables:
+                _make_tables(db)
+        return self.store
+
+    def unbind(self) -> None:
+        """Bind the databases to what they were bound to before, or to nothing."""
+        while self._before:
+            before = self._before.pop()
+            _let_go(before.db)
+            before.db.provider, before.db.provider_name = before.provider, before.provider_name
+            if before.db.schema is not None:
+                before.db.schema.provider = before.provider
+
+
+def _bind(db: core.Database, url: str, key: str, store: Store, arguments: dict[str, Any]) -> None:
+    """As ``bind_s3``, but by these arguments alone: what is configured for the application is not for its tests."""
+    chosen = settings.resolve({**arguments, "url": url}, environ={}, folder=os.devnull)
+    shared = share(url, key, store, explicit_store=True, cache_dir=chosen.cache_dir, timeout=chosen.timeout)
+    db.bind(StoreProvider, engine=Engine(shared, strategy_of(chosen)))
+    db.provider_name = "sqlite"
+
+
+def _make_tables(db: core.Database) -> None:
+    if isinstance(db, Database):
+        db._complete(check_tables=True)  # noqa: SLF001 - the second half of its generate_mapping
+    else:
+        db.create_tables()
+
+
+def _let_go(db: core.Database) -> None:
+    """End what a test has left open in this thread."""
+    cache = core.local.db2cache.get(db)
+    if cache is not None:
+        cache.rollback()
+    if db.provider is not None:
+        db.provider.disconnect()

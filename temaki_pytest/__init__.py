@@ -1,0 +1,45 @@
+"""temaki's pytest plugin, found through its entry point: the fixtures ``temaki_store`` and ``temaki_bind``.
+
+.. code-block:: python
+
+    from application import db, hire
+
+    def test_hiring(temaki_bind):
+        temaki_bind(db)
+        hire("Ada")
+
+It is a package of its own because pytest imports it in every run wherever temaki is installed, and importing ``temaki``
+imports Pony: that happens when a fixture is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from temaki.store import Store
+    from temaki.testing.binding import Binder
+
+
+@pytest.fixture
+def temaki_store() -> Store:
+    """An empty bucket in memory. Override it to test on another store, such as ``DirectoryStore(tmp_path)``."""
+    from temaki.stores.memory import MemoryStore
+
+    return MemoryStore()
+
+
+@pytest.fixture
+def temaki_bind(temaki_store: Store) -> Iterator[Binder]:
+    """Call it with a ``Database``: for this test it is bound to ``temaki_store``, mapped, with its tables made.
+
+    See :class:`temaki.testing.binding.Binder`. After the test the database is as it was before.
+    """
+    from temaki.testing.binding import Binder
+
+    binder = Binder(temaki_store)
+    yield binder
+    binder.unbind()
