@@ -17,6 +17,7 @@ class TestSQLiteStore(StoreTests):
     """Everything that temaki expects of a store, races included."""
 
     listed: ClassVar[int] = 50  # its listings have no pages
+    rounds = 2  # every write waits for the disk
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:

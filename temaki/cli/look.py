@@ -45,7 +45,7 @@ def look(target: Target, out: Terminal, *, quick: bool) -> Status:
         tables = None
         if quick:
             version, info = target.current(), target.info()
-            header = _first_bytes(target)
+            header = target.repeat(lambda: _first_bytes(target))
         else:
             with showing_progress(target.store, out.notes) as store:
                 copy = target.fetch(folder, remote=target.remote_on(store))

@@ -6,12 +6,12 @@ import os
 import random
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from temaki import settings
 from temaki.cli.results import LeaseState, StoredVersion
@@ -27,6 +27,8 @@ from temaki.wal import DATABASE_HEADER, FormatError, read_header
 if TYPE_CHECKING:
     from temaki.remote import Fetched
     from temaki.store import ObjectInfo, Store
+
+T = TypeVar("T")
 
 _ROLLBACK_MODE: Final = b"\x01\x01"
 _FORMAT_AT: Final = 18  # "The Database Header", section 1.3 of https://www.sqlite.org/fileformat2.html
@@ -94,8 +96,12 @@ class Target:
 
     def info(self, key: str | None = None) -> ObjectInfo:
         """What the store says of the object. Raises what a HEAD does."""
+        return self.repeat(lambda: self.store.head(key or self.key))
+
+    def repeat(self, request: Callable[[], T]) -> T:
+        """Make a request, and make it again where it gets no usable answer, for the configured time."""
         deadline = self.clock.monotonic() + self.settings.timeout
-        return retry(lambda: self.store.head(key or self.key), clock=self.clock, deadline=deadline, rng=self.rng)
+        return retry(request, clock=self.clock, deadline=deadline, rng=self.rng)
 
     def fetch(self, folder: Path, *, remote: Remote | None = None, name: str = "copy.sqlite") -> LocalCopy:
         """Fetch the current version, or the one that ``remote`` shows, into ``folder``.

@@ -71,7 +71,7 @@ class KeptVersions:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._store = versioned(target)
-        found = list(self._store.versions(target.key))
+        found = target.repeat(lambda: list(self._store.versions(target.key)))
         self.deleted = bool(found) and found[0].is_deletion
         self.versions = [one for one in found if not one.is_deletion]
         if not self.versions:
@@ -82,7 +82,11 @@ class KeptVersions:
     def newest(self, limit: int) -> list[Kept]:
         """The newest ones, with what their metadata say: one request for each, several at once."""
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="temaki-history") as pool:
-            return list(pool.map(self._look, islice(self.versions, limit)))
+            try:
+                return list(pool.map(self._look, islice(self.versions, limit)))
+            except BaseException:  # an interrupt must not wait for a thousand requests
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def named(self, name: str) -> Kept:
         """The version that somebody means.
@@ -125,7 +129,7 @@ class KeptVersions:
             return self._target.fetch(folder, remote=self._target.remote_on(store), name=name)
 
     def _look(self, kept: ObjectVersion) -> Kept:
-        info = self._store.head_version(self._target.key, kept.version_id)
+        info = self._target.repeat(lambda: self._store.head_version(self._target.key, kept.version_id))
         try:
             version = read_version(info)
         except MetadataError:

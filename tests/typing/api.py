@@ -29,9 +29,11 @@ from temaki import (
     cause_of,
 )
 from temaki.clock import Clock, SystemClock
+from temaki.events import Event, Published
 from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores import open_store
 from temaki.strategy import Session, Strategy
+from temaki.sync import Bookmark, Sync
 from temaki.testing import CountingStore, Fault, FaultyStore, ManualClock, StrategyTests, use_testing_rows
 from temaki_strategies import AlwaysDownload, EtagCached, ReadOnly
 
@@ -118,6 +120,28 @@ def errors() -> None:
         assert_type(error.url, str)
     except (ConfigurationError, TemakiError) as error:
         assert_type(error.args, tuple[object, ...])  # type: ignore[assert-type] # of any, says typeshed
+
+
+def observing(plain: pony.orm.Database) -> None:
+    """What happened, as values with types."""
+    assert_type(db.sync, Sync)
+    assert_type(temaki.sync_of(plain), Sync)
+    now = db.sync.snapshot()
+    assert_type(now.sequence, int | None)
+    assert_type(now.traffic.count("get", "ok"), int)
+    now.traffic.count("post")  # type: ignore[arg-type]
+    now.sessions = 3  # type: ignore[misc]
+
+    def heard(event: Event) -> None:
+        if isinstance(event, Published):
+            assert_type(event.pages, int)
+
+    stop = db.sync.on_event(heard)
+    stop()
+    db.sync.on_event(lambda: None)  # type: ignore[arg-type,misc]
+    bookmark = db.sync.bookmark()
+    assert_type(Bookmark.parse(str(bookmark)), Bookmark)
+    db.sync.wait_for(bookmark, timeout=3)
 
 
 class Patient(Strategy):
