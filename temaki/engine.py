@@ -15,11 +15,11 @@ from pathlib import Path
 from temaki import remote
 from temaki.clock import Clock, SystemClock
 from temaki.connection import Connection
+from temaki.counted import CountedClock
 from temaki.errors import ConfigurationError, SyncError
 from temaki.events import Operation, Published, Reporter, Watch
 from temaki.generation import Generation
 from temaki.metering import Meter, MeteredStore
-from temaki.observed import CountedClock, ObservedLeases
 from temaki.pull import Puller
 from temaki.remote import Remote
 from temaki.replica import Replica, WriterLock
@@ -85,7 +85,7 @@ def share(
             stored = Remote(metered, key, url=url, clock=waiting, timeout=timeout)
             replica = Replica(url, cache_dir)
             puller = Puller(stored, replica, clock, reporter)
-            lease = ObservedLeases(reporter, clock, store=metered, key=key, url=url)
+            lease = SharedLease(metered, key, url=url, clock=CountedClock(clock, reporter, "wait"), reporter=reporter)
             found = Shared(store, explicit_store, stored, replica, puller, lease, meter, reporter, clock)
             _shared[url] = found
         elif (explicit_store or found.explicit_store) and found.store is not store:

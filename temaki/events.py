@@ -134,6 +134,17 @@ class LeaseAcquired(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseReleased(Event):
+    """This process has given the lease back.
+
+    Attributes:
+        generation: Of the lease.
+    """
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseLost(Event):
     """This process had the lease, and another one has taken it over.
 

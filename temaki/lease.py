@@ -30,6 +30,7 @@ from typing import Any, Final
 
 from temaki.clock import Clock
 from temaki.errors import LeaseLostError, LeaseTimeoutError, StoreError, SyncError
+from temaki.events import LeaseAcquired, LeaseLost, LeaseReleased, LeaseTimedOut, Reporter
 from temaki.fork import reset_in_child
 from temaki.lease_exit import close_at_exit
 from temaki.lease_record import ChangedError, LeaseObject, LeaseRecord, Owner, Seen, new_write_id
@@ -55,6 +56,7 @@ class Lease:
         acquire_timeout: Seconds for which to wait for others.
         hold: Seconds, from when it was taken, for which it is kept between uses.
         purpose: What it is held for; others see it.
+        reporter: Is told when it comes and goes.
         heartbeat: Whether a thread calls :meth:`tick` when something is due; else the caller does.
     """
 
@@ -69,8 +71,10 @@ class Lease:
         acquire_timeout: float,
         hold: float = 0.0,
         purpose: str = "write",
+        reporter: Reporter | None = None,
         heartbeat: bool = True,
     ) -> None:
+        self._reporter = reporter or Reporter(url)
         self._record = record
         self.url = url
         self._clock, self._rng = clock, rng
@@ -114,6 +118,7 @@ class Lease:
             joined = self._join(user)
             if joined is not None:
                 return joined
+            begun = self._clock.monotonic()
             sent, seen = self._take()
             with self._state:
                 self._seen, self._written, self._taken = seen, sent, sent
@@ -121,7 +126,9 @@ class Lease:
                 self._idle_until = None
                 self._wake_heart()
             close_at_exit(self)
-            return seen.record.generation
+            generation = seen.record.generation
+            self._reporter.report(LeaseAcquired(self.url, generation, self._clock.monotonic() - begun))
+            return generation
 
     def check(self, generation: int) -> None:
         """Make sure that the lease is still this process's; if in doubt, by renewing it.
@@ -149,6 +156,7 @@ class Lease:
             except ChangedError:
                 self._seen, self._idle_until, self._users = None, None, weakref.WeakSet()
                 self._state.notify_all()
+                self._reporter.report(LeaseLost(self.url, generation))
                 raise self._lost(generation) from None
 
     def outgrow(self, user: object, generation: int, stored: int) -> int:
@@ -210,22 +218,32 @@ class Lease:
         seen = self._record.read()
         return None if seen is None else seen.record
 
-    def break_(self, expected: LeaseRecord) -> LeaseRecord:
+    def break_(self, shown: LeaseRecord) -> LeaseRecord:
         """Evict the holder, by taking the next generation and releasing it at once: the fence stays intact.
 
+        A living holder goes on renewing its record while somebody makes up their mind, and is evicted all the same.
+
         Args:
-            expected: The record as it was inspected: only that one is evicted.
+            shown: The record as it was inspected. Only its owner is evicted, and only from its generation.
 
         Raises:
-            LeaseLostError: The record has changed since; nothing was done.
+            LeaseLostError: The lease has changed hands since, or is free; nothing was done.
         """
-        seen = self._record.read()
-        if seen is None or seen.record != expected:
-            raise self._lost(expected.generation)
-        try:
-            return self._record.write(self._new(seen, held=False), seen).record
-        except ChangedError:
-            raise self._lost(expected.generation) from None
+        while True:
+            seen = self._record.read()
+            if (
+                seen is None
+                or not seen.record.held
+                or (seen.record.owner, seen.record.generation) != (shown.owner, shown.generation)
+            ):
+                raise LeaseLostError(
+                    f"The lease on {self.url} has changed hands since it was shown (generation {shown.generation}); "
+                    "nobody was evicted. Look again who has it.",
+                    url=self.url,
+                    generation=shown.generation,
+                )
+            with suppress(ChangedError):  # renewed at this very moment
+                return self._record.write(self._new(seen, held=False), seen).record
 
     # -- taking it ------------------------------------------------------------------------------------------------
 
@@ -275,6 +293,7 @@ class Lease:
                 wait=lambda error: error.wait if isinstance(error, _HeldError) else SLOT,
             )
         except _HeldError as error:
+            self._reporter.report(LeaseTimedOut(self.url, self._acquire_timeout))
             raise self._timeout(error.record) from None
 
     def _has_to_wait(self, seen: Seen, watch: _Watch, deadline: float) -> float:
@@ -345,6 +364,7 @@ class Lease:
         if seen is not None:
             try:
                 self._rewrite(seen, held=False)
+                self._reporter.report(LeaseReleased(self.url, seen.record.generation))
             except (StoreError, SyncError, ChangedError) as error:
                 # It runs out by itself.
                 _log.info("%s: the lease could not be given back: %s", self.url, error)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from temaki.clock import Clock
 from temaki.errors import ConfigurationError
+from temaki.events import Reporter
 from temaki.fork import reset_in_child
 from temaki.store import Store
 
@@ -23,10 +24,11 @@ class SharedLease:
         key: The database's key in it.
         url: The database's URL, for messages.
         clock: Time.
+        reporter: Is told when it comes and goes.
     """
 
-    def __init__(self, store: Store, key: str, *, url: str, clock: Clock) -> None:
-        self._store, self._key, self._url, self._clock = store, key, url, clock
+    def __init__(self, store: Store, key: str, *, url: str, clock: Clock, reporter: Reporter | None = None) -> None:
+        self._store, self._key, self._url, self._clock, self._reporter = store, key, url, clock, reporter
         self._rng = random.Random()  # noqa: S311 - jitter
         self.reset_after_fork()
         reset_in_child(self)
@@ -58,6 +60,7 @@ class SharedLease:
                     ttl=ttl,
                     acquire_timeout=acquire_timeout,
                     hold=hold,
+                    reporter=self._reporter,
                 )
                 self._made = (options, lease)
             made, lease = self._made

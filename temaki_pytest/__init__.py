@@ -1,4 +1,4 @@
-"""temaki's pytest plugin, found through its entry point: the fixtures ``temaki_store`` and ``temaki_bind``.
+"""temaki's pytest plugin, found through its entry point: ``temaki_store``, ``temaki_bind`` and ``testing_rows``.
 
 .. code-block:: python
 
@@ -30,6 +30,15 @@ def temaki_store() -> Store:
     from temaki.stores.memory import MemoryStore
 
     return MemoryStore()
+
+
+@pytest.fixture
+def testing_rows() -> Iterator[None]:
+    """Entities that have ``testing_rows()`` bring those instead of their own. Ask for it before ``temaki_bind``."""
+    from temaki.testing import use_testing_rows
+
+    with use_testing_rows():
+        yield
 
 
 @pytest.fixture

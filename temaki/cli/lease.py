@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import Final
-
 import typer
 
 from temaki.cli.options import AsJson, Url, Yes
@@ -12,11 +9,8 @@ from temaki.cli.results import LeaseResult
 from temaki.cli.tables import moment
 from temaki.cli.target import Target, as_lease
 from temaki.cli.terminal import Terminal, terminal
-from temaki.errors import LeaseLostError
 from temaki.lease_record import LeaseRecord
 from temaki.shared_lease import SharedLease
-
-_ATTEMPTS: Final = 5
 
 lease = typer.Typer(
     no_args_is_help=True, help="The lease of the strategy lease-locked: who has it, and evicting who has."
@@ -68,18 +62,7 @@ def evict(target: Target, out: Terminal, *, yes: bool) -> LeaseResult:
 
 
 def _break(target: Target, shown: LeaseRecord) -> LeaseRecord:
-    """Evict the holder that was shown, and nobody else. A living one has renewed its record meanwhile."""
+    """Evict the holder that was shown, and nobody else."""
     shared = SharedLease(target.store, target.key, url=target.url, clock=target.clock)
     ours = shared.get(ttl=shown.ttl, acquire_timeout=2 * shown.ttl, hold=0.0)
-    for _ in range(_ATTEMPTS):
-        now = ours.inspect()
-        if now is None or not now.held or (now.owner, now.generation) != (shown.owner, shown.generation):
-            break
-        with suppress(LeaseLostError):  # renewed at this very moment
-            return ours.break_(now)
-    raise LeaseLostError(
-        f"The lease on {target.url} has changed hands since it was shown; nobody was evicted. Look again with: "
-        "temaki lease show",
-        url=target.url,
-        generation=shown.generation,
-    )
+    return ours.break_(shown)

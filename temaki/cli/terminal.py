@@ -78,9 +78,11 @@ class Terminal:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.notes = Console(stderr=True, highlight=False)
+        self.notes = Console(stderr=True, highlight=False, markup=False, emoji=False)
         # In a pipe nothing is cut to the width of a terminal that is not there.
-        self._results = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE)
+        self._results = Console(
+            highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _PIPE
+        )
 
     @property
     def can_ask(self) -> bool:

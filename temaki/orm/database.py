@@ -111,6 +111,11 @@ class Database(core.Database):
         self._seeder = self._make_seeder(found)
         self._complete(self._seeder, create_tables=create_tables, check_tables=check_tables)
 
+    def _complete_anew(self) -> None:
+        """The second half of a start, for a database that is mapped, and bound to another place since."""
+        self._seeder = self._make_seeder(declarations(self))
+        self._complete(self._seeder, create_tables=True, check_tables=True)
+
     def create_tables(self, check_tables: bool = False) -> None:
         """As Pony's; the rows of ``Seeded`` entities come with their tables."""
         if self._seeder is None:

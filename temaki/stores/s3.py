@@ -233,7 +233,7 @@ class S3Store:
             # As a GET of one byte: the answer to a HEAD would not tell what is missing.
             answer = client.get_object(Bucket=self.bucket, Key=key, VersionId=version_id, Range="bytes=0-0")
             answer["Body"].close()
-            return _info(key, url, answer)
+            return _info(key, answer, request)
 
     def get_version(
         self,

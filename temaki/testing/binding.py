@@ -106,7 +106,7 @@ def _bind(db: core.Database, url: str, key: str, store: Store, arguments: dict[s
 
 def _make_tables(db: core.Database) -> None:
     if isinstance(db, Database):
-        db._complete(check_tables=True)  # noqa: SLF001 - the second half of its generate_mapping
+        db._complete_anew()  # noqa: SLF001 - the second half of its generate_mapping
     else:
         db.create_tables()
 

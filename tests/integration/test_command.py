@@ -171,7 +171,7 @@ def test_lease(place: tuple[Commands, str]) -> None:
         "store, key = open_store(sys.argv[1])\n"
         "shared = SharedLease(store, key, url=sys.argv[1], clock=SystemClock())\n"
         "lease = shared.get(ttl=3.0, acquire_timeout=6.0, hold=0.0)\n"
-        "print(lease.acquire(), flush=True); sys.stdin.read()\n"
+        "print(lease.acquire(shared), flush=True); sys.stdin.read()\n"
         "try: lease.renew(1)\n"
         "except Exception as error: print(type(error).__name__, flush=True)\n"
     )

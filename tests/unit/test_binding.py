@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pony.orm import Database as PlainDatabase
-from pony.orm import Required, db_session
+from pony.orm import PrimaryKey, Required, db_session, select
 
-from temaki import ConfigurationError, Database
+from temaki import ConfigurationError, Database, Seeded
 from temaki.stores.memory import MemoryStore
 from temaki.testing import Binder
 
@@ -110,3 +110,40 @@ def test_without_tables(temaki_bind: Binder, temaki_store: MemoryStore) -> None:
     _entity(db)
     temaki_bind(db, create_tables=False)
     assert list(temaki_store.list()) == []
+
+
+def _country(db: Any) -> Any:
+    class Country(db.Entity, Seeded):
+        code = PrimaryKey(str)
+        rows: ClassVar[list[dict[str, str]]] = [{"code": "DE"}, {"code": "FR"}]
+
+        @classmethod
+        def testing_rows(cls) -> list[dict[str, str]]:
+            return [{"code": "XX"}]
+
+    return Country
+
+
+_seeded = Database()
+_Country = _country(_seeded)
+
+
+def _codes() -> set[str]:
+    with db_session:
+        return set(select(country.code for country in _Country))
+
+
+def test_rows_come_with_each_binding(temaki_bind: Binder) -> None:
+    """The first time that the entities are mapped, and in each store after that."""
+    for _ in range(2):
+        temaki_bind(_seeded)
+        assert _codes() == {"DE", "FR"}
+        temaki_bind.unbind()
+        temaki_bind.store = MemoryStore()
+
+
+@pytest.mark.usefixtures("testing_rows")
+def test_testing_rows(temaki_bind: Binder) -> None:
+    """A test that asks for them has those, although the entities may have been mapped with their own."""
+    temaki_bind(_seeded)
+    assert _codes() == {"XX"}

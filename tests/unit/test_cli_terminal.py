@@ -10,7 +10,7 @@ import pytest
 from temaki import errors
 from temaki.cli.options import apart
 from temaki.cli.tables import duration, size
-from temaki.cli.terminal import exit_code
+from temaki.cli.terminal import Terminal, exit_code
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,11 @@ def test_a_missing_library_is_named(missing: str) -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (run.returncode, "pip install 'temaki[cli]'" in run.stderr, missing in run.stderr) == (2, True, True)
     assert "Traceback" not in run.stderr
+
+
+def test_what_is_said_is_said_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Names and rows are somebody's own: nothing in them is a colour, a style or a picture."""
+    strange = "root:x: [red]hot[/red] [/]"
+    Terminal(as_json=False).note(strange)
+    Terminal(as_json=False).print(strange)
+    assert capsys.readouterr() == (strange + "\n", strange + "\n")

@@ -545,16 +545,38 @@ def test_break_evicts_what_was_inspected(one: Host, two: Host) -> None:
     assert one.acquire() == 3
 
 
-def test_break_evicts_nothing_else(one: Host, two: Host, clock: ManualClock) -> None:
-    """A holder that has renewed since it was inspected is alive: it stays."""
+def test_break_evicts_a_living_holder(one: Host, two: Host, clock: ManualClock) -> None:
+    """One that has renewed its lease since it was shown, and one that does so at this very moment."""
     one.acquire()
-    inspected = two.there()
+    shown = two.there()
     clock.advance(TTL / 3)
     one.tick()
+    get = two.faulty.get
+
+    def renewed_after(key: str) -> object:
+        answer = get(key)
+        two.faulty.get = get  # type: ignore[method-assign]
+        one.renew(1)
+        return answer
+
+    two.faulty.get = renewed_after  # type: ignore[method-assign,assignment]
+    assert two.break_(shown).generation == 2
     with pytest.raises(LeaseLostError):
-        two.break_(inspected)
-    one.check(1)
-    assert one.there().generation == 1
+        one.renew(1)
+
+
+def test_break_evicts_nobody_else(one: Host, two: Host) -> None:
+    """Who has taken it since it was shown stays; and nothing is done to a free one."""
+    one.acquire()
+    shown = two.there()
+    one.release(1)
+    with pytest.raises(LeaseLostError, match="nobody was evicted"):
+        two.break_(shown)
+    two.acquire()
+    with pytest.raises(LeaseLostError, match="nobody was evicted"):
+        one.break_(shown)
+    two.check(2)
+    assert one.there().generation == 2
 
 
 CHILD = """
