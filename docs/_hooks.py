@@ -1,0 +1,13 @@
+"""Docstrings name things as Sphinx does (``:class:`Sync```), which editors understand; here only the name is shown."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_ROLE = re.compile(r":(?:class|meth|func|mod|attr|data|exc):(?=<(?:code|a|autoref|span)\b)")
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Drop the roles before names."""
+    return _ROLE.sub("", html)
