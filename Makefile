@@ -18,8 +18,9 @@ UV_SYNC := $(UV_ENV) $(UV) sync --quiet --frozen --compile-bytecode
 
 # What is checked; a folder may be missing.
 SOURCES := $(wildcard temaki temaki_pytest strategies examples tests benchmarks demo)
-# loadscope: tests of one class or module share one S3 server.
-PYTEST_ARGS ?= -n auto --dist loadscope
+# loadscope: tests of one class or module share one S3 server. In the order of their folders, so that the many quick ones of
+# unit/ come last, and no worker is left alone with a long module.
+PYTEST_ARGS ?= -n auto --dist loadscope --no-loadscope-reorder
 
 say = @printf '\n== %s\n'
 
