@@ -130,6 +130,23 @@ class Lease:
             self._reporter.report(LeaseAcquired(self.url, generation, self._clock.monotonic() - begun))
             return generation
 
+    def rejoin(self, user: object) -> int | None:
+        """Use the lease if this process still has it, from a hold or for a retry; without waiting or asking.
+
+        Args:
+            user: As for :meth:`acquire`.
+
+        Returns:
+            The generation; None if it would have to be taken.
+        """
+        with self._state:
+            if self._seen is None or not self._believes():
+                return None
+            self._users.add(user)
+            self._idle_until = None
+            self._wake_heart()
+            return self._seen.record.generation
+
     def check(self, generation: int) -> None:
         """Make sure that the lease is still this process's; if in doubt, by renewing it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ class LeaseLocked(Strategy):
         if not 0 <= hold < float("inf"):
             raise ValueError(f"hold is a number of seconds, 0 or more, not {hold!r}")
         self.ttl, self.acquire_timeout, self.hold = ttl, acquire_timeout, hold
+        self._thread = threading.local()  # whether its last session was refused as too late
 
         from temaki.lease_exit import close_on_sigterm  # no part of the cold start of those who use another strategy
 
@@ -56,7 +58,7 @@ class LeaseLocked(Strategy):
 
     def pull(self, session: Session) -> None:
         """One conditional GET; before it the lease, if the session is going to write anyway."""
-        use = self._use(session) if session.immediate else None
+        use = self._use(session) if session.immediate else self._kept(session)
         session.revalidate()
         if use is not None:
             self._outgrow(session, use)
@@ -69,7 +71,7 @@ class LeaseLocked(Strategy):
         try:
             session.require_current()
         except ConflictError:
-            use.stale = True
+            use.stale = self._thread.refused = True
             raise
         self._outgrow(session, use)
 
@@ -90,10 +92,28 @@ class LeaseLocked(Strategy):
         if session.version is not None:
             use.generation = use.lease.outgrow(use, use.generation, session.version.lease_generation)
 
+    def _kept(self, session: Session) -> _Use | None:
+        """The lease from before the first read on, if this is a thread's next try: it must not be too late again.
+
+        However long the pull takes; nobody waits for it here, since this process has it.
+        """
+        if not getattr(self._thread, "refused", False):
+            return None
+        self._thread.refused = False
+        use = _Use(self._lease(session))
+        generation = use.lease.rejoin(use)
+        if generation is None:
+            return None
+        use.generation = generation
+        session.state = use
+        return use
+
+    def _lease(self, session: Session) -> Lease:
+        return session.lease(ttl=self.ttl, acquire_timeout=self.acquire_timeout, hold=self.hold)
+
     def _use(self, session: Session) -> _Use:
         if not isinstance(session.state, _Use):
-            lease = session.lease(ttl=self.ttl, acquire_timeout=self.acquire_timeout, hold=self.hold)
-            use = _Use(lease)
-            use.generation = lease.acquire(use)
+            use = _Use(self._lease(session))
+            use.generation = use.lease.acquire(use)
             session.state = use
         return session.state

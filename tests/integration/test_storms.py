@@ -53,13 +53,13 @@ def test_killed_in_checkpoints(ledger: Ledger) -> None:
     _kill_in(ledger, "checkpoint", 22, 15, ballast=400_000, anew=True)
 
 
-@pytest.mark.parametrize("ledger", STORES, indirect=True)
+@pytest.mark.parametrize("ledger", STORES[:2], indirect=True)
 def test_killed_in_pulls_of_large_bodies(ledger: Ledger) -> None:
     """The same while it pulls 17 MB, in several streams at once."""
     _kill_in(ledger, "pull", 23, 2 if ledger.env else 4, ballast=17 << 20)
 
 
-@pytest.mark.parametrize("ledger", STORES, indirect=True)
+@pytest.mark.parametrize("ledger", STORES[:2], indirect=True)
 def test_killed_in_first_starts(ledger: Ledger) -> None:
     """Of three processes that start at once on an empty bucket two are killed. The third one starts all the same.
 

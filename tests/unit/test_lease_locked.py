@@ -13,6 +13,7 @@ from temaki.lease_record import LeaseRecord
 from temaki.options import ENVIRONMENT, Option
 from temaki.orm.cause import cause_of
 from temaki.orm.database import Database
+from temaki.pull import Puller
 from temaki.settings import make_strategy
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
@@ -31,7 +32,8 @@ class Writer(Client):
     def __init__(self, bucket: MemoryStore, **options: Any) -> None:
         self.counting = CountingStore(bucket)
         self.clock = ManualClock()
-        super().__init__(self.counting, LeaseLocked(**options))
+        self.strategy = LeaseLocked(**options)
+        super().__init__(self.counting, self.strategy)
         self.db.provider.engine._shared.lease._clock = self.clock
         self.map()
         self.value()  # so that the working copy is there
@@ -181,6 +183,54 @@ def test_read_then_write_is_refused_if_stale_and_keeps_the_lease(writer: Writer,
     assert "get lease" not in made
     assert made[-1] == "put lease", "and then it is given back"
     assert other.value() == 2
+
+
+def test_the_retry_has_the_lease_however_long_it_pulls(
+    writer: Writer, other: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a process with a slow way to the store would be too late again and again, while others go on committing."""
+    runs: list[int] = []
+    revalidate = Puller.revalidate
+
+    def slowly(puller: Puller, **more: Any) -> None:
+        revalidate(puller, **more)
+        if runs:  # the retry's: beyond what the lease was kept for
+            writer.clock.advance(writer.strategy.ttl / 10)
+            writer.lease.tick()
+
+    @db_session(retry=1)
+    def increment() -> None:
+        counter = writer.Counter[1]
+        runs.append(counter.value)
+        if len(runs) == 1:
+            in_thread(other.add)
+            monkeypatch.setattr(Puller, "revalidate", slowly)
+        counter.value += 1
+
+    increment()
+    assert runs == [0, 1]
+    made = writer.requests()
+    assert (made.count("get lease"), made.count("put lease")) == (1, 2), "taken once, and given back once"
+    assert not writer.stored().held
+    assert writer.value() == 2
+
+
+def test_a_reader_after_a_refusal_does_not_wait_for_the_lease(writer: Writer, other: Writer) -> None:
+    """The thread's next session may be no retry; what was kept is over by then, and others have the lease."""
+
+    @db_session
+    def too_late() -> None:
+        counter = writer.Counter[1]
+        in_thread(other.add)
+        counter.value += 1
+
+    with pytest.raises((CommitException, ConflictError)):
+        too_late()
+    writer.clock.advance(writer.strategy.ttl / 10)
+    writer.lease.tick()
+    writer.requests()
+    assert writer.value() == 1
+    assert writer.requests() == ["get db"]
 
 
 def test_read_then_write_of_what_is_current(writer: Writer) -> None:
