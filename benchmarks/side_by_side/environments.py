@@ -1,0 +1,76 @@
+"""An environment for each system, with what PyPI has today."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.side_by_side.catalogue import Entry
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / ".venv" / "bench"
+_VERSIONS = """
+import importlib.metadata, json, platform, sqlite3
+names = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+names["Python"], names["SQLite"] = platform.python_version(), sqlite3.sqlite_version
+print(json.dumps(names))
+"""
+_TELLING = {
+    "temaki", "pony", "boto3", "botocore", "aiobotocore", "django", "django-s3-sqlite", "buckethead", "sqlite-s3vfs",
+    "s3sqlite", "s3fs", "apsw", "python", "sqlite",
+}  # fmt: skip
+
+
+class MissingError(Exception):
+    """A system cannot be installed here; the text says why."""
+
+
+def python_for(entry: Entry) -> Path:
+    """The Python of the system's environment, which is made if it is not there.
+
+    Raises:
+        MissingError: It cannot be.
+    """
+    if not entry.packages:
+        return Path(sys.executable)
+    folder = FOLDER / entry.environment
+    python = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        base = _base_python(entry.python)
+        shutil.rmtree(folder, ignore_errors=True)
+        _uv("venv", "--quiet", "--python", base, str(folder))
+        _uv("pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), *entry.packages)
+        (folder / "complete").touch()
+    return python
+
+
+def versions(python: Path) -> dict[str, str]:
+    """Of what matters there."""
+    run = subprocess.run([python, "-c", _VERSIONS], check=True, capture_output=True, text=True)
+    return {name: version for name, version in sorted(json.loads(run.stdout).items()) if name.lower() in _TELLING}
+
+
+def _base_python(oldest: tuple[int, int]) -> str:
+    if sys.version_info[:2] >= oldest:
+        return sys.executable
+    wanted = ".".join(map(str, oldest))
+    try:
+        return _uv("python", "find", "--no-project", "--system", f">={wanted}").strip()
+    except MissingError:
+        raise MissingError(f"needs Python {wanted}, which is not on this machine") from None
+
+
+def _uv(*arguments: str) -> str:
+    found = sorted((ROOT / ".venv").glob("uv-*/bin/uv"))
+    uv = str(found[-1]) if found else shutil.which("uv")
+    if uv is None:
+        raise MissingError("no uv to install it with")
+    environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "copy"}
+    run = subprocess.run([uv, *arguments], check=False, capture_output=True, text=True, env=environment, timeout=300)
+    if run.returncode:
+        raise MissingError("does not install: " + " ".join(run.stderr.split())[-300:])
+    return run.stdout
