@@ -57,11 +57,15 @@ def versions(python: Path) -> dict[str, str]:
 def _base_python(oldest: tuple[int, int]) -> str:
     if sys.version_info[:2] >= oldest:
         return sys.executable
-    wanted = ".".join(map(str, oldest))
-    try:
-        return _uv("python", "find", "--no-project", "--system", f">={wanted}").strip()
-    except MissingError:
-        raise MissingError(f"needs Python {wanted}, which is not on this machine") from None
+    names = [f"python3.{minor}" for minor in range(oldest[1], oldest[1] + 4)]
+    found = [path for name in names if (path := shutil.which(name))]
+    if shutil.which("pyenv"):  # what it puts on the PATH refuses to run a version that is installed and not chosen
+        root = subprocess.run(["pyenv", "root"], check=True, capture_output=True, text=True).stdout.strip()
+        found += [str(path) for name in names for path in sorted(Path(root).glob(f"versions/*/bin/{name}"))]
+    for python in found:
+        if not subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode:
+            return python
+    raise MissingError(f"needs Python {'.'.join(map(str, oldest))} or newer, which is not on this machine")
 
 
 def _uv(*arguments: str) -> str:

@@ -49,9 +49,14 @@ def run(system: System, workload: str, count: int, budget: float) -> dict[str, A
     """Sessions one after the other: so many, or as many as begin within the budget of seconds, but one at least."""
     calls: dict[str, Callable[[int], Any]] = {
         "read": lambda _: system.read(),
-        "commit": lambda number: system.commit(1, f"changed {os.getpid()} {number}"),
-        "commit-100": lambda number: system.commit(100, f"changed {os.getpid()} {number}"),
+        "commit": lambda number: system.commit(1, name(number)),
+        "commit-100": lambda number: system.commit(100, name(number)),
     }
+    stamp = time.monotonic_ns()
+
+    def name(number: int) -> str:
+        return f"changed {stamp} {number}"
+
     call = calls[workload]
     walls: list[float] = []
     value: Any = None
@@ -64,7 +69,7 @@ def run(system: System, workload: str, count: int, budget: float) -> dict[str, A
         if time.perf_counter() - begin > budget:
             break
     if workload != "read":
-        value = f"changed {os.getpid()} {len(walls) - 1}"
+        value = name(len(walls) - 1)
     return {"walls": walls, "cpu": (cpu() - used) / len(walls), "peak": peak(), "value": value}
 
 
