@@ -19,7 +19,14 @@ from temaki._version import __version__
 from temaki.errors import ConfigurationError, StoreError
 from temaki.fork import never_close_in_child, reset_in_child
 from temaki.store import Download, ObjectInfo, ObjectVersion, ReadableBody
-from temaki.stores.rules import check_conditions, check_range, checked_key, checked_metadata, range_beyond_end
+from temaki.stores.rules import (
+    body_size,
+    check_conditions,
+    check_range,
+    checked_key,
+    checked_metadata,
+    range_beyond_end,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,6 +38,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 3.0
 READ_TIMEOUT = 15.0
 MAX_CONNECTIONS = 50
+UNANNOUNCED = 8 << 20
+"""Bytes of a body up to which it is sent with its head, without a round trip in which the server is asked for it."""
 
 _NOT_MODIFIED, _NOT_FOUND = 304, 404  # HTTP statuses
 _AWS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
@@ -354,6 +363,7 @@ def _new_client() -> S3Client:
         settings: Any = client.meta.config
         settings.request_checksum_calculation = "when_required"
         settings.response_checksum_validation = "when_required"
+    client.meta.events.register_last("before-call.s3", _send_at_once)
     return client
 
 
@@ -367,6 +377,16 @@ def _version(found: Any) -> ObjectVersion:
         is_current=bool(found.get("IsLatest")),
         is_deletion=is_deletion,
     )
+
+
+def _send_at_once(params: Any, **_: Any) -> None:
+    """Take back botocore's ``Expect: 100-continue``, with which it waits for the server's word before every body.
+
+    That word takes a round trip. It is worth it where it may save a transfer: for large bodies, that the server refuses
+    by their head alone.
+    """
+    if "Expect" in params["headers"] and body_size(params["body"]) <= UNANNOUNCED:
+        del params["headers"]["Expect"]
 
 
 def _is_aws(client: S3Client) -> bool:

@@ -6,6 +6,7 @@ Against a server on loopback that sends the bytes of each case; the SDK is the r
 from __future__ import annotations
 
 import binascii
+import io
 import os
 import socket
 import struct
@@ -600,6 +601,19 @@ def test_aws_gets_and_gives_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
             ask(store)
     assert "'x-amz-checksum-mode': 'enabled'" in sent[0]
     assert "crc32" in sent[1]
+
+
+@pytest.mark.parametrize("size", [0, s3.UNANNOUNCED, s3.UNANNOUNCED + 1])
+def test_only_a_large_body_waits_for_the_servers_word(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """A commit of a small database costs no round trip for ``100 Continue``, which botocore would wait for."""
+    with loopback(http(200, ETag=ETAG)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
+        store = S3Store("bucket")
+        store.put("key", bytes(size))
+        store.put("key", io.BytesIO(bytes(size)))
+    for head, body in server.requests:
+        assert ("expect: 100-continue" in head.lower()) is (size > s3.UNANNOUNCED)
+        assert len(body) == size
 
 
 def test_the_client_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
