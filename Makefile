@@ -133,6 +133,8 @@ soak: .venv/.complete ## 100,000 schedules of the simulation; make soak SCHEDULE
 .PHONY: bench
 bench: .venv/.complete ## The measurements in benchmarks/, one after the other
 	@set -e; for script in benchmarks/[!_]*.py; do printf '\n== %s\n' "$$script"; $(PY) "$$script"; done
+	$(say) 'side by side: writes docs/benchmarks/'
+	@$(PY) -m benchmarks.side_by_side.run
 
 .PHONY: format
 format: .venv/.complete ## Format the code and mend what ruff can mend

@@ -50,14 +50,14 @@ def _temaki(name: str, workloads: frozenset[str] = EVERYTHING, **options: str) -
 
 
 ENTRIES: Final = (
-    Entry("local SQLite", "local", note="The floor: a file on this machine, shared by all processes. No network, no S3."),
+    Entry("local SQLite", "local", note="The floor: a file on this machine that all processes share. No S3."),
     Entry(
         "boto3, requests alone",
         "sdk",
         ("boto3",),
         workloads=EVERYTHING - {"writers", "readers"},
         why_not="It keeps no database, so there is nothing to count up.",
-        note="What the SDK alone costs: a conditional GET for a read; that and a conditional PUT from memory for a commit.",
+        note="What the SDK alone costs: a conditional GET for a read; that and a conditional PUT for a commit.",
     ),
     _temaki("etag-cached"),
     _temaki("lease-locked"),
@@ -75,22 +75,22 @@ ENTRIES: Final = (
         "by_hand",
         ("boto3",),
         options={"transfers": "yes"},
-        note="The same with boto3's download_file and upload_file: a HEAD first, parts of 8 MB on up to ten connections.",
+        note="The same with boto3's download_file and upload_file: a HEAD, then 8 MB parts on up to ten connections.",
     ),
     Entry(
         "django-s3-sqlite",
         "django_s3",
         ("django-s3-sqlite", "boto3"),
-        note="boto3 is not among its requirements and is installed beside it. It asks S3 once per process: later sessions "
-        "of a warm process make no request and read what was there at its start.",
+        note="boto3 is not among its requirements and is installed beside it. It asks S3 once per process: later "
+        "sessions of a warm process make no request and read what was there at its start.",
     ),
     Entry(
         "buckethead",
         "buckethead_db",
         ("buckethead",),
         python=(3, 13),
-        note="A `with` block for each session: only its start restores, and only its end is sure to store. It is made for "
-        "one process that keeps the block open.",
+        note="A `with` block for each session: only its start restores, and only its end is sure to store. It is "
+        "made for one process that keeps the block open.",
     ),
     Entry(
         "sqlite-s3vfs",
@@ -99,8 +99,8 @@ ENTRIES: Final = (
         workloads=READS | {"commit", "commit-100"},
         largest=10 * MIB,
         scattered=True,
-        why_not="It has no locks; its README has callers see to it that nothing overlaps with a write. Beyond 10 MB the "
-        "database would be tens of thousands of objects.",
+        why_not="It has no locks; its README has callers see to it that nothing overlaps with a write. Beyond 10 MB "
+        "the database would be tens of thousands of objects.",
     ),
     Entry(
         "s3sqlite", "s3sqlite_vfs", ("s3sqlite",), workloads=READS | {"readers"}, why_not="It only reads, by design."

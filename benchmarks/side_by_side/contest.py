@@ -17,7 +17,7 @@ PROCESSES = 8
 _LEAD = 0.3  # seconds between the word and the start
 
 
-def contest(
+def contest(  # noqa: PLR0917 - one call, from run
     bench: Bench, entry: Entry, python: Path, original: Original, what: str, rtt: float, seconds: float
 ) -> dict[str, Any]:
     """Run them for so long; what they were told to be stored is compared with what is stored.

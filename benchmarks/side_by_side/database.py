@@ -28,11 +28,11 @@ class Original:
     """
 
     def __init__(self, path: Path, size: int, seed: int) -> None:
-        random_bytes = random.Random(seed).randbytes  # noqa: S311 - no secret
+        random_bytes = random.Random(seed).randbytes
         with closing(sqlite3.connect(path)) as database:
             with database:
                 database.execute(f"PRAGMA page_size = {PAGE}")
-                database.execute("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT NOT NULL, count INTEGER NOT NULL)")
+                database.execute("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT NOT NULL, count INT NOT NULL)")
                 database.executemany("INSERT INTO item VALUES (?, ?, 0)", [(n, _MARK % 0) for n in range(1, ROWS + 1)])
                 database.execute("UPDATE item SET name = ? WHERE id = 1", (_MARK % 1,))
                 database.execute("CREATE TABLE filler (data BLOB)")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.side_by_side.catalogue import Entry
 from benchmarks.side_by_side.database import PAGE, Original, row
@@ -95,7 +95,7 @@ class Worker:
             text=True,
         )
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -160,7 +160,7 @@ def database(bench: Bench, entry: Entry, original: Original) -> Iterator[tuple[s
                 bench.client.delete_object(Bucket=bench.bucket, Key=found["Key"])
 
 
-def measure(
+def measure(  # noqa: PLR0917
     bench: Bench, entry: Entry, python: Path, original: Original, counts: dict[str, int], budget: float
 ) -> list[dict[str, Any]]:
     """The workloads of a warm process: it has read and, before commits, written once."""
@@ -185,12 +185,14 @@ def measure(
     return cells
 
 
-def _check_stored(bench: Bench, entry: Entry, key: str, name: str, size: int, cell: dict[str, Any]) -> None:
+def _check_stored(  # noqa: PLR0917
+    bench: Bench, entry: Entry, key: str, name: str, size: int, cell: dict[str, Any]
+) -> None:
     if size <= _CHECKED_UP_TO:
         cell["lost"] = bench.stored(entry, key, 2)[0] != name
 
 
-def _read_after(
+def _read_after(  # noqa: PLR0917
     bench: Bench,
     entry: Entry,
     worker: Worker,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import json
 import os
 import platform
@@ -52,19 +52,19 @@ class Plan:
 
 def _plan(size: float, rtt: int, reads: int, afters: int, commits: int, hundreds: int, firsts: int) -> Plan:  # noqa: PLR0917
     counts = {"read": reads, "read-after": afters, "commit": commits, "commit-100": hundreds, "first": firsts}
-    return Plan(int(size * MB), rtt / 1000, counts, 2.5 if size < 100 else 0.5)
+    return Plan(int(size * MB), rtt / 1000, counts, 2.0 if size < 100 else 1.0)
 
 
 FULL = (
     _plan(0.1, 20, 20, 6, 8, 0, 0),
     _plan(1, 0, 100, 15, 20, 20, 5),
-    _plan(1, 5, 50, 8, 10, 0, 0),
+    _plan(1, 5, 30, 5, 8, 0, 0),
     _plan(1, 20, 40, 10, 10, 10, 5),
-    _plan(1, 50, 20, 5, 6, 0, 0),
-    _plan(10, 20, 10, 4, 4, 0, 2),
-    _plan(100, 0, 5, 3, 2, 0, 2),
-    _plan(100, 50, 3, 2, 0, 0, 0),
-    _plan(300, 0, 2, 1, 1, 0, 1),
+    _plan(1, 50, 15, 4, 5, 0, 0),
+    _plan(10, 20, 8, 3, 3, 0, 0),
+    _plan(100, 0, 3, 3, 1, 0, 1),
+    _plan(100, 50, 0, 2, 0, 0, 0),
+    _plan(300, 0, 1, 1, 1, 0, 1),
 )
 QUICK = (_plan(0.1, 0, 3, 2, 2, 2, 1), _plan(1, 20, 3, 2, 2, 0, 1))
 
@@ -110,10 +110,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="systems whose name contains this")
     parser.add_argument("--output", type=Path, help="folder for results and pages (default: docs/benchmarks)")
     arguments = parser.parse_args(argv)
-    plans, seconds = (QUICK, 1.5) if arguments.quick else (FULL, 5.0)
+    plans, seconds = (QUICK, 1.5) if arguments.quick else (FULL, 4.0)
     begin = time.monotonic()
     results: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "quick": arguments.quick,
         "machine": machine(),
         "seed": SEED,

@@ -9,16 +9,16 @@ import time
 
 BEGIN = time.perf_counter()
 
-import contextlib
-import importlib
-import json
-import os
-import resource
-import sys
-import traceback
-from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import contextlib  # noqa: E402
+import importlib  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import resource  # noqa: E402
+import sys  # noqa: E402
+import traceback  # noqa: E402
+from collections import Counter  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
     from benchmarks.side_by_side.systems.system import System
@@ -32,13 +32,13 @@ def cpu() -> float:
 
 def reset_peak() -> None:
     """Let :func:`peak` begin from here, where Linux can."""
-    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:  # noqa: PTH123
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
         file.write("5")
 
 
 def peak() -> int:
     """The most memory that was resident at once, in bytes."""
-    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as file:  # noqa: PTH123
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as file:
         for line in file:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) << 10

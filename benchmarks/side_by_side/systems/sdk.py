@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import boto3
 from botocore.exceptions import ClientError
 
@@ -13,12 +15,12 @@ class Requests:
 
     def __init__(self, config: Config) -> None:
         self._client = boto3.session.Session().client("s3")
-        self._where = {"Bucket": config["bucket"], "Key": config["key"]}
+        self._where: dict[str, Any] = {"Bucket": config["bucket"], "Key": config["key"]}
         self._etag, self._body = "", b""
 
     def read(self) -> tuple[str, int]:
         """One GET."""
-        condition = {"IfNoneMatch": self._etag} if self._etag else {}
+        condition: dict[str, Any] = {"IfNoneMatch": self._etag} if self._etag else {}
         try:
             answer = self._client.get_object(**self._where, **condition)
         except ClientError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pony.orm import PrimaryKey, Required, db_session
 
 from benchmarks.side_by_side.systems.system import Config
@@ -22,10 +24,10 @@ class Temaki:
 
         options = dict(config["options"])
         strategy = options.pop("strategy")
-        hold = {"hold": float(options["hold"])} if "hold" in options else {}
+        hold: dict[str, Any] = {"hold": float(options["hold"])} if "hold" in options else {}
         db.bind_s3(f"s3://{config['bucket']}/{config['key']}", strategy=strategy, **hold)
         db.generate_mapping(check_tables=False)
-        self._Item = Item
+        self._Item: Any = Item
         self._waits = strategy == "lease-locked"
 
     @db_session
