@@ -74,11 +74,11 @@ def generate(results: dict[str, Any]) -> dict[str, str]:
 
 def _summary(results: dict[str, Any]) -> str:
     machine, quick = results["machine"], "**A quick trial, not for comparison.** " if results["quick"] else ""
+    kind = f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, Linux {machine['kernel']}"
     return (
-        f"{quick}One run of `make bench` on {results['date']}, {results['seconds'] / 60:.0f} minutes: "
-        f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, Linux {machine['kernel']}, load "
-        f"{machine['load_before']:g} before it began; seed of the data {results['seed']}. Requests and bytes are exact. Times are good for ratios within "
-        "this run only."
+        f"{quick}One run of `make bench` on {results['date']}, {results['seconds'] / 60:.0f} minutes: {kind}, load "
+        f"{machine['load_before']:g} before it began; seed of the data {results['seed']}. Requests and bytes are exact. "
+        "Times are good for ratios within this run only."
     )
 
 

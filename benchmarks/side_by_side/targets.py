@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 MB: Final = 1_000_000
@@ -50,15 +52,15 @@ class Results:
 
 def targets(results: Results) -> list[Target]:
     """All for which there are figures."""
-    makers = [
-        *(lambda rtt=rtt: _read(results, rtt) for rtt in (0, 5, 20, 50)),
-        *(lambda rtt=rtt: _commit(results, rtt) for rtt in (0, 5, 20, 50)),
-        lambda: _pull(results, 0, 0.8),
-        lambda: _pull(results, 50, 2),
-        lambda: _start(results, 0),
-        lambda: _start(results, 20),
-        lambda: _cpu(results),
-        lambda: _lost(results),
+    makers: list[Callable[[], Target]] = [
+        *(partial(_read, results, rtt) for rtt in (0, 5, 20, 50)),
+        *(partial(_commit, results, rtt) for rtt in (0, 5, 20, 50)),
+        partial(_pull, results, 0, 0.8),
+        partial(_pull, results, 50, 2),
+        partial(_start, results, 0),
+        partial(_start, results, 20),
+        partial(_cpu, results),
+        partial(_lost, results),
     ]
     found = []
     for make in makers:
