@@ -77,8 +77,8 @@ def _summary(results: dict[str, Any]) -> str:
     kind = f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, Linux {machine['kernel']}"
     return (
         f"{quick}One run of `make bench` on {results['date']}, {results['seconds'] / 60:.0f} minutes: {kind}, load "
-        f"{machine['load_before']:g} before it began; seed of the data {results['seed']}. Requests and bytes are exact. "
-        "Times are good for ratios within this run only."
+        f"{machine['load_before']:g} before it began; seed of the data {results['seed']}. Requests and bytes are "
+        "exact. Times are good for ratios within this run only."
     )
 
 
@@ -196,7 +196,8 @@ def _plots(found: Results) -> dict[str, str]:
             cell = found.cell(system, 1, 20, workload)
             if cell is not None:
                 rows.append((system, cell["p50"] * 1000, 0.0))
-                labels[system] = f"{cell['p50'] * 1000:.1f}"
+                after = found.cell(system, 1, 20, "read-after") or {}
+                labels[system] = f"{cell['p50'] * 1000:.1f}" + (", stale" if after.get("stale") else "")
         if rows:
             plots[f"{workload}.svg"] = bars(
                 f"{title}: 1 MB, round trip 20 ms", rows, labels=labels, legend="median, ms"
