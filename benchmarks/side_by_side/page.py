@@ -59,7 +59,7 @@ def generate(results: dict[str, Any]) -> dict[str, str]:
         *_images(plots, "sizes.svg"),
         *_by(
             found,
-            ("read", "read-after", "commit", "first"),
+            ("read", "read-after", "commit"),
             [(0.1, 20), (1, 20), (10, 20), (100, 0), (100, 50), (300, 0)],
             lambda size, rtt: f"{size:g} MB, {rtt:g} ms",
         ),
