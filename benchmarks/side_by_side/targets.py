@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +11,10 @@ from typing import Any, Final
 
 MB: Final = 1_000_000
 OWN: Final = "temaki etag-cached"
+SAME_READS: Final = (OWN, "temaki lease-locked", "temaki read-only")
+"""Reading is the same code and the same requests under these, so three measurements of it are better than one."""
 BARE: Final = "boto3, requests alone"
+BARE_ROUND_TRIPS: Final = 3  # of its commit: the GET, the word to go on, the PUT
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,13 @@ def _ms(results: Results, system: str, megabytes: float, rtt: float, workload: s
     return 1000 * float(cell[value])
 
 
+def _reads(results: Results, rtt: float, workload: str, value: str = "p50") -> tuple[float, float]:
+    own = statistics.median(_ms(results, system, 1, rtt, workload, value) for system in SAME_READS)
+    return own, _ms(results, BARE, 1, rtt, workload, value)
+
+
 def _read(results: Results, rtt: float) -> Target:
-    own, bare = (_ms(results, system, 1, rtt, "read") for system in (OWN, BARE))
+    own, bare = _reads(results, rtt, "read")
     return Target(
         f"unchanged read, 1 MB, {rtt:g} ms: one round trip + 2 ms",
         f"the bare request ({bare:.1f} ms) + 2 ms",
@@ -91,12 +100,13 @@ def _read(results: Results, rtt: float) -> Target:
 
 
 def _commit(results: Results, rtt: float) -> Target:
-    own, server = _ms(results, OWN, 1, rtt, "commit"), _ms(results, BARE, 1, 0, "commit")
+    own, bare = _ms(results, OWN, 1, rtt, "commit"), _ms(results, BARE, 1, rtt, "commit")
+    server = bare - BARE_ROUND_TRIPS * rtt
     rest = own - 2 * rtt - server
     return Target(
         f"one-row commit, 1 MB, {rtt:g} ms: two round trips + 5 ms",
-        f"{2 * rtt:g} + 5 ms + the bare requests at 0 ms ({server:.1f} ms)",
-        f"{own:.1f} ms: {rest:.1f} ms beyond them",
+        f"{2 * rtt:g} ms + 5 ms + the bare requests without their three round trips ({server:.1f} ms)",
+        f"{own:.1f} ms: {rest:.1f} ms beyond; the bare requests {bare:.1f} ms",
         rest <= 5,
     )
 
@@ -112,13 +122,13 @@ def _pull(results: Results, rtt: float, least: float) -> Target:
 
 
 def _start(results: Results, rtt: float) -> Target:
-    own, bare = (_ms(results, system, 1, rtt, "first") for system in (OWN, BARE))
+    own, bare = _reads(results, rtt, "first")
     said = f"{own / bare:.2f} times ({own:.0f} ms to {bare:.0f} ms)"
     return Target(f"first start, 1 MB, {rtt:g} ms", "1.25 times boto3 with the same GET", said, own / bare <= 1.25)
 
 
 def _cpu(results: Results) -> Target:
-    own, bare = (_ms(results, system, 1, 0, "read", "cpu") for system in (OWN, BARE))
+    own, bare = _reads(results, 0, "read", "cpu")
     said = f"{own / bare:.2f} times ({own:.2f} ms to {bare:.2f} ms)"
     return Target("CPU of an unchanged session", "1.5 times the bare call", said, own / bare <= 1.5)
 
