@@ -20,6 +20,7 @@ WORKLOADS = {
 }
 # S3 Standard, us-east-1, list prices in dollars for each request. DELETE is free; transfer within the region, too.
 PRICES = {"PUT": 5e-6, "POST": 5e-6, "LIST": 5e-6, "GET": 4e-7, "HEAD": 4e-7, "DELETE": 0.0}
+REMARKS = Path(__file__).parent / "remarks.md"
 METHOD = (Path(__file__).parent / "method.md").read_text(encoding="utf-8")
 
 
@@ -46,6 +47,7 @@ def generate(results: dict[str, Any]) -> dict[str, str]:
             ],
         ),
         METHOD.strip(),
+        _remarks(results),
         "## One session, 1 MB, round trip 20 ms",
         "Requests and bytes are per session; dollars for a million sessions, requests only; peak is resident memory.",
         *_images(plots, "read.svg", "commit.svg"),
@@ -77,9 +79,15 @@ def _summary(results: dict[str, Any]) -> str:
     kind = f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, Linux {machine['kernel']}"
     return (
         f"{quick}One run of `make bench` on {results['date']}, {results['seconds'] / 60:.0f} minutes: {kind}, load "
-        f"{machine['load_before']:g} before it began; seed of the data {results['seed']}. Requests and bytes are "
-        "exact. Times are good for ratios within this run only."
+        f"{machine['load_before']:g} before it began; seed of the data {results['seed']}. Requests are "
+        "counted exactly, and so are bytes. Times are good for ratios within this run only."
     )
+
+
+def _remarks(results: dict[str, Any]) -> str:
+    """What was written about this very run, by hand; nothing for any other."""
+    run, _, text = REMARKS.read_text(encoding="utf-8").partition("\n")
+    return text.strip() if run == f"run of {results['date']}, {results['seconds']} s" else ""
 
 
 def _sessions(found: Results) -> list[str]:

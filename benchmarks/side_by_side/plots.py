@@ -12,7 +12,7 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 WIDTH: Final = 860
-_BAR, _GAP, _TOP, _LEFT, _RIGHT = 15, 7, 46, 190, 84
+_BAR, _GAP, _TOP, _LEFT, _RIGHT = 15, 7, 46, 190, 120
 # Told apart also by those who see fewer colours (Okabe and Ito); beside each line stands its name.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
 _STYLE = """<style>
