@@ -54,7 +54,8 @@ class S3Store:
         bucket: Its name.
         client: A boto3 S3 client, used as it is. Its own retries do no harm to the data, but hide from temaki what
             happened: ``Config(retries={"total_max_attempts": 1})`` is the better choice. Without one, temaki makes a
-            client from boto3's usual configuration when the first request is made.
+            client from boto3's usual configuration when the first request is made; that one sends small bodies at once,
+            without waiting for ``100 Continue``.
     """
 
     def __init__(self, bucket: str, *, client: Any = None) -> None:
