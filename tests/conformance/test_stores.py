@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
+from temaki.errors import StoreError
 from temaki.store import Store
 from temaki.stores.directory import DirectoryStore
 from temaki.stores.memory import MemoryStore
@@ -118,3 +120,30 @@ class TestFaultyStoreWithoutFaults(StoreTests):
 def test_the_odd_keys_are_odd() -> None:
     """The suite's keys have what URLs, XML and shells treat specially, or its round trips would show little."""
     assert set(" +%/'\"&<>?#\\") <= set("".join(KEYS))
+
+
+class _Dying(io.BytesIO):
+    """A body of which nothing is sent, as if its process had been killed behind the head."""
+
+    dying = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """See :meth:`io.BytesIO.read`."""
+        if self.dying:
+            raise InterruptedError
+        return super().read(size)
+
+
+@pytest.mark.server
+def test_a_client_that_dies_before_its_body_replaces_nothing(seaweedfs: Server) -> None:
+    """An upload of which only the head has come is no empty object: the server can tell by its checksum."""
+    client = seaweedfs.client()
+    store = S3Store(seaweedfs.bucket(), client=client)
+    etag = store.put("key", b"what there was")
+    body = _Dying(b"x" * 100_000)
+    client.meta.events.register("before-send.s3", lambda **_: setattr(body, "dying", True))
+    with pytest.raises((InterruptedError, StoreError)):
+        store.put("key", body, if_match=etag)
+    client.meta.events.unregister("before-send.s3")
+    for _ in range(100):
+        assert store.head("key").size == len(b"what there was")
