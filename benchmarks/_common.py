@@ -10,72 +10,28 @@ import os
 import sqlite3
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from temaki.store import Download, ObjectInfo, ReadableBody, Store
+from temaki.passing import PassingStore, Verb
+from temaki.store import Store
+
+T = TypeVar("T")
 
 
-class SlowStore:
+class SlowStore(PassingStore):
     """Passes everything on to ``store``, each request after ``latency`` seconds, as a network would."""
 
     def __init__(self, store: Store, latency: float) -> None:
-        self._store, self._latency = store, latency
+        super().__init__(store)
+        self._latency = latency
 
-    @property
-    def url(self) -> str:
-        """The bucket's URL."""
-        return self._store.url
-
-    @property
-    def honours_conditions(self) -> bool:
-        """As the store says."""
-        return self._store.honours_conditions
-
-    def get(
-        self,
-        key: str,
-        *,
-        if_none_match: str | None = None,
-        if_match: str | None = None,
-        byte_range: tuple[int, int] | None = None,
-    ) -> Download | None:
-        """See :meth:`temaki.store.Store.get`."""
-        self._wait()
-        return self._store.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range)
-
-    def head(self, key: str) -> ObjectInfo:
-        """See :meth:`temaki.store.Store.head`."""
-        self._wait()
-        return self._store.head(key)
-
-    def put(
-        self,
-        key: str,
-        body: bytes | ReadableBody,
-        *,
-        metadata: Mapping[str, str] | None = None,
-        if_match: str | None = None,
-        if_none_match: bool = False,
-    ) -> str:
-        """See :meth:`temaki.store.Store.put`."""
-        self._wait()
-        return self._store.put(key, body, metadata=metadata, if_match=if_match, if_none_match=if_none_match)
-
-    def delete(self, key: str) -> None:
-        """See :meth:`temaki.store.Store.delete`."""
-        self._wait()
-        self._store.delete(key)
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """See :meth:`temaki.store.Store.list`."""
-        self._wait()
-        return self._store.list(prefix)
-
-    def _wait(self) -> None:
+    def _pass(self, _verb: Verb, _key: str, request: Callable[[], T], /) -> T:
         if self._latency:
             time.sleep(self._latency)
+        return request()
 
 
 def make_database(path: Path, size: int) -> None:

@@ -10,16 +10,17 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from temaki.errors import StoreError, StoreUnavailableError
 from temaki.fork import reset_in_child
+from temaki.passing import PassingDownload, PassingStore, Verb
 from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores.rules import body_size
 
 _log = logging.getLogger(__name__)
 
-Verb = Literal["get", "head", "put", "delete", "list"]
+T = TypeVar("T")
 Outcome = Literal["ok", "not_modified", "refused", "failed"]
 
 
@@ -130,7 +131,7 @@ class Meter:
             self._seconds["get"] = self._seconds.get("get", 0.0) + seconds
 
 
-class MeteredStore:
+class MeteredStore(PassingStore):
     """Passes everything on to ``store``, and counts.
 
     Args:
@@ -139,37 +140,18 @@ class MeteredStore:
     """
 
     def __init__(self, store: Store, meter: Meter) -> None:
-        self._store, self._meter = store, meter
+        super().__init__(store)
+        self._meter = meter
 
-    @property
-    def url(self) -> str:
-        """See :attr:`temaki.store.Store.url`."""
-        return self._store.url
-
-    @property
-    def honours_conditions(self) -> bool:
-        """See :attr:`temaki.store.Store.honours_conditions`."""
-        return self._store.honours_conditions
-
-    def get(
-        self,
-        key: str,
-        *,
-        if_none_match: str | None = None,
-        if_match: str | None = None,
-        byte_range: tuple[int, int] | None = None,
-    ) -> Download | None:
-        """See :meth:`temaki.store.Store.get`."""
-        with _Timed(self._meter, "get") as timed:
-            download = self._store.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range)
-            if download is None:
+    def _pass(self, verb: Verb, _key: str, request: Callable[[], T], /) -> T:
+        with _Timed(self._meter, verb) as timed:
+            answer = request()
+            if verb == "get" and answer is None:
                 timed.success = "not_modified"
-        return None if download is None else _MeteredDownload(download, self._meter)
+        return answer
 
-    def head(self, key: str) -> ObjectInfo:
-        """See :meth:`temaki.store.Store.head`."""
-        with _Timed(self._meter, "head"):
-            return self._store.head(key)
+    def _opened(self, _key: str, download: Download, /) -> Download:
+        return _MeteredDownload(download, self._meter)
 
     def put(
         self,
@@ -183,11 +165,6 @@ class MeteredStore:
         """See :meth:`temaki.store.Store.put`."""
         with _Timed(self._meter, "put", sent=body_size(body)):
             return self._store.put(key, body, metadata=metadata, if_match=if_match, if_none_match=if_none_match)
-
-    def delete(self, key: str) -> None:
-        """See :meth:`temaki.store.Store.delete`."""
-        with _Timed(self._meter, "delete"):
-            self._store.delete(key)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See :meth:`temaki.store.Store.list`. Counted when its first page has come."""
@@ -225,20 +202,13 @@ class _Timed:
         self._meter.ended(Request(self._verb, outcome, seconds, name), sent=self._sent)
 
 
-class _MeteredDownload:
+class _MeteredDownload(PassingDownload):
     def __init__(self, download: Download, meter: Meter) -> None:
-        self._download, self._meter = download, meter
-        self.info, self.length = download.info, download.length
+        super().__init__(download)
+        self._meter = meter
 
     def read(self, size: int, /) -> bytes:
         begin = perf_counter()
-        data = self._download.read(size)
+        data = super().read(size)
         self._meter.received(len(data), perf_counter() - begin)
         return data
-
-    def __enter__(self) -> Self:
-        self._download.__enter__()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._download.__exit__(*exc)

@@ -24,9 +24,10 @@ from temaki.cli.terminal import Terminal, terminal
 from temaki.cli.timing import quantiles
 from temaki.errors import StoreError, TemakiError
 from temaki.image import Image
-from temaki.metering import Meter, MeteredStore, Traffic, Verb
+from temaki.metering import Meter, MeteredStore, Traffic
 from temaki.orm.cause import cause_of
 from temaki.orm.database import Database
+from temaki.passing import Verb
 from temaki.registry import load
 from temaki.remote import Remote, Version
 from temaki.strategy import Strategy

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Self
+from typing import Final
 
 from rich.console import Console
 from rich.progress import (
@@ -18,7 +18,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from temaki.store import Download, ObjectInfo, ReadableBody, Store
+from temaki.passing import PassingDownload, PassingStore
+from temaki.store import Download, ReadableBody, Store
 from temaki.stores.rules import body_size
 
 THRESHOLD: Final = 8 << 20
@@ -45,30 +46,15 @@ def showing_progress(store: Store, console: Console) -> Iterator[Store]:
         yield _ProgressStore(store, bar)
 
 
-class _ProgressStore:
+class _ProgressStore(PassingStore):
     def __init__(self, store: Store, bar: Progress) -> None:
-        self._store, self._bar = store, bar
+        super().__init__(store)
+        self._bar = bar
         self._lock = threading.Lock()
         self._downloads: dict[str, TaskID] = {}
 
-    @property
-    def url(self) -> str:
-        return self._store.url
-
-    @property
-    def honours_conditions(self) -> bool:
-        return self._store.honours_conditions
-
-    def get(
-        self,
-        key: str,
-        *,
-        if_none_match: str | None = None,
-        if_match: str | None = None,
-        byte_range: tuple[int, int] | None = None,
-    ) -> Download | None:
-        download = self._store.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range)
-        if download is None or download.info.size < THRESHOLD:
+    def _opened(self, key: str, download: Download, /) -> Download:
+        if download.info.size < THRESHOLD:
             return download
         return _Shown(download, self._bar, self._task(key, download.info.size))
 
@@ -79,48 +65,24 @@ class _ProgressStore:
                 self._downloads[key] = self._bar.add_task("down", total=size)
             return self._downloads[key]
 
-    def head(self, key: str) -> ObjectInfo:
-        return self._store.head(key)
-
-    def put(
-        self,
-        key: str,
-        body: bytes | ReadableBody,
-        *,
-        metadata: Mapping[str, str] | None = None,
-        if_match: str | None = None,
-        if_none_match: bool = False,
-    ) -> str:
+    def _sending(self, body: bytes | ReadableBody, /) -> bytes | ReadableBody:
         size = body_size(body)
-        if size >= THRESHOLD and not isinstance(body, (bytes, bytearray, memoryview)):
-            body = _Watched(body, self._bar, self._bar.add_task("up", total=size))
-        return self._store.put(key, body, metadata=metadata, if_match=if_match, if_none_match=if_none_match)
-
-    def delete(self, key: str) -> None:
-        self._store.delete(key)
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return self._store.list(prefix)
+        if size < THRESHOLD or isinstance(body, (bytes, bytearray, memoryview)):
+            return body
+        return _Watched(body, self._bar, self._bar.add_task("up", total=size))
 
 
-class _Shown:
+class _Shown(PassingDownload):
     """A download that moves the bar."""
 
     def __init__(self, download: Download, bar: Progress, task: TaskID) -> None:
-        self._download, self._bar, self._task = download, bar, task
-        self.info, self.length = download.info, download.length
+        super().__init__(download)
+        self._bar, self._task = bar, task
 
     def read(self, size: int, /) -> bytes:
-        data = self._download.read(size)
+        data = super().read(size)
         self._bar.advance(self._task, len(data))
         return data
-
-    def __enter__(self) -> Self:
-        self._download.__enter__()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._download.__exit__(*exc)
 
 
 class _Watched:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, TypeVar
 
 from temaki.errors import StoreError, StoreUnavailableError
+from temaki.passing import PassingDownload, PassingStore, Verb
 from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores.rules import body_size
 
-Verb = Literal["get", "head", "put", "delete", "list"]
+T = TypeVar("T")
 Outcome = Literal["ok", "not_modified", "refused", "failed"]
 
 
@@ -32,7 +33,7 @@ class Call:
     outcome: Outcome
 
 
-class CountingStore:
+class CountingStore(PassingStore):
     """Passes everything on to ``store``, and counts. Safe to use from many threads.
 
     Attributes:
@@ -42,21 +43,11 @@ class CountingStore:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        super().__init__(store)
         self._lock = threading.Lock()
         self.calls: list[Call] = []
         self.bytes_up = 0
         self.bytes_down = 0
-
-    @property
-    def url(self) -> str:
-        """The bucket's URL."""
-        return self._store.url
-
-    @property
-    def honours_conditions(self) -> bool:
-        """As the store says."""
-        return self._store.honours_conditions
 
     def count(self, verb: Verb | None = None, outcome: Outcome | None = None, *, key: str | None = None) -> int:
         """How many requests there were; of this verb, with this outcome, for this key, where given."""
@@ -74,46 +65,21 @@ class CountingStore:
             self.calls.clear()
             self.bytes_up = self.bytes_down = 0
 
-    def get(
-        self,
-        key: str,
-        *,
-        if_none_match: str | None = None,
-        if_match: str | None = None,
-        byte_range: tuple[int, int] | None = None,
-    ) -> Download | None:
-        """See :meth:`temaki.store.Store.get`."""
-        with self._counted("get", key) as call:
-            download = self._store.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range)
-            if download is None:
+    def _pass(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+        with self._counted(verb, key) as call:
+            answer = request()
+            if verb == "get" and answer is None:
                 call.outcome = "not_modified"
-        return None if download is None else _CountedDownload(download, self)
+        return answer
 
-    def head(self, key: str) -> ObjectInfo:
-        """See :meth:`temaki.store.Store.head`."""
-        with self._counted("head", key):
-            return self._store.head(key)
+    def _opened(self, _key: str, download: Download, /) -> Download:
+        return _CountedDownload(download, self)
 
-    def put(
-        self,
-        key: str,
-        body: bytes | ReadableBody,
-        *,
-        metadata: Mapping[str, str] | None = None,
-        if_match: str | None = None,
-        if_none_match: bool = False,
-    ) -> str:
-        """See :meth:`temaki.store.Store.put`."""
+    def _sending(self, body: bytes | ReadableBody, /) -> bytes | ReadableBody:
         size = body_size(body)
         with self._lock:
             self.bytes_up += size
-        with self._counted("put", key):
-            return self._store.put(key, body, metadata=metadata, if_match=if_match, if_none_match=if_none_match)
-
-    def delete(self, key: str) -> None:
-        """See :meth:`temaki.store.Store.delete`."""
-        with self._counted("delete", key):
-            self._store.delete(key)
+        return body
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See :meth:`temaki.store.Store.list`."""
@@ -146,21 +112,12 @@ class CountingStore:
             self.bytes_down += size
 
 
-class _CountedDownload:
+class _CountedDownload(PassingDownload):
     def __init__(self, download: Download, store: CountingStore) -> None:
-        self._download = download
+        super().__init__(download)
         self._counting = store
-        self.info = download.info
-        self.length = download.length
 
     def read(self, size: int, /) -> bytes:
-        data = self._download.read(size)
+        data = super().read(size)
         self._counting.add_bytes_down(len(data))
         return data
-
-    def __enter__(self) -> Self:
-        self._download.__enter__()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._download.__exit__(*exc)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from temaki.clock import Clock
 from temaki.errors import ConfigurationError, PreconditionFailedError, StoreError, StoreUnavailableError
-from temaki.store import Download, ObjectInfo, ReadableBody, Store
+from temaki.passing import PassingDownload, PassingStore, Verb
+from temaki.store import Download, ReadableBody, Store
 from temaki.stores.rules import read_body
-from temaki.testing.counting import Verb
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class _Late:
     carry_out: Callable[[], object]
 
 
-class FaultyStore:
+class FaultyStore(PassingStore):
     """Passes requests on to ``store``, except when they fail.
 
     With one thread, equal seeds and equal calls give equal faults. With several, the order of their calls decides.
@@ -94,7 +94,7 @@ class FaultyStore:
         latency: float = 0.1,
         late_after: int = 5,
     ) -> None:
-        self._store = store
+        super().__init__(store)
         self._random = random.Random(seed)  # noqa: S311 - repeatable, on purpose
         self._rates = {verb: dict(chances) for verb, chances in (rates or {}).items()}
         self._clock = clock
@@ -111,16 +111,6 @@ class FaultyStore:
                 raise ConfigurationError(message)
         for verb, fault in plan:
             self.fail_next(verb, fault)
-
-    @property
-    def url(self) -> str:
-        """The bucket's URL."""
-        return self._store.url
-
-    @property
-    def honours_conditions(self) -> bool:
-        """As the store says."""
-        return self._store.honours_conditions
 
     @property
     def late(self) -> int:
@@ -180,9 +170,8 @@ class FaultyStore:
             return _TruncatedDownload(download, keep, f"{self.url}/{key}")
         return download
 
-    def head(self, key: str) -> ObjectInfo:
-        """See :meth:`temaki.store.Store.head`."""
-        return self._answer(self._decide("head", key), key, lambda: self._store.head(key))
+    def _pass(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+        return self._answer(self._decide(verb, key), key, request)
 
     def put(
         self,
@@ -209,10 +198,6 @@ class FaultyStore:
             self._store.delete(key)
 
         self._answer(self._decide("delete", key), key, request, late=lambda: request)
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """See :meth:`temaki.store.Store.list`."""
-        return self._answer(self._decide("list", prefix), prefix, lambda: self._store.list(prefix))
 
     def _decide(self, verb: Verb, key: str) -> Fault | _Late | None:
         """Let late requests land whose time has come, then choose what becomes of this one."""
@@ -286,27 +271,18 @@ class FaultyStore:
                 raise ConfigurationError(message)
 
 
-class _TruncatedDownload:
+class _TruncatedDownload(PassingDownload):
     def __init__(self, download: Download, keep: int, url: str) -> None:
-        self._download = download
+        super().__init__(download)
         self._keep = keep
         self._url = url
-        self.info = download.info
-        self.length = download.length
 
     def read(self, size: int, /) -> bytes:
-        data = self._download.read(min(size, self._keep))
+        data = super().read(min(size, self._keep))
         self._keep -= len(data)
         if not data and size and self.length:
             raise _unavailable(self._url, "the body ended early", ambiguous=True)
         return data
-
-    def __enter__(self) -> Self:
-        self._download.__enter__()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._download.__exit__(*exc)
 
 
 def _with_copy(request: Callable[[bytes], object], body: bytes | ReadableBody) -> Callable[[], object]:

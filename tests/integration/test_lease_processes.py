@@ -87,39 +87,32 @@ def test_another_process_takes_over_soon_after_kill_9(spot: Spot) -> None:
     assert found["seconds"] <= 1.5 * 3 + 2
 
 
+def _overtaken(spot: Spot, point: str) -> Any:
+    """Freeze a holder there until another process has taken over; what became of it."""
+    options = {"ttl": 1.0, "acquire_timeout": 20.0}
+    other = spot.start("take_over", options)
+    frozen = spot.start("freeze", point, options)
+    other.hear("ready")
+    frozen.hear(point)
+    frozen.signal(signal.SIGSTOP)
+    other.tell()
+    assert other.result()["value"] == 1
+    frozen.signal(signal.SIGCONT)
+    frozen.tell()
+    return frozen.result()
+
+
 def test_frozen_holder_is_refused_when_it_wakes_up(spot: Spot) -> None:
     """SIGSTOP inside a transaction, takeover, SIGCONT: it finds that its lease is gone, and uploads nothing.
 
     What it had written was visible to nobody, itself included, and its function, run again, succeeds.
     """
-    options = {"ttl": 1.0, "acquire_timeout": 20.0}
-    other = spot.start("take_over", options)
-    frozen = spot.start("freeze", "inside", options)
-    other.hear("ready")
-    frozen.hear("inside")
-    frozen.signal(signal.SIGSTOP)
-    other.tell()
-    assert other.result()["value"] == 1
-    frozen.signal(signal.SIGCONT)
-    frozen.tell()
-    found = frozen.result()
-    assert found == {**REFUSED, "refused": "LeaseLostError", "uploads": 0}
+    assert _overtaken(spot, "inside") == {**REFUSED, "refused": "LeaseLostError", "uploads": 0}
 
 
 def test_frozen_between_its_last_look_at_the_lease_and_its_upload(folder: Spot) -> None:
     """What no lease can prevent, the compare-and-swap does: the upload itself is refused, as a conflict."""
-    options = {"ttl": 1.0, "acquire_timeout": 20.0}
-    other = folder.start("take_over", options)
-    frozen = folder.start("freeze", "before put", options)
-    other.hear("ready")
-    frozen.hear("before put")
-    frozen.signal(signal.SIGSTOP)
-    other.tell()
-    assert other.result()["value"] == 1
-    frozen.signal(signal.SIGCONT)
-    frozen.tell()
-    found = frozen.result()
-    assert found == {**REFUSED, "refused": "ConflictError", "uploads": 1}
+    assert _overtaken(folder, "before put") == {**REFUSED, "refused": "ConflictError", "uploads": 1}
     assert folder.place.stored() == 2
 
 

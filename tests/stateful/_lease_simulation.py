@@ -22,11 +22,11 @@ from temaki.errors import LeaseLostError, LeaseTimeoutError, PreconditionFailedE
 from temaki.lease import Lease
 from temaki.lease_record import LeaseObject
 from temaki.lease_turn import LONGEST_COURTESY, LONGEST_LOOK
+from temaki.passing import Verb
 from temaki.store import Download, ReadableBody
 from temaki.stores.memory import MemoryStore
 from temaki.stores.rules import read_body
 from temaki.testing.clock import ManualClock
-from temaki.testing.counting import Verb
 from temaki.testing.faulty import Fault, FaultyStore
 
 T = TypeVar("T")
