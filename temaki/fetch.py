@@ -181,8 +181,14 @@ class _Target:
         self._fd, self._path, self._url = fd, path, url
 
     def begin(self) -> None:
+        """Take back what an attempt before this one has left, if there was one.
+
+        A new file is not truncated: ext4 takes that for an old one being replaced, and starts to write all of it to
+        the disk when it is closed (mount option ``auto_da_alloc``; 45 ms for 100 MB, where the download took 120).
+        """
         with _dressed(self._path, self._url):
-            os.ftruncate(self._fd, 0)  # an attempt before this one may have left something
+            if os.fstat(self._fd).st_size:
+                os.ftruncate(self._fd, 0)
 
     def write(self, data: bytes, offset: int) -> None:
         with _dressed(self._path, self._url):

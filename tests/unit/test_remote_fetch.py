@@ -114,6 +114,21 @@ class TestFetch:
             assert connection.execute("SELECT count(*) FROM t").fetchone() == (100,)
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
+    def test_a_new_file_is_not_truncated(self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """ext4 would start to write it to the disk as soon as it is closed; what an attempt has left is taken back."""
+        data = database(100, sequence=1)
+        bench.upload(data)
+        truncated: list[int] = []
+        real = os.ftruncate
+        monkeypatch.setattr(os, "ftruncate", lambda fd, length: (truncated.append(length), real(fd, length)))
+        save(bench.remote(), tmp_path / "db")
+        assert truncated == []
+        store = Watched(bench.bucket)
+        store.cut_short = 1
+        save(bench.remote(store), tmp_path / "again")
+        assert truncated == [0]
+        assert (tmp_path / "again").read_bytes() == in_wal_mode(data)
+
     def test_known_version_is_not_sent(self, bench: Bench) -> None:
         """A conditional request for an unchanged object gives nothing; for a changed one the new version."""
         version = bench.upload(database(1, sequence=1))
