@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Self
 
-from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError, WorkingCopyError
+from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError
 from temaki.retry import retry
+from temaki.transfer import Target, Transfer, ended_early
 from temaki.version import SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
 from temaki.wal import DATABASE_HEADER, FormatError, read_header
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
     from pathlib import Path
 
     from temaki.clock import Clock
     from temaki.store import Download, ObjectInfo, Store
+    from temaki.transfer import IsSlow
     from temaki.wal import DatabaseHeader
 
-_CHUNK: Final = 1 << 20  # bytes that each stream holds in memory
-_STREAMS: Final = 4
 _WAL_MODE: Final = b"\x02\x02"
 _WAL_MODE_AT: Final = 18
 
@@ -39,6 +35,7 @@ class Source:
         timeout: Seconds after which no new attempt is made.
         rng: For the jitter between attempts.
         parallel_threshold: What each of several parallel streams has to carry at least, in bytes.
+        is_slow: Whether a stream is so slow that others are to help it; see :func:`temaki.transfer.is_slow`.
     """
 
     def __init__(  # noqa: PLR0917 - one call, from Remote
@@ -50,10 +47,11 @@ class Source:
         timeout: float,
         rng: random.Random,
         parallel_threshold: int,
+        is_slow: IsSlow,
     ) -> None:
         self.store, self.key, self.url = store, key, url
         self.clock, self.timeout, self.rng = clock, timeout, rng
-        self.parallel_threshold = parallel_threshold
+        self._parallel_threshold, self._is_slow = parallel_threshold, is_slow
 
     def open(self, etag: str | None) -> Fetched | None:
         """See :meth:`temaki.remote.Remote.fetch`."""
@@ -76,6 +74,21 @@ class Source:
             download.__exit__(None, None, None)
             raise
 
+    def transfer(self, started: Started, target: Target) -> Transfer:
+        """What brings the rest of a download into its file."""
+        return Transfer(
+            self.store,
+            started.download,
+            started.first,
+            target,
+            self.url,
+            self.clock,
+            self.deadline(),
+            self.rng,
+            self._parallel_threshold,
+            self._is_slow,
+        )
+
 
 class Started:
     """A download of which the first bytes have come, and have been found good.
@@ -97,7 +110,7 @@ class Started:
         while len(self.first) < wanted:
             data = download.read(wanted - len(self.first))
             if not data:
-                raise _ended_early(download, len(self.first))
+                raise ended_early(download, len(self.first))
             self.first += data
         self.version = _checked_version(download.info, self.first, url)
 
@@ -138,9 +151,7 @@ class Fetched:
             WorkingCopyError: The file exists, or cannot be written. In all cases, no new file is left.
         """
         source = self._source
-        with _dressed(path, source.url):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        target = _Target(fd, path, source.url)
+        target = Target(path, source.url)
         try:
             # PreconditionFailedError: replaced between two ranges. Another GET gives what is there now.
             retry(
@@ -155,147 +166,14 @@ class Fetched:
             target.discard()
             raise
 
-    def _save_once(self, target: _Target) -> None:
+    def _save_once(self, target: Target) -> None:
         started, self._started = self._started, None
         if started is None:
             started = self._source.start()
             assert started is not None, "an unconditional GET has a body"
             self.version = started.version
-        with contextlib.ExitStack() as stream:
-            stream.enter_context(started.download)
-            size = started.version.size
-            streams = min(_STREAMS, size // max(1, self._source.parallel_threshold))
-            target.begin()
-            target.write(started.first, 0)
-            if streams > 1:
-                _Parts(self._source, target, started, streams).run(stream)
-            else:
-                _copy(started.download, target, len(started.first), size)
-        target.finish()
-
-
-class _Target:
-    """The file that is being written. Only its errors are errors of the working copy."""
-
-    def __init__(self, fd: int, path: Path, url: str) -> None:
-        self._fd, self._path, self._url = fd, path, url
-
-    def begin(self) -> None:
-        """Take back what an attempt before this one has left, if there was one.
-
-        A new file is not truncated: ext4 takes that for an old one being replaced, and starts to write all of it to
-        the disk when it is closed (mount option ``auto_da_alloc``; 45 ms for 100 MB, where the download took 120).
-        """
-        with _dressed(self._path, self._url):
-            if os.fstat(self._fd).st_size:
-                os.ftruncate(self._fd, 0)
-
-    def write(self, data: bytes, offset: int) -> None:
-        with _dressed(self._path, self._url):
-            view = memoryview(data)
-            while view:
-                count = os.pwrite(self._fd, view, offset)
-                view, offset = view[count:], offset + count
-
-    def finish(self) -> None:
-        self.write(_WAL_MODE, _WAL_MODE_AT)
-
-    def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        with _dressed(self._path, self._url):
-            os.close(fd)
-
-    def discard(self) -> None:
-        with contextlib.suppress(OSError):
-            if self._fd >= 0:
-                os.close(self._fd)
-        with contextlib.suppress(OSError):
-            os.unlink(self._path)
-
-
-class _Parts:
-    """One download in several ranges at once, all bound to one ETag.
-
-    The stream that is already open brings the first share and is then dropped.
-    """
-
-    def __init__(self, source: Source, target: _Target, started: Started, streams: int) -> None:
-        self._source, self._target, self._started = source, target, started
-        share = -(-started.version.size // streams)
-        stops = [min(share * number, started.version.size) for number in range(1, streams + 1)]
-        self._ranges = list(zip([0, *stops], stops, strict=False))
-        self._deadline = source.deadline()
-        self._stop = threading.Event()
-
-    def run(self, stream: contextlib.ExitStack) -> None:
-        """Write all parts. ``stream`` is closed as soon as it has brought its share."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        # Leaving the pool waits for its threads: none of them may write to a descriptor that has been closed.
-        with ThreadPoolExecutor(len(self._ranges) - 1, thread_name_prefix="temaki-fetch") as pool:
-            try:
-                others = [pool.submit(self._stopping_all, *bounds) for bounds in self._ranges[1:]]
-                self._first_share(*self._ranges[0], stream)
-            except BaseException:
-                self._stop.set()
-                raise
-        for other in others:
-            error = other.exception()
-            if error is not None and not isinstance(error, _Stopped):
-                raise error
-
-    def _first_share(self, start: int, stop: int, stream: contextlib.ExitStack) -> None:
-        with contextlib.suppress(_Stopped):  # another part failed, and says why
-            try:
-                _copy(self._started.download, self._target, len(self._started.first), stop, self._stop)
-            except StoreUnavailableError:
-                stream.close()
-                self._fetch(start, stop)
-            else:
-                stream.close()
-
-    def _stopping_all(self, start: int, stop: int) -> None:
-        try:
-            self._fetch(start, stop)
-        except BaseException:
-            self._stop.set()
-            raise
-
-    def _fetch(self, start: int, stop: int) -> None:
-        source, etag = self._source, self._started.version.etag
-
-        def attempt() -> None:
-            download = source.store.get(source.key, if_match=etag, byte_range=(start, stop))
-            assert download is not None, "only if_none_match has no body"
-            with download:
-                if download.info.etag != etag:  # a server that ignores the condition
-                    message = f"{source.url} was replaced while it was read."
-                    raise PreconditionFailedError(message, url=source.url, status=None, code=None)
-                _copy(download, self._target, start, stop, self._stop)
-
-        retry(attempt, clock=source.clock, deadline=self._deadline, rng=source.rng)
-
-
-class _Stopped(Exception):  # noqa: N818 - no error of its own
-    """Another part has failed."""
-
-
-def _copy(download: Download, target: _Target, start: int, stop: int, stopped: threading.Event | None = None) -> None:
-    """Write bytes ``start`` to ``stop`` of the object, the next ones to come, to where they belong."""
-    while start < stop:
-        if stopped is not None and stopped.is_set():
-            raise _Stopped
-        data = download.read(min(_CHUNK, stop - start))
-        if not data:
-            raise _ended_early(download, start)
-        target.write(data, start)
-        start += len(data)
-
-
-def _ended_early(download: Download, at: int) -> StoreUnavailableError:
-    """The store should have raised this itself."""
-    info = download.info
-    return StoreUnavailableError(f"{info.key}: its body ended early, at byte {at} of {info.size}.", url=info.key)
+        self._source.transfer(started, target).run()
+        target.write(_WAL_MODE, _WAL_MODE_AT)
 
 
 def _checked_version(info: ObjectInfo, first: bytes, url: str) -> Version:
@@ -342,16 +220,3 @@ def _check_size(header: DatabaseHeader, version: Version) -> None:
             f"its metadata say {SEQUENCE_KEY} {version.sequence}, its header {header.change_counter}: another tool "
             "changed it and kept the metadata (upload it without them, to have it adopted)"
         )
-
-
-@contextlib.contextmanager
-def _dressed(path: Path, url: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise WorkingCopyError(
-            f"The working copy of {url} cannot be written to {path}: {error.strerror or error}. Free some space, or "
-            "set cache_dir to a folder on another disk that this user may write to.",
-            url=url,
-            path=str(path),
-        ) from error

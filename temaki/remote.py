@@ -12,6 +12,7 @@ from temaki.fetch import Fetched, Source
 from temaki.fork import reset_in_child
 from temaki.probe import probe_conditions
 from temaki.publish import Publication, Published
+from temaki.transfer import is_slow
 from temaki.version import Version, next_version
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from temaki.clock import Clock
     from temaki.store import ReadableBody, Store
+    from temaki.transfer import IsSlow
 
 __all__ = ["Fetched", "Published", "Remote", "Version"]
 
@@ -37,6 +39,7 @@ class Remote:
             (except that it always makes two).
         rng: For the jitter between attempts.
         parallel_threshold: A fetch uses up to four streams, each for at least so many bytes.
+        is_slow: Whether a stream is so slow that it gets others beside it; see :func:`temaki.transfer.is_slow`.
 
     Attributes:
         url: As above.
@@ -52,11 +55,12 @@ class Remote:
         timeout: float = 60.0,
         rng: random.Random | None = None,
         parallel_threshold: int = 8 << 20,
+        is_slow: IsSlow = is_slow,
     ) -> None:
         self.url = url
         self._store, self._key, self._clock, self._timeout = store, key, clock, timeout
         self._rng = rng or random.Random()  # noqa: S311 - jitter
-        self._source = Source(store, key, url, clock, timeout, self._rng, parallel_threshold)
+        self._source = Source(store, key, url, clock, timeout, self._rng, parallel_threshold, is_slow)
         self._probe_lock = threading.Lock()
         self._is_probed = False
         reset_in_child(self)

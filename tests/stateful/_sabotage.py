@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 from unittest import mock
 
-from temaki import fetch, publish
+from temaki import fetch, publish, transfer
 from temaki.connection import Connection
 from temaki.engine import Engine, session_of
 from temaki.errors import NotFoundError, PreconditionFailedError
@@ -120,7 +120,7 @@ def _short_bodies() -> Patches:
             target.write(data, start)
             start += len(data)
 
-    return [mock.patch.object(fetch, "_copy", copy)]
+    return [mock.patch.object(transfer, "copy", copy)]
 
 
 def _no_guard() -> Patches:

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pytest
 
-from temaki import fetch
+from temaki import transfer
 from temaki.errors import (
     AccessDeniedError,
     CorruptDatabaseError,
@@ -51,6 +51,11 @@ def database(rows: int, sequence: int | None = None, page_size: int = 4096) -> b
     return bytes(data)
 
 
+def from_the_beginning(_count: int, _seconds: float) -> bool:
+    """A stream is slow."""
+    return True
+
+
 @dataclass
 class Bench:
     """A bucket, and a remote that reads from it through `store`."""
@@ -58,6 +63,7 @@ class Bench:
     bucket: MemoryStore = field(default_factory=MemoryStore)
     clock: ManualClock = field(default_factory=ManualClock)
     threshold: int = 8 << 20
+    is_slow: Callable[[int, float], bool] = transfer.is_slow
 
     def remote(self, store: Any = None) -> Remote:
         """Through another store if one is given."""
@@ -69,6 +75,7 @@ class Bench:
             timeout=30,
             rng=random.Random(1),
             parallel_threshold=self.threshold,
+            is_slow=self.is_slow,
         )
 
     def upload(self, data: bytes, base: Version | None = None, sequence: int = 1, **metadata: Any) -> Version:
@@ -120,7 +127,12 @@ class TestFetch:
         bench.upload(data)
         truncated: list[int] = []
         real = os.ftruncate
-        monkeypatch.setattr(os, "ftruncate", lambda fd, length: (truncated.append(length), real(fd, length)))
+
+        def ftruncate(fd: int, length: int) -> None:
+            truncated.append(length)
+            real(fd, length)
+
+        monkeypatch.setattr(os, "ftruncate", ftruncate)
         save(bench.remote(), tmp_path / "db")
         assert truncated == []
         store = Watched(bench.bucket)
@@ -186,7 +198,7 @@ class TestFetch:
 
     def test_replaced_while_it_is_repeated(self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """If the object was replaced before the second attempt, the file and the version are the new ones'."""
-        monkeypatch.setattr(fetch, "_CHUNK", 4096)
+        monkeypatch.setattr(transfer, "_CHUNK", 4096)
         bench.upload(database(400, sequence=1))
         store = Watched(bench.bucket)
         fetched = bench.remote(store).fetch()
@@ -384,7 +396,7 @@ class TestWorkingCopy:
 
     def test_no_descriptor_is_left(self, bench: Bench, tmp_path: Path) -> None:
         """However it ends, the file is closed."""
-        bench.threshold = 4096
+        bench.threshold, bench.is_slow = 4096, from_the_beginning
         bench.upload(database(50, sequence=1))
         before = len(os.listdir("/dev/fd"))
         save(bench.remote(), tmp_path / "db")
@@ -395,24 +407,24 @@ class TestWorkingCopy:
 
 
 class TestParallel:
-    """Large objects come in several streams."""
+    """Large objects come in several streams, where one is slow."""
 
     @pytest.fixture
     def bench(self) -> Bench:
-        """A threshold that small databases reach."""
-        return Bench(threshold=20_000)
+        """A threshold that small databases reach, and streams that are slow from the beginning."""
+        return Bench(threshold=20_000, is_slow=from_the_beginning)
 
     @pytest.fixture
-    def parts(self, monkeypatch: pytest.MonkeyPatch) -> list[fetch._Parts]:
+    def parts(self, monkeypatch: pytest.MonkeyPatch) -> list[transfer.Transfer]:
         """The parallel downloads that were made."""
-        made: list[fetch._Parts] = []
+        made: list[transfer.Transfer] = []
 
-        class Noted(fetch._Parts):
+        class Noted(transfer.Transfer):
             def __init__(self, *arguments: Any) -> None:
                 super().__init__(*arguments)
                 made.append(self)
 
-        monkeypatch.setattr(fetch, "_Parts", Noted)
+        monkeypatch.setattr("temaki.fetch.Transfer", Noted)
         return made
 
     def test_streams(self, bench: Bench, tmp_path: Path) -> None:
@@ -438,6 +450,68 @@ class TestParallel:
         save(bench.remote(store), tmp_path / "db")
         assert store.gets == gets
         assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
+
+    @pytest.mark.parametrize("pace", ["fast", "slow", "slow after all"])
+    def test_others_help_a_slow_stream_only(self, bench: Bench, tmp_path: Path, pace: str) -> None:
+        """A fast stream brings everything by itself; a slow one gets others beside it when it is seen to be slow."""
+        data = database(9000, sequence=1)  # 9 MB
+        bench.upload(data)
+        bench.threshold, bench.is_slow = 1 << 20, transfer.is_slow
+        store = Watched(bench.bucket)
+        asked: list[tuple[int, int]] = []
+        store.before_part = asked.append
+
+        def pass_time(count: int) -> None:
+            is_fast = pace == "fast" or (pace == "slow after all" and store.bytes_read < 4 << 20)
+            bench.clock.advance(count / ((200 if is_fast else 20) << 20))
+
+        store.after_read = pass_time
+        save(bench.remote(store), tmp_path / "db")
+        assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
+        assert store.bytes_read == len(data), "something was fetched twice"
+        if pace == "fast":
+            assert (store.gets, store.threads) == (1, {threading.get_ident()})
+        else:
+            assert store.gets == 4
+            alone = (1 << 20) if pace == "slow" else (4 << 20)
+            assert min(start for start, _ in asked) > alone, "what had come was fetched again"
+
+    def test_a_moment_tells_nothing(self) -> None:
+        """A fast stream may stand still for a moment; it is judged by what it does in a longer time."""
+        mib = 1 << 20
+        assert not transfer.is_slow(0, 0.049)
+        assert not transfer.is_slow(5 * mib, 0.030)
+        assert transfer.is_slow(5 * mib, 0.050)
+        assert not transfer.is_slow(7 * mib, 0.050)
+
+    def test_what_is_left_is_too_little_to_be_divided(self, bench: Bench, tmp_path: Path) -> None:
+        """A stream that turns out to be slow near its end goes on alone, and if it breaks, only that is fetched."""
+        data = database(9000, sequence=1)
+        bench.upload(data)
+        bench.threshold, bench.is_slow = 2 << 20, lambda count, _: count > len(data) - (4 << 20)
+        for cut_short in (0, 1):
+            store = Watched(bench.bucket)
+            asked: list[tuple[int, int]] = []
+            store.before_part = asked.append
+            store.cut_short_at, store.cut_short = len(data) - (1 << 20), cut_short
+            save(bench.remote(store), tmp_path / f"db{cut_short}")
+            assert (tmp_path / f"db{cut_short}").read_bytes() == in_wal_mode(data)
+            assert store.gets == 1 + cut_short
+            assert all(start > len(data) - (5 << 20) for start, _ in asked)
+
+    def test_a_stream_that_breaks_while_it_is_alone(self, bench: Bench, tmp_path: Path) -> None:
+        """What it has brought is kept: the rest comes in parts."""
+        data = database(9000, sequence=1)
+        bench.upload(data)
+        bench.threshold, bench.is_slow = 1 << 20, transfer.is_slow
+        store = Watched(bench.bucket)
+        asked: list[tuple[int, int]] = []
+        store.before_part = asked.append
+        store.cut_short_at, store.cut_short = 5 << 20, 1
+        save(bench.remote(store), tmp_path / "db")
+        assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
+        assert (store.gets, store.open) == (4, 0)
+        assert min(start for start, _ in asked) > 5 << 20
 
     def test_small_object_needs_no_threads(self, tmp_path: Path) -> None:
         """A database below the threshold is read by the thread that asked."""
@@ -524,7 +598,7 @@ class TestParallel:
         assert closed == [True] * 3
 
     def test_first_stream_that_fails(self, bench: Bench, tmp_path: Path) -> None:
-        """Its share alone is fetched again, after it was closed."""
+        """Its share alone is fetched again, after it was closed, without the header that it had brought."""
         data = database(300, sequence=1)
         bench.upload(data)
         store = Watched(bench.bucket)
@@ -538,19 +612,19 @@ class TestParallel:
                 starts.append((byte_range[0], store.first_closed.is_set()))
             else:
                 fetched_again.wait(10)
-            if byte_range[0] == 0:
+            if byte_range[0] == 100:
                 fetched_again.set()
 
         fetched_again = threading.Event()
         store.before_part = note
         with fetched:
             fetched.save(tmp_path / "db")
-        assert starts == [(0, True)]
+        assert starts == [(100, True)]
         assert (tmp_path / "db").read_bytes() == in_wal_mode(data)
 
     @pytest.mark.parametrize("where", [0, 3])
     def test_disk_full_in_a_part(
-        self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: list[fetch._Parts], where: int
+        self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: list[transfer.Transfer], where: int
     ) -> None:
         """A full disk is the working copy's error in every thread, and the other threads give up."""
         bench.upload(database(300, sequence=1))
@@ -574,8 +648,8 @@ class TestParallel:
         stopped = threading.Event()
         stopped.set()
         target: Any = None
-        with pytest.raises(fetch._Stopped):
-            fetch._copy(store.get(KEY), target, 0, 100, stopped)
+        with pytest.raises(transfer.Stopped):
+            transfer.copy(store.get(KEY), target, 0, 100, stopped)
         assert store.bytes_read == 0
 
     def test_the_error_that_stopped_the_others_is_raised(
@@ -584,10 +658,12 @@ class TestParallel:
         """Of several parts that failed, those that only gave up are not asked why."""
         bench.upload(database(300, sequence=1))
 
-        def fail(self: fetch._Parts, start: int, stop: int) -> None:
-            raise fetch._Stopped if start < self._ranges[-1][0] else AccessDeniedError("403", url=URL)
+        size = bench.bucket.head(KEY).size
 
-        monkeypatch.setattr(fetch._Parts, "_fetch", fail)
+        def fail(_self: transfer.Transfer, _start: int, stop: int) -> None:
+            raise AccessDeniedError("403", url=URL) if stop == size else transfer.Stopped
+
+        monkeypatch.setattr(transfer.Transfer, "_fetch", fail)
         with pytest.raises(AccessDeniedError):
             save(bench.remote(), tmp_path / "db")
 
@@ -614,7 +690,8 @@ class Watched:
         self.before_part: Callable[[tuple[int, int]], object] = lambda byte_range: None
         self.conditions: list[str | None] = []
         self.first_closed = threading.Event()
-        self.cut_short = 0
+        self.cut_short = self.cut_short_at = 0
+        self.after_read: Callable[[int], object] = lambda count: None
         self.before_read: Callable[[], object] = lambda: None
 
     def get(self, key: str, *, if_match: str | None = None, byte_range: Any = None, **rest: Any) -> Any:
@@ -648,12 +725,13 @@ class WatchedDownload:
         """Count what is read."""
         hook, self.store.before_read = self.store.before_read, lambda: None  # once
         hook()
-        if self.store.cut_short and self.store.bytes_read:
+        if self.store.cut_short and self.store.bytes_read > self.store.cut_short_at:
             self.store.cut_short -= 1
             return b""
         data: bytes = self.inner.read(size)
         with self.store.lock:
             self.store.bytes_read += len(data)
+            self.store.after_read(len(data))
         return data
 
     def __enter__(self) -> Self:
