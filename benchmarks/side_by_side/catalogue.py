@@ -7,6 +7,8 @@ from typing import Final
 
 KIB, MIB = 1 << 10, 1 << 20
 EVERYTHING: Final = frozenset({"read", "read-after", "commit", "commit-100", "first", "writers", "readers"})
+OWN: Final = ("temaki",)
+"""The packages of a system that is this tree's."""
 READS: Final = frozenset({"read", "read-after", "first"})
 
 
@@ -17,7 +19,7 @@ class Entry:
     Attributes:
         name: For people.
         module: In ``systems/``.
-        packages: What to install into its environment; none: temaki's own environment.
+        packages: What to install into its environment; none: Python alone.
         python: The oldest that it runs on.
         options: For the module.
         workloads: What it can do.
@@ -38,15 +40,10 @@ class Entry:
     why_not: str = ""
     note: str = ""
 
-    @property
-    def environment(self) -> str:
-        """The name of its environment."""
-        return "-".join(self.packages) if self.packages else "temaki"
-
 
 def _temaki(name: str, workloads: frozenset[str] = EVERYTHING, **options: str) -> Entry:
     label = " ".join([name, *(f"{key}={value}" for key, value in options.items())])
-    return Entry(f"temaki {label}", "temaki_orm", options={"strategy": name, **options}, workloads=workloads)
+    return Entry(f"temaki {label}", "temaki_orm", OWN, options={"strategy": name, **options}, workloads=workloads)
 
 
 ENTRIES: Final = (
@@ -57,7 +54,17 @@ ENTRIES: Final = (
         ("boto3",),
         workloads=EVERYTHING - {"writers", "readers"},
         why_not="It keeps no database, so there is nothing to count up.",
-        note="What the SDK alone costs: a conditional GET for a read; that and a conditional PUT for a commit.",
+        note="What the SDK alone costs: a conditional GET for a read, whose body is read in pieces and dropped; "
+        "that and a conditional PUT for a commit.",
+    ),
+    Entry(
+        "boto3, requests alone, two round trips",
+        "sdk",
+        ("boto3",),
+        options={"waits": "no"},
+        workloads=frozenset({"commit"}),
+        why_not="For its commit only, which it is the measure of.",
+        note="The same without `Expect: 100-continue`, for which boto3 waits another round trip.",
     ),
     _temaki("etag-cached"),
     _temaki("lease-locked"),

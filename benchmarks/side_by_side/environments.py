@@ -7,9 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
-from benchmarks.side_by_side.catalogue import Entry
+from benchmarks.side_by_side.catalogue import OWN, Entry
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".venv" / "bench"
@@ -35,23 +36,32 @@ def python_for(entry: Entry) -> Path:
     Raises:
         MissingError: It cannot be.
     """
-    if not entry.packages:
-        return Path(sys.executable)
-    folder = FOLDER / entry.environment
+    return _made(entry.packages, entry.python) if entry.packages else Path(sys.executable)
+
+
+@cache
+def _made(packages: tuple[str, ...], oldest: tuple[int, int]) -> Path:
+    folder = FOLDER / "-".join(packages)
     python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        base = _base_python(entry.python)
+    is_complete = (folder / "complete").exists()
+    if not is_complete:
+        base = _base_python(oldest)
         shutil.rmtree(folder, ignore_errors=True)
         _uv("venv", "--quiet", "--python", base, str(folder))
-        _uv("pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), *entry.packages)
-        (folder / "complete").touch()
+    install = ("pip", "install", "--quiet", "--compile-bytecode", "--python", str(python))
+    if packages == OWN:  # anew each time: the sources may be others by now
+        _uv(*install, "--reinstall-package", *OWN, str(ROOT))
+    elif not is_complete:
+        _uv(*install, *packages)
+    (folder / "complete").touch()
     return python
 
 
-def versions(python: Path) -> dict[str, str]:
+def versions(entry: Entry, python: Path) -> dict[str, str]:
     """Of what matters there."""
+    telling = _TELLING if entry.packages else {"python", "sqlite"}
     run = subprocess.run([python, "-c", _VERSIONS], check=True, capture_output=True, text=True)
-    return {name: version for name, version in sorted(json.loads(run.stdout).items()) if name.lower() in _TELLING}
+    return {name: version for name, version in sorted(json.loads(run.stdout).items()) if name.lower() in telling}
 
 
 def _base_python(oldest: tuple[int, int]) -> str:

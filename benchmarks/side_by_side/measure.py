@@ -17,7 +17,6 @@ from typing import Any, Self
 
 from benchmarks.side_by_side.catalogue import Entry
 from benchmarks.side_by_side.database import PAGE, Original, row
-from benchmarks.side_by_side.environments import ROOT
 from benchmarks.side_by_side.proxy import Proxy, Traffic
 
 PATIENCE = 120.0
@@ -38,6 +37,7 @@ class Bench:
         proxy: What the systems go through.
         folder: For files.
         environment: Of the workers.
+        sources: A folder with the workers' package and nothing else, for their path.
     """
 
     client: Any
@@ -45,6 +45,7 @@ class Bench:
     proxy: Proxy
     folder: Path
     environment: dict[str, str]
+    sources: Path
 
     def upload(self, entry: Entry, key: str, original: Original, *, only_changes: bool = False) -> None:
         """Store the database as the system wants it."""
@@ -90,8 +91,8 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            cwd=ROOT,
-            env={**bench.environment, "TMPDIR": str(self._folder)},
+            cwd=self._folder,
+            env={**bench.environment, "TMPDIR": str(self._folder), "PYTHONPATH": str(bench.sources)},
             text=True,
         )
 
