@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from temaki.clock import Clock
-from temaki.events import Reporter
+from temaki.reporter import Reporter
 
 
 class CountedClock:

@@ -11,23 +11,27 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from temaki import remote
 from temaki.clock import Clock, SystemClock
 from temaki.connection import Connection
 from temaki.counted import CountedClock
 from temaki.errors import ConfigurationError, SyncError
-from temaki.events import Operation, Published, Reporter, Watch
 from temaki.generation import Generation
 from temaki.metering import Meter, MeteredStore
 from temaki.pull import Puller
 from temaki.remote import Remote
 from temaki.replica import Replica, WriterLock
+from temaki.reporter import Reporter, Watch
 from temaki.session import Session
 from temaki.shared_lease import SharedLease
 from temaki.store import Store
 from temaki.strategy import Strategy
 from temaki.wal import Scan
+
+if TYPE_CHECKING:
+    from temaki.events import Operation
 
 _log = logging.getLogger(__name__)
 
@@ -241,17 +245,8 @@ class Engine:
                 session.writing = False
                 session.forget_image()
         if stored is not None:  # told when readers need not wait any more
-            version = stored.version
-            self._shared.reporter.report(
-                Published(
-                    self.url,
-                    version.sequence,
-                    version.commit,
-                    version.size,
-                    len(found.pages),
-                    watch.seconds,
-                    stored.superseded,
-                )
+            self._shared.reporter.published(
+                stored.version, len(found.pages), watch.seconds, superseded=stored.superseded
             )
 
     def _watch(self, operation: Operation) -> Watch:

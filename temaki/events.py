@@ -1,20 +1,12 @@
-"""What happens to a database's working copy and its object, told to whoever listens, and counted.
+"""What happens to a database's working copy and its object, as it is told to whoever listens.
 
-The engine and the puller report here. Nobody has to listen: then an event is an addition under a lock.
+Nothing here is imported by temaki before somebody does: see :mod:`temaki.reporter`.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Self
-
-from temaki.errors import CommitUnknownError, ConflictError
-from temaki.fork import reset_in_child
-
-_log = logging.getLogger(__name__)
+from typing import Literal
 
 Operation = Literal["pull", "begin", "commit"]
 
@@ -164,110 +156,3 @@ class LeaseTimedOut(Event):
     """
 
     seconds: float
-
-
-Callback = Callable[[Event], object]
-
-_LEVELS: dict[type[Event], int] = {CommitUnknown: logging.WARNING, LeaseLost: logging.INFO, LeaseTimedOut: logging.INFO}
-"""Everything else is the normal course of things, an error that somebody gets to see, or a conflict that is retried."""
-
-
-class Reporter:
-    """Counts what happens to one database in this process, and tells who listens.
-
-    Args:
-        url: The database's URL.
-
-    Attributes:
-        url: As above.
-        last: What was pulled or published last.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._listeners: tuple[Callback, ...] = ()
-        self.reset_after_fork()
-        reset_in_child(self)
-
-    def reset_after_fork(self) -> None:
-        """In a forked child: what the parent did was not done here; who listens goes on listening."""
-        self._lock = threading.Lock()
-        self.last: Pulled | Published | None = None
-        self._counts: dict[str, int] = {}
-        self._seconds: dict[str, float] = {}
-
-    def listen(self, callback: Callback) -> Callable[[], None]:
-        """Have ``callback`` called with each event, from now on; gives a function that ends it."""
-        with self._lock:
-            self._listeners = (*self._listeners, callback)
-
-        def stop() -> None:
-            with self._lock:
-                self._listeners = tuple(one for one in self._listeners if one is not callback)
-
-        return stop
-
-    def report(self, event: Event) -> None:
-        """Count an event and tell it. Whatever a callback raises is logged, and harms nobody."""
-        self.count(type(event).__name__)
-        if isinstance(event, (Pulled, Published)):
-            self.last = event
-        level = _LEVELS.get(type(event), logging.DEBUG)
-        if _log.isEnabledFor(level):
-            _log.log(level, "%s", event)
-        for callback in self._listeners:
-            try:
-                callback(event)
-            except Exception:  # noqa: BLE001 - it is somebody else's code, in the middle of a session
-                _log.exception("%s: a callback failed on %s", self.url, type(event).__name__)
-
-    def count(self, name: str, *, by: int = 1) -> None:
-        """Count something that is no event."""
-        with self._lock:
-            self._counts[name] = self._counts.get(name, 0) + by
-
-    def add_seconds(self, name: str, seconds: float) -> None:
-        """Add to the time that was spent on something."""
-        with self._lock:
-            self._seconds[name] = self._seconds.get(name, 0.0) + seconds
-
-    def counts(self) -> tuple[dict[str, int], dict[str, float]]:
-        """Counts and seconds so far, by name."""
-        with self._lock:
-            return dict(self._counts), dict(self._seconds)
-
-
-class Watch:
-    """The time of one operation, and how it failed if it did. A context manager; it lets every error through.
-
-    Args:
-        reporter: Is told.
-        operation: Which one.
-        monotonic: Seconds that never go back.
-
-    Attributes:
-        seconds: Since it began; once it has ended, that it took.
-    """
-
-    __slots__ = ("_begin", "_monotonic", "_operation", "_reporter", "seconds")
-
-    def __init__(self, reporter: Reporter, operation: Operation, monotonic: Callable[[], float]) -> None:
-        self._reporter, self._operation, self._monotonic = reporter, operation, monotonic
-        self.seconds = 0.0
-
-    def __enter__(self) -> Self:
-        self._begin = self._monotonic()
-        return self
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        self.seconds = self._monotonic() - self._begin
-        self._reporter.add_seconds(self._operation, self.seconds)
-        if not isinstance(error, Exception):
-            return
-        url = self._reporter.url
-        if isinstance(error, ConflictError):
-            self._reporter.report(Conflict(url, self._operation, self.seconds))
-        elif isinstance(error, CommitUnknownError):
-            self._reporter.report(CommitUnknown(url, error.commit_id, self.seconds))
-        else:
-            self._reporter.report(Failed(url, self._operation, type(error).__name__, self.seconds))

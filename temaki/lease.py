@@ -30,11 +30,11 @@ from typing import Any, Final
 
 from temaki.clock import Clock
 from temaki.errors import LeaseLostError, LeaseTimeoutError, StoreError, SyncError
-from temaki.events import LeaseAcquired, LeaseLost, LeaseReleased, LeaseTimedOut, Reporter
 from temaki.fork import reset_in_child
 from temaki.lease_exit import close_at_exit
 from temaki.lease_record import ChangedError, LeaseObject, LeaseRecord, Owner, Seen, new_write_id
 from temaki.lease_turn import SLOT, courtesy, look, serve
+from temaki.reporter import Reporter
 from temaki.retry import retry
 
 _log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class Lease:
                 self._wake_heart()
             close_at_exit(self)
             generation = seen.record.generation
-            self._reporter.report(LeaseAcquired(self.url, generation, self._clock.monotonic() - begun))
+            self._reporter.lease_acquired(generation, self._clock.monotonic() - begun)
             return generation
 
     def rejoin(self, user: object) -> int | None:
@@ -173,7 +173,7 @@ class Lease:
             except ChangedError:
                 self._seen, self._idle_until, self._users = None, None, weakref.WeakSet()
                 self._state.notify_all()
-                self._reporter.report(LeaseLost(self.url, generation))
+                self._reporter.lease_lost(generation)
                 raise self._lost(generation) from None
 
     def outgrow(self, user: object, generation: int, stored: int) -> int:
@@ -310,7 +310,7 @@ class Lease:
                 wait=lambda error: error.wait if isinstance(error, _HeldError) else SLOT,
             )
         except _HeldError as error:
-            self._reporter.report(LeaseTimedOut(self.url, self._acquire_timeout))
+            self._reporter.lease_timed_out(self._acquire_timeout)
             raise self._timeout(error.record) from None
 
     def _has_to_wait(self, seen: Seen, watch: _Watch, deadline: float) -> float:
@@ -381,7 +381,7 @@ class Lease:
         if seen is not None:
             try:
                 self._rewrite(seen, held=False)
-                self._reporter.report(LeaseReleased(self.url, seen.record.generation))
+                self._reporter.lease_released(seen.record.generation)
             except (StoreError, SyncError, ChangedError) as error:
                 # It runs out by itself.
                 _log.info("%s: the lease could not be given back: %s", self.url, error)

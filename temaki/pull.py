@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from temaki.clock import Clock
 from temaki.errors import NotFoundError, TemakiError
-from temaki.events import Pulled, Reporter, Unchanged
 from temaki.fork import reset_in_child
 from temaki.remote import Remote
 from temaki.replica import Replica
+from temaki.reporter import Reporter
 
 _log = logging.getLogger(__name__)
 _LOOK_AROUND = 0.2  # seconds
@@ -114,14 +114,13 @@ class Puller:
             return True
         if replica.install(path, fetched.version, instead_of=base, at=version):
             self._validated = sent
-            found, seconds = fetched.version, self._clock.monotonic() - sent[0]
-            self._reporter.report(Pulled(replica.url, found.sequence, found.commit, found.size, seconds))
+            self._reporter.pulled(fetched.version, self._clock.monotonic() - sent[0])
             return True
         return False
 
     def _unchanged(self, sent: tuple[float, float]) -> None:
         self._validated = sent
-        self._reporter.report(Unchanged(self._replica.url, self._clock.monotonic() - sent[0]))
+        self._reporter.unchanged(self._clock.monotonic() - sent[0])
 
     def _nothing_there(self, error: NotFoundError, *, known: bool) -> bool:
         replica = self._replica

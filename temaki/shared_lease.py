@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from temaki.clock import Clock
 from temaki.errors import ConfigurationError
-from temaki.events import Reporter
 from temaki.fork import reset_in_child
+from temaki.reporter import Reporter
 from temaki.store import Store
 
 if TYPE_CHECKING:

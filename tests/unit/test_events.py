@@ -10,8 +10,22 @@ from contextlib import nullcontext
 import pytest
 
 from temaki.errors import CommitUnknownError, ConflictError, StoreError
-from temaki.events import CommitUnknown, Conflict, Event, Failed, Pulled, Reporter, Unchanged, Watch
+from temaki.events import (
+    CommitUnknown,
+    Conflict,
+    Event,
+    Failed,
+    LeaseAcquired,
+    LeaseLost,
+    LeaseReleased,
+    LeaseTimedOut,
+    Published,
+    Pulled,
+    Unchanged,
+)
+from temaki.reporter import Reporter, Watch
 from temaki.testing import ManualClock
+from temaki.version import Version
 
 URL = "memory://bucket/key"
 
@@ -24,11 +38,37 @@ def test_events_are_told_to_those_who_listen() -> None:
     stop = reporter.listen(first.append)
     reporter.listen(second.append)
     event = Unchanged(URL, 0.5)
-    reporter.report(event)
+    reporter.unchanged(0.5)
     stop()
-    reporter.report(event)
+    reporter.unchanged(0.5)
     assert (first, second) == ([event], [event, event])
     assert reporter.counts()[0] == {"Unchanged": 2}
+
+
+def test_what_is_reported_is_what_is_told() -> None:
+    """Each report is told as the event of its kind, with every fact in its place, and counted under its name."""
+    reporter = Reporter(URL)
+    heard: list[Event] = []
+    reporter.listen(heard.append)
+    version = Version(etag="e", commit="abc", sequence=3, size=4096, lineage=("abc",), complete=True)
+    reporter.pulled(version, 0.1)
+    reporter.unchanged(0.2)
+    reporter.published(version, 7, 0.3, superseded=True)
+    reporter.lease_acquired(5, 0.4)
+    reporter.lease_released(5)
+    reporter.lease_lost(6)
+    reporter.lease_timed_out(0.5)
+    assert heard == [
+        Pulled(URL, sequence=3, commit="abc", size=4096, seconds=0.1),
+        Unchanged(URL, seconds=0.2),
+        Published(URL, sequence=3, commit="abc", size=4096, pages=7, seconds=0.3, superseded=True),
+        LeaseAcquired(URL, generation=5, seconds=0.4),
+        LeaseReleased(URL, generation=5),
+        LeaseLost(URL, generation=6),
+        LeaseTimedOut(URL, seconds=0.5),
+    ]
+    assert reporter.last == version
+    assert reporter.counts()[0] == {type(event).__name__: 1 for event in heard}
 
 
 def test_a_callback_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -41,7 +81,7 @@ def test_a_callback_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -
 
     reporter.listen(fail)
     reporter.listen(heard.append)
-    reporter.report(Unchanged(URL, 0.5))
+    reporter.unchanged(0.5)
     assert len(heard) == 1
     assert [record.exc_info is not None for record in caplog.records if record.levelno == logging.ERROR] == [True]
 
@@ -79,7 +119,7 @@ def test_events_are_values() -> None:
 def test_a_forked_child_counts_from_nothing() -> None:
     """What the parent did was not done there."""
     reporter = Reporter(URL)
-    reporter.report(Unchanged(URL, 0.5))
+    reporter.unchanged(0.5)
     child = os.fork()
     if not child:
         os._exit(bool(reporter.counts()[0]))

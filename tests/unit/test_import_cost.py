@@ -18,6 +18,7 @@ STAY_OUT = {
     "msgspec": "7-27 ms: imported when text has to be converted",
     "tomllib": "imported when a TOML file mentions temaki",
     "socket": "as http.client",
+    "temaki.events": "5 ms: imported when somebody listens",
     "temaki.lease": "imported by the strategy lease-locked",
     "difflib": "imported to suggest a name in an error",
     "importlib.metadata": "22 ms: imported where a look into the folders finds nothing",
