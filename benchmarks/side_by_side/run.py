@@ -63,21 +63,21 @@ def _plan(  # noqa: PLR0917 - the table below
     systems: tuple[str, ...] = (),
 ) -> Plan:
     counts = {"read": reads, "read-after": afters, "commit": commits, "commit-100": hundreds, "first": firsts}
-    return Plan(int(size * MB), rtt / 1000, counts, 3.0 if size < 100 else 10.0, systems)
+    return Plan(int(size * MB), rtt / 1000, counts, 2.0 if size < 100 else 4.0, systems)
 
 
 # What moves gigabytes is asked of a few.
 _LARGE = ("boto3, requests alone", "temaki etag-cached", "by hand, one GET, one PUT", "by hand, boto3 transfers")
 FULL = (
-    _plan(0.1, 20, 30, 10, 15, 0, 0),
-    _plan(1, 0, 200, 20, 40, 40, 11),
-    _plan(1, 5, 100, 0, 30, 0, 0),
-    _plan(1, 20, 60, 15, 30, 15, 11),
-    _plan(1, 50, 30, 0, 15, 0, 0),
-    _plan(10, 20, 9, 5, 5, 0, 0),
-    _plan(100, 0, 9, 9, 3, 0, 0, ("local SQLite", *_LARGE, "temaki always-download", "django-s3-sqlite", "buckethead")),
-    _plan(100, 50, 0, 3, 0, 0, 0, (*_LARGE, "temaki always-download", "buckethead")),
-    _plan(300, 0, 3, 3, 3, 0, 0, _LARGE),
+    _plan(0.1, 20, 20, 6, 8, 0, 0),
+    _plan(1, 0, 200, 20, 40, 20, 7),
+    _plan(1, 5, 60, 0, 20, 0, 0),
+    _plan(1, 20, 40, 10, 20, 10, 7),
+    _plan(1, 50, 20, 0, 10, 0, 0),
+    _plan(10, 20, 8, 3, 3, 0, 0),
+    _plan(100, 0, 3, 7, 2, 0, 0, ("local SQLite", *_LARGE, "temaki always-download", "django-s3-sqlite", "buckethead")),
+    _plan(100, 50, 0, 2, 0, 0, 0, (*_LARGE, "temaki always-download", "buckethead")),
+    _plan(300, 0, 1, 3, 1, 0, 0, _LARGE),
 )
 QUICK = (_plan(0.1, 0, 3, 2, 2, 2, 1), _plan(1, 20, 3, 2, 2, 0, 1))
 
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="systems whose name contains this")
     parser.add_argument("--output", type=Path, help="folder for results and pages (default: docs/benchmarks)")
     arguments = parser.parse_args(argv)
-    plans, seconds = (QUICK, 1.5) if arguments.quick else (FULL, 5.0)
+    plans, seconds = (QUICK, 1.5) if arguments.quick else (FULL, 3.0)
     folder: Path = arguments.output or page.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
