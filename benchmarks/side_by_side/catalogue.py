@@ -57,15 +57,6 @@ ENTRIES: Final = (
         note="What the SDK alone costs: a conditional GET for a read, whose body is read in pieces and dropped; "
         "that and a conditional PUT for a commit.",
     ),
-    Entry(
-        "boto3, requests alone, two round trips",
-        "sdk",
-        ("boto3",),
-        options={"waits": "no"},
-        workloads=frozenset({"commit"}),
-        why_not="For its commit only, which it is the measure of.",
-        note="The same without `Expect: 100-continue`, for which boto3 waits another round trip.",
-    ),
     _temaki("etag-cached"),
     _temaki("lease-locked"),
     _temaki("lease-locked", frozenset({"writers"}), hold="0.5"),

@@ -17,8 +17,6 @@ class Requests:
 
     def __init__(self, config: Config) -> None:
         self._client = boto3.session.Session().client("s3")
-        if config["options"].get("waits") == "no":
-            self._client.meta.events.register_last("before-call.s3.PutObject", _send_at_once)
         self._where: dict[str, Any] = {"Bucket": config["bucket"], "Key": config["key"]}
         self._etag, self._size = "", 0
         self._body = b""
@@ -47,10 +45,6 @@ class Requests:
     def increment(self) -> int:
         """There is nothing to count."""
         raise NotImplementedError
-
-
-def _send_at_once(params: dict[str, Any], **_: Any) -> None:
-    params["headers"].pop("Expect", None)
 
 
 make = Requests
