@@ -79,8 +79,8 @@ def _summary(results: dict[str, Any]) -> str:
     kind = f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, Linux {machine['kernel']}"
     return (
         f"{quick}One run of `make bench` on {results['date']}, {results['seconds'] / 60:.0f} minutes: {kind}, load "
-        f"{machine['load_before']:g} before it began; seed of the data {results['seed']}. {_memory_note(machine)}Requests "
-        "are counted exactly, and so are bytes. Times are good for ratios within this run only."
+        f"{machine['load_before']:g} before it began; seed of the data {results['seed']}. {_memory_note(machine)}"
+        "Requests are counted exactly, and so are bytes. Times are good for ratios within this run only."
     )
 
 
