@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pony.orm import db_session
 
+from temaki import transfer
 from temaki.stores.memory import MemoryStore
 from temaki.strategy import Strategy
 from temaki.testing import CountingStore
@@ -208,8 +209,13 @@ def test_creating_the_database_costs_exactly() -> None:
     assert (store.count(), store.bytes_up) == (3, bucket.head(KEY).size)
 
 
-def test_a_pull_of_a_large_database_costs_exactly(tmp_path: Path) -> None:
-    """Four ranges at once, from 32 MiB on, which bring each byte once."""
+@pytest.mark.parametrize(("fast", "gets"), [(0.0, 1), (float("inf"), 4)], ids=["fast", "slow"])
+def test_a_pull_of_a_large_database_costs_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: float, gets: int
+) -> None:
+    """One GET where its stream is fast; where it is slow, four ranges at once. Each byte comes once."""
+    monkeypatch.setattr(transfer, "_FAST", fast)
+    monkeypatch.setattr(transfer, "_SAMPLE", 0.0)
     file = tmp_path / "large.sqlite"
     with closing(sqlite3.connect(file)) as database, database:
         database.execute('CREATE TABLE "Counter" (id INTEGER PRIMARY KEY, value INTEGER NOT NULL)')
@@ -219,4 +225,4 @@ def test_a_pull_of_a_large_database_costs_exactly(tmp_path: Path) -> None:
     bucket.put(KEY, file.read_bytes())
     store = CountingStore(bucket)
     assert Client(store, EtagCached()).map().value() == 0
-    assert (asked(store), store.bytes_down, store.bytes_up) == ({"get": 4, "304": 1}, file.stat().st_size, 0)
+    assert (asked(store), store.bytes_down, store.bytes_up) == ({"get": gets, "304": 1}, file.stat().st_size, 0)
