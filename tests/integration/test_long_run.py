@@ -18,11 +18,12 @@ PATIENCE = 60 + int(SESSIONS or 0) / 50
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what is open")
 @pytest.mark.timeout(PATIENCE + 60)
-@pytest.mark.parametrize(("strategy", "sessions"), [("etag-cached", 10_000), ("lease-locked", 1_000)])
+@pytest.mark.parametrize(("strategy", "sessions"), [("etag-cached", 10_000), ("lease-locked", 3_000)])
 def test_nothing_piles_up(place: Place, strategy: str, sessions: int) -> None:
     """After thousands of sessions, in hundreds of generations, as much is open, kept and in memory as after the first.
 
-    How many: ``LONG_RUN_SESSIONS``, if it is set. Under the lease 10,000 take most of a minute.
+    How many: ``LONG_RUN_SESSIONS``, if it is set. Under the lease 10,000 take most of a minute; in 1,000, what comes
+    and goes (some 200 objects) can look like growth.
     """
     sessions = int(SESSIONS or sessions)
     place.run("_long_run.py", "create", place.url)
