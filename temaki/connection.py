@@ -11,17 +11,12 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
-from temaki.errors import (
-    CorruptDatabaseError,
-    ReadOnlyError,
-    StatementRefusedError,
-    TemakiError,
-    WorkingCopyError,
-)
+from temaki.errors import StatementRefusedError, TemakiError
+from temaki.explain import FILE_ERRORS, Place, file_error, is_attach, refused_write, rolled_back
 from temaki.fork import never_close_in_child
 
 # https://www.sqlite.org/c3ref/c_alter_table.html; the sqlite3 module has names for them only in part.
@@ -47,15 +42,39 @@ class Cursor(sqlite3.Cursor):
         try:
             super().execute(self.connection.marked(sql), parameters)
         except sqlite3.DatabaseError as error:
-            self.connection.raise_explained(error)
+            self.connection.raise_explained(error, sql)
         return self
 
     def executemany(self, sql: str, parameters: Any, /) -> Cursor:  # noqa: D102
         try:
             super().executemany(sql, parameters)
         except sqlite3.DatabaseError as error:
-            self.connection.raise_explained(error)
+            self.connection.raise_explained(error, sql)
         return self
+
+    def fetchone(self) -> Any:  # noqa: D102
+        try:
+            return super().fetchone()
+        except sqlite3.DatabaseError as error:
+            self.connection.raise_explained(error)
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:  # noqa: D102
+        try:
+            return super().fetchmany(self.arraysize if size is None else size)
+        except sqlite3.DatabaseError as error:
+            self.connection.raise_explained(error)
+
+    def fetchall(self) -> list[Any]:  # noqa: D102
+        try:
+            return super().fetchall()
+        except sqlite3.DatabaseError as error:
+            self.connection.raise_explained(error)
+
+    def __next__(self) -> Any:
+        try:
+            return super().__next__()
+        except sqlite3.DatabaseError as error:
+            self.connection.raise_explained(error)
 
     def executescript(self, sql_script: str, /) -> Cursor:
         """Run the statements of a script, in the transaction that is open. (Python's own commits before it starts.)"""
@@ -85,6 +104,7 @@ class Connection(sqlite3.Connection):
     url = ""
     folder = ""
     writable = True
+    is_intact: Callable[[], bool] = staticmethod(lambda: True)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -97,16 +117,19 @@ class Connection(sqlite3.Connection):
         self._refusal: str | None = None
         self._open_cursors: weakref.WeakSet[sqlite3.Cursor | sqlite3.Blob] = weakref.WeakSet()
         self._query_only = False
+        self._ended_by: sqlite3.DatabaseError | None = None  # the error with which SQLite rolled back by itself
         never_close_in_child(self)
 
-    def settle_in(self, url: str, folder: str, *, writable: bool) -> None:
+    def settle_in(self, url: str, folder: str, *, writable: bool, is_intact: Callable[[], bool] = lambda: True) -> None:
         """Make this a guarded connection to the working copy.
 
         Args:
             url: The database's URL, for messages.
             folder: The working copy's folder; nothing in it may be attached.
             writable: Whether sessions of this connection may write at all.
+            is_intact: Tells whether the working copy's files are as temaki left them.
         """
+        self.is_intact = is_intact
         self.url, self.folder, self.writable = url, folder, writable
         # Durability is the store's business: a working copy that a power cut tears is thrown away (see folder.py).
         self._run("PRAGMA synchronous = OFF")
@@ -160,10 +183,24 @@ class Connection(sqlite3.Connection):
         self.forbid_writes()
 
     def commit_locally(self) -> None:
-        """SQLite's COMMIT, then the cursors are closed and writes forbidden again."""
+        """SQLite's COMMIT, then the cursors are closed and writes forbidden again.
+
+        Raises:
+            StatementRefusedError: There is no transaction any more: SQLite has rolled it back by itself.
+        """
+        if self._ended_by is not None:
+            raise rolled_back(Place(self.url, self.folder), self._ended_by)
         self._run("COMMIT")
         self.close_cursors()
         self.forbid_writes()
+
+    def frames(self) -> int:
+        """How many frames the WAL that this connection has open holds; checkpoints them.
+
+        Only for a connection whose commit changed nothing, so that all of them are acknowledged.
+        """
+        with self.trusted():
+            return int(self.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
 
     def close_cursors(self) -> None:
         """Close the cursors and blobs that were made on this connection and still live."""
@@ -179,6 +216,7 @@ class Connection(sqlite3.Connection):
 
     def forbid_writes(self) -> None:
         """Everywhere else: nothing may be written that temaki would not upload."""
+        self._ended_by = None
         if not self._query_only:
             self._run("PRAGMA query_only = ON")
             self._query_only = True
@@ -283,43 +321,30 @@ class Connection(sqlite3.Connection):
             return "ATTACH of temaki's own working copy: what is written there is never stored; query it as `main`"
         return None
 
-    def raise_explained(self, error: sqlite3.DatabaseError) -> None:
-        """Raise what temaki knows about an error, or the error itself."""
+    def raise_explained(self, error: sqlite3.DatabaseError, sql: str = "") -> NoReturn:
+        """Raise what temaki knows about an error, or the error itself.
+
+        Some errors end the whole transaction (a full disk, ``INSERT OR ROLLBACK``, a trigger's ``RAISE(ROLLBACK)``).
+        What comes after them would be committed statement by statement, so nothing may be written from then on.
+        """
         refusal, self._refusal = self._refusal, None
-        explained = self._explain(error, refusal)
+        explained = self._explain(error, refusal, sql)
+        if not self._query_only and not self._trusted and not self.in_transaction:
+            self.forbid_writes()
+            self._ended_by = error
         if explained is None:
             raise error
         raise explained from error
 
-    def _explain(self, error: sqlite3.DatabaseError, refusal: str | None) -> TemakiError | None:
+    def _explain(self, error: sqlite3.DatabaseError, refusal: str | None, sql: str) -> TemakiError | None:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        place = Place(self.url, self.folder)
         if code == sqlite3.SQLITE_AUTH and refusal is not None:
             return StatementRefusedError(f"Refused on {self.url}: {refusal}.", url=self.url)
         if code == sqlite3.SQLITE_READONLY and self._query_only:
-            if not self.writable:
-                return ReadOnlyError(
-                    f"{self.url} is bound with a strategy that never writes. "
-                    'Bind it with another one, for example strategy="etag-cached", to change it.',
-                    url=self.url,
-                )
-            return StatementRefusedError(
-                f"A write to {self.url} outside temaki's transaction would never be stored. Write inside a db_session, "
-                "through entities, db.execute() or db.get_connection().",
-                url=self.url,
-            )
-        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-            return CorruptDatabaseError(
-                f"{self.url} is damaged: SQLite says {str(error)!r}. Nothing was overwritten; restore an earlier "
-                "version of the object, or repair a copy of it with `sqlite3 copy.sqlite .recover`.",
-                url=self.url,
-            )
-        if code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN} and self._trusted:
-            return WorkingCopyError(
-                f"The working copy of {self.url} in {self.folder} cannot be used: SQLite says {str(error)!r}. "
-                "Check the folder's disk and permissions, or set cache_dir.",
-                url=self.url,
-                path=self.folder,
-            )
+            return refused_write(place, writable=self.writable, ended_by=self._ended_by)
+        if code in FILE_ERRORS and not is_attach(sql):
+            return file_error(place, error, code, is_intact=self.is_intact())
         return None
 
 

@@ -6,6 +6,7 @@ The engine is what the Pony binding calls. It knows nothing of Pony; it knows wh
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import weakref
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from temaki import remote
 from temaki.clock import Clock, SystemClock
 from temaki.connection import Connection
 from temaki.counted import CountedClock
-from temaki.errors import ConfigurationError, SyncError
+from temaki.errors import ConfigurationError, CorruptDatabaseError, SyncError, WorkingCopyError
 from temaki.generation import Generation
 from temaki.metering import Meter, MeteredStore
 from temaki.pull import Puller
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from temaki.events import Operation
 
 _log = logging.getLogger(__name__)
+_MOST_VANISHED = 5
+"""How often a session begins again because its files vanished while they were opened."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,41 +163,59 @@ class Engine:
         shared = self._shared
         session = Session(shared.remote, self._replica, shared.puller, shared.lease, immediate=immediate)
         try:
+            vanished = 0
             while True:
                 with self._watch("pull"):
                     self.strategy.pull(session)
                 generation = session.generation = self._replica.enter()
                 if generation is None:
-                    # Another thread's commit was refused since; or the strategy did not pull when there was nothing.
+                    # Another thread's commit was refused since; or the strategy did not pull when there was nothing; or
+                    # the working copy is gone.
                     session.revalidate()
                     continue
-                connection = connect(generation)
-                connection.session = session
                 try:
-                    if self.pin(connection):
-                        shared.reporter.count("session")
-                        return connection
-                except BaseException:
-                    connection.close()
-                    raise
-                connection.close()
+                    connection = self._connect(connect, session, generation)
+                except (sqlite3.Error, WorkingCopyError, CorruptDatabaseError):
+                    vanished += 1
+                    if vanished > _MOST_VANISHED or generation.is_intact():
+                        raise
+                    connection = None
+                if connection is not None:
+                    shared.reporter.count("session")
+                    return connection
                 self._leave(session)
         except BaseException:
             self._end(session)
             raise
 
+    def _connect(
+        self, connect: Callable[[Generation], Connection], session: Session, generation: Generation
+    ) -> Connection | None:
+        """A connection with the session's snapshot; None if there is none in this generation any more."""
+        connection = connect(generation)
+        connection.session = session
+        try:
+            if self.pin(connection):
+                return connection
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+        return None
+
     def pin(self, connection: Connection) -> bool:
         """Take the session's snapshot, at a moment in which everything in the generation is accepted.
 
         Returns:
-            False where the generation has been abandoned meanwhile: there is nothing there that may be seen.
+            False where the generation has been abandoned meanwhile, or its files were removed or replaced: there is
+            nothing there that may be seen.
         """
         generation = session_of(connection).generation
         with self._replica.lock:
             if generation is None or generation.abandoned:
                 return False
             connection.pin()
-            return True
+            return generation.is_intact()  # now: SQLite opens the WAL, by its name, when it first reads
 
     def before_write(self, connection: Connection) -> None:
         """Before BEGIN IMMEDIATE, and before the writer lock: the strategy may wait or refuse."""
@@ -233,8 +254,8 @@ class Engine:
         with self._watch("commit") as watch, self._replica.lock:
             try:
                 self._replica.commit_locally(connection)
-                found = generation.uncommitted_to_store()
-                if found.pages:
+                found = generation.uncommitted_to_store(connection)
+                if found.page_count is not None:
                     stored = self._store(session, generation, found)
                 else:
                     self._replica.settle(generation)
@@ -320,7 +341,9 @@ class Engine:
         with self._replica.lock:
             connection.busy = True
             generation.welcome(connection)
-        connection.settle_in(self.url, str(generation.path.parent), writable=self.writes)
+        connection.settle_in(
+            self.url, str(generation.path.parent), writable=self.writes, is_intact=generation.is_intact
+        )
 
     def claim(self, connection: Connection, generation: Generation) -> bool:
         """Take a pooled connection for a session, unless it belongs elsewhere or was closed meanwhile."""

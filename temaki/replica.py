@@ -7,6 +7,7 @@ the writer lock, then the replica's.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -14,11 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from temaki.connection import Connection
-from temaki.errors import ConfigurationError, TemakiError
+from temaki.errors import ConfigurationError, TemakiError, WorkingCopyError
 from temaki.folder import Folder
 from temaki.fork import reset_in_child
 from temaki.generation import Generation
 from temaki.remote import Version
+
+_log = logging.getLogger(__name__)
 
 
 class WriterLock:
@@ -95,11 +98,28 @@ class Replica:
     def base(self) -> Generation | None:
         """The current generation, once a commit under way is over; at first, what an earlier process left."""
         with self.lock:
+            if self._folder is not None and not self._folder.is_intact():
+                _log.warning(
+                    "%s: the working copy's folder %s was removed; a new one is made", self.url, self._folder.path
+                )
+                if self.current is not None:
+                    self.abandon(self.current)
+                self._folder.release()
+                self._folder = None
             if self._folder is None:
                 self._folder = Folder(self.url, self.cache_dir)
                 with self._folder.errors_named(self._folder.path):
                     self._reuse(self._folder)
+            self._leave_damaged()
             return self.current
+
+    def _leave_damaged(self) -> None:
+        """Abandon a current generation whose files were removed, replaced or truncated by another program."""
+        if self.current is not None and not self.current.is_intact():
+            _log.warning(
+                "%s: the working copy %s was removed or damaged; it is pulled anew", self.url, self.current.path
+            )
+            self.abandon(self.current)
 
     def _reuse(self, folder: Folder) -> None:
         found = folder.reuse()
@@ -112,8 +132,8 @@ class Replica:
                 os.unlink(leftover)  # all of it is in the main file, says the clean record
         if version is not None:
             self.known = True
-            with suppress(sqlite3.Error, TemakiError):  # whatever is wrong with the file, a fresh one can be had
-                self.current = Generation(path, version, self.url)
+            with suppress(sqlite3.Error, OSError, TemakiError):  # whatever is wrong with it, a fresh one can be had
+                self.current = Generation(path, version, self.url, folder)
         if self.current is None:
             path.unlink(missing_ok=True)
 
@@ -150,7 +170,7 @@ class Replica:
                 path.unlink(missing_ok=True)
                 return False
             try:
-                self.current = Generation(path, version, self.url)
+                self.current = Generation(path, version, self.url, self._folder)
             except BaseException:
                 for name in (f"{path}", f"{path}-wal", f"{path}-shm"):
                     Path(name).unlink(missing_ok=True)
@@ -181,8 +201,9 @@ class Replica:
     # -- sessions -------------------------------------------------------------------------------------------------
 
     def enter(self) -> Generation | None:
-        """Count a session into the current generation, if there is one, and give it."""
+        """Count a session into the current generation, if there is one that is intact, and give it."""
         with self.lock:
+            self._leave_damaged()
             if self.current is not None:
                 self.current.users += 1
             return self.current
@@ -219,7 +240,8 @@ class Replica:
             if generation is self.current:
                 self.current = None
                 assert self._folder is not None
-                self._folder.forget()
+                with suppress(WorkingCopyError):  # that it could not be withdrawn; it was before a local COMMIT
+                    self._folder.forget()
             self._leave_behind(generation)
 
     def _leave_behind(self, generation: Generation) -> None:
@@ -235,4 +257,6 @@ class Replica:
         self.lock = threading.RLock()
         self.writer.reset()
         self.current = None
-        self._folder = None
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            folder.leave_to_parent()
