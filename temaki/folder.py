@@ -81,8 +81,8 @@ class Folder:
         """Give the lock back, and remove a private folder. Repeating it does nothing more."""
         self._end()
 
-    def leave_to_parent(self) -> None:
-        """In a forked child: close its copies of the lock's descriptors. The parent's lock is not affected."""
+    def die(self) -> None:
+        """What the end of the process by ``kill -9`` does: the lock is free, and everything stays. For tests."""
         if self._end.detach() is not None:
             self._lock.close()
 
@@ -264,7 +264,7 @@ class _Lock:
             return False
 
     def close(self) -> None:
-        """Give it back; in a forked child, leave it to the parent."""
+        """Give it back."""
         for descriptor in (self._file, self._folder):
             os.close(descriptor)
 

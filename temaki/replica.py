@@ -257,6 +257,4 @@ class Replica:
         self.lock = threading.RLock()
         self.writer.reset()
         self.current = None
-        folder, self._folder = self._folder, None
-        if folder is not None:
-            folder.leave_to_parent()
+        self._folder = None  # its lock is shared with the parent: the folder is free once both are gone

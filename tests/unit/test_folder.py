@@ -48,7 +48,7 @@ def leave_clean(cache_dir: Path) -> Path:
 
 def release(folder: Folder) -> None:
     """What the end of its process does, if it is killed."""
-    folder.leave_to_parent()
+    folder.die()
 
 
 class TestCleanRecord:

@@ -142,7 +142,7 @@ class Process:
             generation.dispose() if generation._is_open else None  # noqa: SLF001
         folder = self.shared.replica._folder  # noqa: SLF001
         if folder is not None:
-            folder.leave_to_parent()
+            folder.die()
         made = self.shared.lease._made  # noqa: SLF001
         if made is not None:
             made[1].reset_after_fork()  # holds nothing any more, so that nothing is given back when Python exits
