@@ -22,7 +22,7 @@ from temaki.errors import (
     TemakiError,
     WorkingCopyError,
 )
-from temaki.fork import never_close_in_child
+from temaki.fork import keep_inherited, never_close_in_child, process, require_own
 
 # https://www.sqlite.org/c3ref/c_alter_table.html; the sqlite3 module has names for them only in part.
 _PRAGMA, _TRANSACTION, _ATTACH = 19, 22, 24
@@ -44,6 +44,7 @@ class Cursor(sqlite3.Cursor):
     connection: Connection
 
     def execute(self, sql: str, parameters: Any = (), /) -> Cursor:  # noqa: D102
+        self.connection.require_own()
         try:
             super().execute(self.connection.marked(sql), parameters)
         except sqlite3.DatabaseError as error:
@@ -51,11 +52,24 @@ class Cursor(sqlite3.Cursor):
         return self
 
     def executemany(self, sql: str, parameters: Any, /) -> Cursor:  # noqa: D102
+        self.connection.require_own()
         try:
             super().executemany(sql, parameters)
         except sqlite3.DatabaseError as error:
             self.connection.raise_explained(error)
         return self
+
+    def fetchone(self) -> Any:  # noqa: D102
+        self.connection.require_own()
+        return super().fetchone()
+
+    def fetchmany(self, *args: Any, **kwargs: Any) -> list[Any]:  # noqa: D102
+        self.connection.require_own()
+        return super().fetchmany(*args, **kwargs)
+
+    def fetchall(self) -> list[Any]:  # noqa: D102
+        self.connection.require_own()
+        return super().fetchall()
 
     def executescript(self, sql_script: str, /) -> Cursor:
         """Run the statements of a script, in the transaction that is open. (Python's own commits before it starts.)"""
@@ -76,7 +90,7 @@ class Connection(sqlite3.Connection):
     Made by Pony's pool, which knows nothing of generations; :meth:`settle_in` tells it where it belongs.
 
     Attributes:
-        pid: The process that opened it; no other may use or close it.
+        process: The process that opened it; none that was forked from it may use or close it.
         session: The engine's own, from the beginning of a session to its end.
         closed: Whether :meth:`close` was called.
         busy: Whether a session is using it. The replica's lock guards it: an idle one may be closed by any thread.
@@ -88,7 +102,7 @@ class Connection(sqlite3.Connection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.pid = os.getpid()
+        self.process = process()
         self.busy = False
         self.session: object = None
         self.closed = False
@@ -124,6 +138,14 @@ class Connection(sqlite3.Connection):
             return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
         self.set_authorizer(authorize)
+
+    def require_own(self) -> None:
+        """Make sure that this process opened it.
+
+        Raises:
+            ConflictError: It was inherited by a fork.
+        """
+        require_own(self.process, self.url)
 
     # -- what temaki does with it ---------------------------------------------------------------------------------
 
@@ -191,12 +213,14 @@ class Connection(sqlite3.Connection):
 
     def cursor(self, factory: Any = Cursor) -> Any:
         """A cursor that is closed when the transaction in which it was made is over."""
+        self.require_own()
         made = super().cursor(factory)
         self._open_cursors.add(made)
         return made
 
     def blobopen(self, *args: Any, **kwargs: Any) -> sqlite3.Blob:
         """As in :mod:`sqlite3`; closed like a cursor, since it holds a snapshot like one."""
+        self.require_own()
         blob = super().blobopen(*args, **kwargs)
         self._open_cursors.add(blob)
         return blob
@@ -217,6 +241,7 @@ class Connection(sqlite3.Connection):
         Raises:
             StatementRefusedError: In a transaction.
         """
+        self.require_own()
         if self.in_transaction and not self._trusted:
             self._refuse("commit() on the connection would not be stored", "call commit() of pony.orm")
         super().commit()
@@ -227,21 +252,27 @@ class Connection(sqlite3.Connection):
         Raises:
             StatementRefusedError: In a transaction.
         """
+        self.require_own()
         if self.in_transaction and not self._trusted:
             self._refuse("rollback() on the connection goes behind Pony's back", "call rollback() of pony.orm")
         super().rollback()
 
     def close(self) -> None:
-        """Close it, from any thread; again is no error."""
+        """Close it, from any thread; again is no error. In a forked child it stays open: it is the parent's."""
         self.closed = True
-        super().close()
+        if self.process == process():
+            super().close()
 
     def __del__(self) -> None:
         # A thread's pooled connection goes with its thread, and a generation's guard with the generation: that is their
-        # proper end, about which Python 3.13 need not warn. In a forked child it is not (see temaki.fork).
-        if getattr(self, "pid", None) == os.getpid():
+        # proper end, about which Python 3.13 need not warn. In a forked child it is not (see temaki.fork): there it
+        # lives on, where Python has not seen the fork and drops what belonged to threads that do not exist.
+        owner = getattr(self, "process", None)
+        if owner == process():
             with suppress(sqlite3.Error):
                 self.close()
+        elif owner is not None:
+            keep_inherited(self)
 
     def executescript(self, sql_script: str, /) -> Any:
         """See :meth:`Cursor.executescript`."""
@@ -253,6 +284,7 @@ class Connection(sqlite3.Connection):
         Raises:
             StatementRefusedError: In a write transaction, where SQLite would wait for itself for ever.
         """
+        self.require_own()
         if self.in_transaction and not self._query_only:
             self._refuse(
                 "backup() inside a write transaction waits for ever",

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from temaki.errors import WorkingCopyError
+from temaki.fork import process
 
 _log = logging.getLogger(__name__)
 _LOCK = "owner.lock"
@@ -61,7 +62,7 @@ class Folder:
             self.path = Path(os.path.realpath(self.path))
             _sweep(parent, prefix, keep=self.path.name)
         if not self.reusable:
-            weakref.finalize(self, _remove, str(self.path), os.getpid())
+            weakref.finalize(self, _remove, str(self.path), process())
         self._numbers = itertools.count(1 + max((_number(entry.name) for entry in self.path.iterdir()), default=0))
 
     def next_path(self) -> Path:
@@ -204,7 +205,7 @@ def _sweep(parent: Path, prefix: str, *, keep: str) -> None:
 def _remove(path: str, owner: int) -> None:
     import shutil
 
-    if os.getpid() == owner:  # a forked child inherits the finalizer, not the folder
+    if process() == owner:  # a forked child inherits the finalizer, not the folder
         shutil.rmtree(path, ignore_errors=True)
 
 

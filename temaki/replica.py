@@ -16,7 +16,7 @@ from pathlib import Path
 from temaki.connection import Connection
 from temaki.errors import ConfigurationError, TemakiError
 from temaki.folder import Folder
-from temaki.fork import reset_in_child
+from temaki.fork import look, reset_in_child
 from temaki.generation import Generation
 from temaki.remote import Version
 
@@ -43,6 +43,7 @@ class WriterLock:
         Raises:
             ConfigurationError: This very thread is the writer, and would wait for ever.
         """
+        look()
         if self._is_mine():
             if self._writing is not None and self._writing is not connection and self._writing.session is not None:
                 raise ConfigurationError(
@@ -57,6 +58,7 @@ class WriterLock:
 
     def release(self, connection: Connection | None = None) -> None:
         """Let the next writer in. Nothing happens where the writer is another thread, or another connection."""
+        look()
         if self._is_mine() and (connection is None or self._writing in {None, connection}):
             self._writing = None
             self._lock.release()
@@ -94,6 +96,7 @@ class Replica:
 
     def base(self) -> Generation | None:
         """The current generation, once a commit under way is over; at first, what an earlier process left."""
+        look()
         with self.lock:
             if self._folder is None:
                 self._folder = Folder(self.url, self.cache_dir)
@@ -182,6 +185,7 @@ class Replica:
 
     def enter(self) -> Generation | None:
         """Count a session into the current generation, if there is one, and give it."""
+        look()
         with self.lock:
             if self.current is not None:
                 self.current.users += 1
@@ -189,6 +193,7 @@ class Replica:
 
     def exit(self, generation: Generation) -> None:
         """A session is over; the last one out of an old generation removes it."""
+        look()
         with self.lock:
             generation.users -= 1
             if generation is not self.current:
@@ -214,6 +219,7 @@ class Replica:
 
     def abandon(self, generation: Generation) -> None:
         """Forget a generation with all that the store has not accepted. The next session pulls."""
+        look()
         with self.lock:
             generation.abandoned = True
             if generation is self.current:

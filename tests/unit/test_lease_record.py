@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from temaki.errors import LeaseRecordError, StoreUnavailableError
-from temaki.lease_record import ChangedError, LeaseObject, LeaseRecord, Owner, Seen, _age, new_write_id
+from temaki.lease_owner import Owner
+from temaki.lease_record import ChangedError, LeaseObject, LeaseRecord, Seen, _age, new_write_id
 from temaki.store import ObjectInfo
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
