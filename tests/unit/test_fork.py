@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import threading
 import traceback
 from collections.abc import Callable
@@ -15,7 +16,13 @@ import pytest
 from temaki import fork
 from temaki.errors import ConflictError, StoreUnavailableError
 from temaki.fork import ProcessLock, process, require_own
+from temaki.generation import Generation
+from temaki.lease import Lease
+from temaki.lease_record import LeaseObject
 from temaki.stores.filesystem import FileLocks
+from temaki.stores.memory import MemoryStore
+from temaki.testing.clock import ManualClock
+from temaki.testing.counting import CountingStore
 from tests.threads import Background
 
 FORKS: dict[str, Callable[[], int]] = {"seen": os.fork, "unseen": ctypes.PyDLL(None).fork}
@@ -191,3 +198,36 @@ def test_a_child_inside_its_parents_file_lock_leaves_it_locked(tmp_path: Path, f
             pass
     with locks.hold(path, "file:///x"):
         pass
+
+
+def test_a_childs_exit_gives_no_lease_of_its_parent_back(forking: Callable[[], int]) -> None:
+    """It inherits what the process does at its end, and may end without having used anything."""
+    clock, rng, store = ManualClock(), random.Random(1), CountingStore(MemoryStore())
+    record = LeaseObject(store, "app.sqlite.lease", clock=clock, rng=rng, timeout=3)
+    lease = Lease(
+        record, url="memory://x/app.sqlite", clock=clock, rng=rng, ttl=10, acquire_timeout=30, heartbeat=False
+    )
+    user = threading.Event()
+    generation = lease.acquire(user)
+    store.reset()
+
+    def child() -> None:
+        lease.close()
+        assert not store.calls
+
+    in_child(forking, child)
+    lease.check(generation)
+    lease.close()
+
+
+def test_a_child_removes_no_file_of_its_parent(tmp_path: Path, forking: Callable[[], int]) -> None:
+    """Not even if it is told to."""
+    generation = Generation(tmp_path / "1.sqlite", None, "memory://x/app.sqlite")
+
+    def child() -> None:
+        generation.dispose()
+        assert {entry.name for entry in tmp_path.iterdir()} >= {"1.sqlite", "1.sqlite-wal"}
+
+    in_child(forking, child)
+    generation.dispose()
+    assert list(tmp_path.iterdir()) == []
