@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from temaki.errors import StatementRefusedError, TemakiError
 from temaki.explain import FILE_ERRORS, Place, file_error, is_attach, refused_write, rolled_back
-from temaki.fork import never_close_in_child
+from temaki.fork import keep_inherited, never_close_in_child, process, require_own
 
 # https://www.sqlite.org/c3ref/c_alter_table.html; the sqlite3 module has names for them only in part.
 _PRAGMA, _TRANSACTION, _ATTACH = 19, 22, 24
@@ -39,6 +39,7 @@ class Cursor(sqlite3.Cursor):
     connection: Connection
 
     def execute(self, sql: str, parameters: Any = (), /) -> Cursor:  # noqa: D102
+        self.connection.require_own()
         try:
             super().execute(self.connection.marked(sql), parameters)
         except sqlite3.DatabaseError as error:
@@ -46,6 +47,7 @@ class Cursor(sqlite3.Cursor):
         return self
 
     def executemany(self, sql: str, parameters: Any, /) -> Cursor:  # noqa: D102
+        self.connection.require_own()
         try:
             super().executemany(sql, parameters)
         except sqlite3.DatabaseError as error:
@@ -53,24 +55,28 @@ class Cursor(sqlite3.Cursor):
         return self
 
     def fetchone(self) -> Any:  # noqa: D102
+        self.connection.require_own()
         try:
             return super().fetchone()
         except sqlite3.DatabaseError as error:
             self.connection.raise_explained(error)
 
     def fetchmany(self, size: int | None = None) -> list[Any]:  # noqa: D102
+        self.connection.require_own()
         try:
             return super().fetchmany(self.arraysize if size is None else size)
         except sqlite3.DatabaseError as error:
             self.connection.raise_explained(error)
 
     def fetchall(self) -> list[Any]:  # noqa: D102
+        self.connection.require_own()
         try:
             return super().fetchall()
         except sqlite3.DatabaseError as error:
             self.connection.raise_explained(error)
 
     def __next__(self) -> Any:
+        self.connection.require_own()
         try:
             return super().__next__()
         except sqlite3.DatabaseError as error:
@@ -95,7 +101,7 @@ class Connection(sqlite3.Connection):
     Made by Pony's pool, which knows nothing of generations; :meth:`settle_in` tells it where it belongs.
 
     Attributes:
-        pid: The process that opened it; no other may use or close it.
+        process: The process that opened it; none that was forked from it may use or close it.
         session: The engine's own, from the beginning of a session to its end.
         closed: Whether :meth:`close` was called.
         busy: Whether a session is using it. The replica's lock guards it: an idle one may be closed by any thread.
@@ -108,7 +114,7 @@ class Connection(sqlite3.Connection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.pid = os.getpid()
+        self.process = process()
         self.busy = False
         self.session: object = None
         self.closed = False
@@ -147,6 +153,14 @@ class Connection(sqlite3.Connection):
             return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
         self.set_authorizer(authorize)
+
+    def require_own(self) -> None:
+        """Make sure that this process opened it.
+
+        Raises:
+            ConflictError: It was inherited by a fork.
+        """
+        require_own(self.process, self.url)
 
     # -- what temaki does with it ---------------------------------------------------------------------------------
 
@@ -229,12 +243,14 @@ class Connection(sqlite3.Connection):
 
     def cursor(self, factory: Any = Cursor) -> Any:
         """A cursor that is closed when the transaction in which it was made is over."""
+        self.require_own()
         made = super().cursor(factory)
         self._open_cursors.add(made)
         return made
 
     def blobopen(self, *args: Any, **kwargs: Any) -> sqlite3.Blob:
         """As in :mod:`sqlite3`; closed like a cursor, since it holds a snapshot like one."""
+        self.require_own()
         blob = super().blobopen(*args, **kwargs)
         self._open_cursors.add(blob)
         return blob
@@ -255,6 +271,7 @@ class Connection(sqlite3.Connection):
         Raises:
             StatementRefusedError: In a transaction.
         """
+        self.require_own()
         if self.in_transaction and not self._trusted:
             self._refuse("commit() on the connection would not be stored", "call commit() of pony.orm")
         super().commit()
@@ -265,21 +282,27 @@ class Connection(sqlite3.Connection):
         Raises:
             StatementRefusedError: In a transaction.
         """
+        self.require_own()
         if self.in_transaction and not self._trusted:
             self._refuse("rollback() on the connection goes behind Pony's back", "call rollback() of pony.orm")
         super().rollback()
 
     def close(self) -> None:
-        """Close it, from any thread; again is no error."""
+        """Close it, from any thread; again is no error. In a forked child it stays open: it is the parent's."""
         self.closed = True
-        super().close()
+        if self.process == process():
+            super().close()
 
     def __del__(self) -> None:
         # A thread's pooled connection goes with its thread, and a generation's guard with the generation: that is their
-        # proper end, about which Python 3.13 need not warn. In a forked child it is not (see temaki.fork).
-        if getattr(self, "pid", None) == os.getpid():
+        # proper end, about which Python 3.13 need not warn. In a forked child it is not (see temaki.fork): there it
+        # lives on, where Python has not seen the fork and drops what belonged to threads that do not exist.
+        owner = getattr(self, "process", None)
+        if owner == process():
             with suppress(sqlite3.Error):
                 self.close()
+        elif owner is not None:
+            keep_inherited(self)
 
     def executescript(self, sql_script: str, /) -> Any:
         """See :meth:`Cursor.executescript`."""
@@ -291,6 +314,7 @@ class Connection(sqlite3.Connection):
         Raises:
             StatementRefusedError: In a write transaction, where SQLite would wait for itself for ever.
         """
+        self.require_own()
         if self.in_transaction and not self._query_only:
             self._refuse(
                 "backup() inside a write transaction waits for ever",

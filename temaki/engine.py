@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from temaki.clock import Clock, SystemClock
 from temaki.connection import Connection
 from temaki.counted import CountedClock
 from temaki.errors import ConfigurationError, CorruptDatabaseError, SyncError, WorkingCopyError
+from temaki.fork import ProcessLock, look, process
 from temaki.generation import Generation
 from temaki.metering import Meter, MeteredStore
 from temaki.pull import Puller
@@ -55,7 +55,7 @@ class Shared:
 
 
 _shared: weakref.WeakValueDictionary[str, Shared] = weakref.WeakValueDictionary()
-_shared_lock = threading.Lock()
+_shared_lock = ProcessLock()
 
 
 def share(
@@ -83,7 +83,7 @@ def share(
         ConfigurationError: The URL is in use with another store or cache folder.
     """
     clock = clock or SystemClock()
-    with _shared_lock:
+    with _shared_lock():
         found = _shared.get(url)
         if found is None:
             meter, reporter = Meter(), Reporter(url)
@@ -146,6 +146,7 @@ class Engine:
     @property
     def has_database(self) -> bool:
         """Whether the last pull found a database, not the lack of one."""
+        look()
         return self._replica.current is None or self._replica.current.version is not None
 
     # -- the beginning --------------------------------------------------------------------------------------------
@@ -314,6 +315,8 @@ class Engine:
 
     def close(self, connection: Connection) -> None:
         """The connection's session is over: let go of its generation, which may close it. No error if there is none."""
+        if connection.process != process():  # the parent goes on with it
+            return
         session, connection.session = connection.session, None
         self._replica.writer.release(connection)  # a leftover, if anything: see WriterLock
         with self._replica.lock:
@@ -331,7 +334,7 @@ class Engine:
 
     def _leave(self, session: Session) -> None:
         generation, session.generation = session.generation, None
-        if generation is not None:
+        if generation is not None and session.process == process():
             self._replica.exit(generation)
 
     # -- pooled connections ---------------------------------------------------------------------------------------
@@ -355,7 +358,12 @@ class Engine:
 
 
 def session_of(connection: Connection) -> Session:
-    """The session that is using the connection."""
+    """The session that is using the connection.
+
+    Raises:
+        ConflictError: It began in the parent, before a fork.
+    """
     session = connection.session
     assert isinstance(session, Session), "the connection has no session"
+    session.require_own()
     return session

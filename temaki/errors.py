@@ -146,9 +146,15 @@ class LeaseRecordError(SyncError):
 
 
 class LeaseLostError(SyncError):
-    """The lease expired and was taken over while a transaction was under way; nothing of it was stored."""
+    """The lease was lost while a transaction was under way; nothing of it was stored. The message says how.
+
+    Attributes: ``generation`` of the lease that was lost; ``evicted_by``, who took it away with ``temaki lease break``,
+    or None if nobody did; and ``url`` of the database.
+    """
 
     should_retry = True
+    generation: int
+    evicted_by: str | None = None
 
 
 class BookmarkError(SyncError):

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from temaki.errors import WorkingCopyError
+from temaki.fork import process
 
 _log = logging.getLogger(__name__)
 _LOCK = "owner.lock"
@@ -62,7 +63,7 @@ class Folder:
                 self.path, self._lock, self.reusable = _shared(parent, digest, prefix)
             # Both names are realpaths, so that an authorizer can compare them.
             self.path = Path(os.path.realpath(self.path))
-        self._end = weakref.finalize(self, _end, self._lock, None if self.reusable else str(self.path), os.getpid())
+        self._end = weakref.finalize(self, _end, self._lock, None if self.reusable else str(self.path), process())
         self._end.atexit = not self.reusable  # the process's end gives a lock back anyway
         _sweep(parent, prefix, keep=self.path.name)
 
@@ -291,7 +292,7 @@ def _sweep(parent: Path, prefix: str, *, keep: str) -> None:
 
 
 def _end(lock: _Lock, path: str | None, owner: int) -> None:
-    if os.getpid() != owner:  # a forked child inherits the finalizer, not the folder
+    if process() != owner:  # a forked child inherits the finalizer, not the folder
         return
     if path is not None and lock.is_folder(path):
         import shutil

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from temaki.connection import Connection
 from temaki.errors import WorkingCopyError
+from temaki.fork import process
 from temaki.image import Image
 from temaki.remote import Version
 from temaki.wal import FormatError, Mark, Scan, scan
@@ -49,7 +50,7 @@ class Generation:
         self.abandoned = False
         self.complete = True
         self._folder = folder  # keeps the folder's lock for as long as files in it are open
-        self._pid = os.getpid()
+        self._process = process()
         self._is_open = False
         self._mark = Mark.START
         self._pages: dict[int, int] = {}
@@ -220,6 +221,8 @@ class Generation:
 
     def dispose(self) -> None:
         """Remove the file and close everything. The file goes first: the guard's closing would checkpoint into it."""
+        if self._process != process():  # the parent's files, and its connections
+            return
         for name in (f"{self.path}", f"{self.path}-wal", f"{self.path}-shm"):
             with suppress(OSError):
                 os.unlink(name)
@@ -228,7 +231,7 @@ class Generation:
 
     def __del__(self) -> None:
         # The last generation of a database that nobody refers to any more. A forked child must not touch it.
-        if getattr(self, "_is_open", False) and self._pid == os.getpid():
+        if getattr(self, "_is_open", False) and self._process == process():
             with suppress(Exception):
                 self.close_idle()
                 self._close()

@@ -11,6 +11,8 @@ import weakref
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
+from temaki.fork import process
+
 _PATIENCE: Final = 5.0  # seconds that SIGTERM waits for leases to be given back
 
 
@@ -22,15 +24,16 @@ class Closable(Protocol):
 
 
 _open: weakref.WeakSet[Any] = weakref.WeakSet()
-_registered: set[int] = set()  # pids: a forked child has to register anew
+_registered: set[int] = set()  # processes (temaki.fork): a forked child has to register anew
 
 
 def close_at_exit(lease: Closable) -> None:
     """Have it closed when this process ends. Repeating it does nothing more."""
+    here = process()
     _open.add(lease)
-    if os.getpid() in _registered:
+    if here in _registered:
         return
-    _registered.add(os.getpid())
+    _registered.add(here)
     atexit.unregister(_close_all)
     atexit.register(_close_all)
     # Workers of multiprocessing end with os._exit, and call its finalizers instead. Who has not imported it is none.

@@ -17,7 +17,7 @@ from pathlib import Path
 from temaki.connection import Connection
 from temaki.errors import ConfigurationError, TemakiError, WorkingCopyError
 from temaki.folder import Folder
-from temaki.fork import reset_in_child
+from temaki.fork import look, reset_in_child
 from temaki.generation import Generation
 from temaki.remote import Version
 
@@ -46,6 +46,7 @@ class WriterLock:
         Raises:
             ConfigurationError: This very thread is the writer, and would wait for ever.
         """
+        look()
         if self._is_mine():
             if self._writing is not None and self._writing is not connection and self._writing.session is not None:
                 raise ConfigurationError(
@@ -60,6 +61,7 @@ class WriterLock:
 
     def release(self, connection: Connection | None = None) -> None:
         """Let the next writer in. Nothing happens where the writer is another thread, or another connection."""
+        look()
         if self._is_mine() and (connection is None or self._writing in {None, connection}):
             self._writing = None
             self._lock.release()
@@ -97,6 +99,7 @@ class Replica:
 
     def base(self) -> Generation | None:
         """The current generation, once a commit under way is over; at first, what an earlier process left."""
+        look()
         with self.lock:
             if self._folder is not None and not self._folder.is_intact():
                 _log.warning(
@@ -202,6 +205,7 @@ class Replica:
 
     def enter(self) -> Generation | None:
         """Count a session into the current generation, if there is one that is intact, and give it."""
+        look()
         with self.lock:
             self._leave_damaged()
             if self.current is not None:
@@ -210,6 +214,7 @@ class Replica:
 
     def exit(self, generation: Generation) -> None:
         """A session is over; the last one out of an old generation removes it."""
+        look()
         with self.lock:
             generation.users -= 1
             if generation is not self.current:
@@ -235,6 +240,7 @@ class Replica:
 
     def abandon(self, generation: Generation) -> None:
         """Forget a generation with all that the store has not accepted. The next session pulls."""
+        look()
         with self.lock:
             generation.abandoned = True
             if generation is self.current:

@@ -10,14 +10,13 @@ asking for the bucket would take another.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from temaki._version import __version__
 from temaki.errors import ConfigurationError, StoreError
-from temaki.fork import never_close_in_child, reset_in_child
+from temaki.fork import ProcessLock, never_close_in_child, reset_in_child
 from temaki.store import Download, ObjectInfo, ObjectVersion, ReadableBody
 from temaki.stores.rules import (
     body_size,
@@ -65,7 +64,7 @@ class S3Store:
         self._given: S3Client | None = client
         self._client: S3Client | None = client
         self._close_first = False
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         reset_in_child(self)
 
     def __repr__(self) -> str:
@@ -73,7 +72,6 @@ class S3Store:
 
     def reset_after_fork(self) -> None:
         """Share no connection with the parent: two processes on one TLS stream garble it."""
-        self._lock = threading.Lock()
         self._client = self._given
         self._close_first = self._given is not None
 
@@ -274,7 +272,7 @@ class S3Store:
 
     def _connected(self, request: Request) -> S3Client:
         """The client; the request gets to know where it goes."""
-        with self._lock:
+        with self._lock():
             if self._close_first and self._client is not None:
                 self._client.close()
                 self._close_first = False
