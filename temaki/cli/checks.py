@@ -348,7 +348,7 @@ _ADVICE: Final[tuple[tuple[type[TemakiError], str], ...]] = (
             "s3:ListBucket on the bucket; or use other credentials (AWS_PROFILE, a role)."
         ),
     ),
-    (StoreUnavailableError, "Check the network, AWS_ENDPOINT_URL_S3 and AWS_REGION; then run doctor again."),
+    (StoreUnavailableError, "Check the network, AWS_ENDPOINT_URL_S3 and AWS_DEFAULT_REGION; then run doctor again."),
     (
         UnsafeStoreError,
         "Use a store that implements If-Match and If-None-Match for PutObject, or strategy='read-only'.",

@@ -176,7 +176,11 @@ def _wrong_region(error: boto.ClientError, request: Request, facts: dict[str, An
     details: dict[str, Any] = dict(error.response.get("Error", {}))
     region = headers.get("x-amz-bucket-region") or details.get("Region") or details.get("Endpoint")
     where = f"in {region!r}" if region else "in another region, or at another endpoint"
-    setting = f"AWS_REGION={region}" if region else "AWS_REGION (or AWS_ENDPOINT_URL_S3)"
+    if region:
+        # Many expect boto3 to read AWS_REGION, as other SDKs do.
+        setting = f"AWS_DEFAULT_REGION={region} (boto3 does not read AWS_REGION={region})"
+    else:
+        setting = "AWS_DEFAULT_REGION (or AWS_ENDPOINT_URL_S3)"
     advice = f"Set {setting}, or region in the AWS profile."
     message = (
         f"{request.url}: the bucket is {where} ({facts['status']} {facts['code']} from {request.endpoint}). {advice}"
