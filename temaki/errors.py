@@ -55,11 +55,15 @@ class StoreError(TemakiError):
         url: Of the object or bucket.
         status: HTTP status, or None.
         code: The store's own error code, or None.
+        service: What failed instead of the store, or None: a service that gives credentials, or a proxy.
+        advice: What to do: the end of the message. Empty where the message does not end with it.
     """
 
     url: str
     status: int | None = None
     code: str | None = None
+    service: str | None = None
+    advice: str = ""
 
 
 class NotFoundError(StoreError):
@@ -96,9 +100,14 @@ class StoreUnavailableError(StoreError):
 
 
 class AccessDeniedError(StoreError):
-    """The credentials are missing, wrong, or lack a permission. Without ListBucket, S3 says this for missing keys."""
+    """The credentials are missing, wrong, or lack a permission. Without ListBucket, S3 says this for missing keys.
+
+    ``lacks_permission`` is false where the credentials themselves are missing or refused, or a proxy refuses: no grant
+    helps then.
+    """
 
     may_repeat = False
+    lacks_permission: bool = True
 
 
 class UnsafeStoreError(StoreError):

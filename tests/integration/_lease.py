@@ -96,7 +96,12 @@ def kill_a_worker(url: str, options: dict[str, float]) -> dict[str, Any]:
     """A worker is killed in its transaction, while another one waits for the lease. How long that one waited after."""
     writer = Writer(url, **options)
     reader, inside = os.pipe()
-    killed = Forked(lambda: writer.add(then=lambda: (os.write(inside, b"!"), signal.pause())))
+
+    def hang() -> None:
+        os.write(inside, b"!")
+        signal.pause()
+
+    killed = Forked(lambda: writer.add(then=hang))
     os.read(reader, 1)
     other = Forked(lambda: [writer.add(), time.monotonic()])
     time.sleep(0.5)  # the other one waits by now; if not, it shows the same

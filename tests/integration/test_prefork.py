@@ -159,7 +159,7 @@ def test_a_killed_worker_holds_nobody_up(place: Place, serve: Any, server: str) 
     web.wait()
     _, worker = json.loads(web.ask("/add")[1])
     os.kill(worker, signal.SIGKILL)
-    values = []
+    values: list[Any] = []
     while len(values) < 10:
         with suppress(OSError, http.client.HTTPException):  # what was on its way to the dead one
             status, body = web.ask("/add")

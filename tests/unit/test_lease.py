@@ -709,10 +709,11 @@ def test_the_dead_on_this_machine_are_not_waited_for(one: Host, two: Host, clock
     assert seen is not None
     child = subprocess.Popen(["true"])
     child.wait()
-    for changes, waits in [
+    cases: list[tuple[dict[str, Any], bool]] = [
         ({"pid": child.pid, "host": "another machine"}, True),
         ({"host": seen.record.owner.host}, False),
-    ]:
+    ]
+    for changes, waits in cases:
         seen = one._record.write(replace(seen.record, owner=replace(seen.record.owner, **changes)), seen)
         started = clock.monotonic()
         two._acquire_timeout = TTL / 2
