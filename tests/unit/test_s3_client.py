@@ -364,7 +364,7 @@ def test_a_child_shares_no_client(server: Loopback) -> None:
         put(store)
     mine = stores[0]._shared
     assert mine is not None
-    with s3_client._shared._lock, mine._lock:
+    with s3_client._shared._lock(), mine._lock:
         child = os.fork()
     if child == 0:
         right = False
