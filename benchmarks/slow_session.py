@@ -28,7 +28,7 @@ MOST = 60  # tries
 db = temaki.Database()
 
 
-class Counter(db.Entity):
+class Counter(db.Entity):  # type: ignore[name-defined]
     """Two rows: one for the fast writer, one for the slow session."""
 
     id = PrimaryKey(int)
@@ -38,7 +38,7 @@ class Counter(db.Entity):
 @temaki.db_session(retry=MOST)
 def fast(number: int) -> None:
     """A writer's whole session."""
-    Counter[number].value += 1
+    Counter.get(id=number).value += 1
 
 
 def write_until(stop: Callable[[], bool], number: int = 1) -> int:
@@ -57,7 +57,7 @@ def slow(decorate: Any, milliseconds: float) -> tuple[int, float]:
     @decorate(retry=MOST)  # type: ignore[untyped-decorator, unused-ignore]
     def session() -> None:
         tries[0] += 1
-        row = Counter[2]
+        row = Counter.get(id=2)
         value = row.value
         time.sleep(milliseconds / 1000)
         row.value = value + 1

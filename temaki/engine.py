@@ -163,9 +163,7 @@ class Engine:
             The connection, with the session in it.
         """
         shared = self._shared
-        session = Session(
-            shared.remote, self._replica, shared.puller, shared.lease, immediate=immediate, which=which
-        )
+        session = Session(shared.remote, self._replica, shared.puller, shared.lease, immediate=immediate, which=which)
         try:
             while True:
                 with self._watch("pull"):

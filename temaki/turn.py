@@ -1,7 +1,7 @@
 """A turn: a while in which the busy writers of a database let one slow session through.
 
-Under a plain compare-and-swap the shortest session wins. A session of 150 ms beside a writer that commits every 10 ms is
-refused again and again, and nobody but itself knows: a refused upload leaves no trace. So:
+Under a plain compare-and-swap the shortest session wins. The store refuses a session of 150 ms again and again beside a
+writer that commits every 10 ms. The writer does not notice: a refused upload leaves no trace. So:
 
 * A session whose function has been refused :data:`ENOUGH` times in a row **takes a turn**: the lease beside the
   database, under the purpose :data:`PURPOSE`. It then waits for :data:`SETTLE` seconds, and begins.

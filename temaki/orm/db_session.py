@@ -8,12 +8,14 @@ import inspect
 import random
 import types
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, Self, TypeVar, cast, overload
 
 from pony.orm import core
-from pony.orm.core import DBSessionContextManager, PonyRuntimeWarning, TransactionError
+from pony.orm.core import CommitException, DBSessionContextManager, PonyRuntimeWarning, TransactionError
 
+from temaki.orm.cause import cause_of, joined
 from temaki.orm.tries import Tries
 
 P = ParamSpec("P")
@@ -48,7 +50,7 @@ class DBSession(DBSessionContextManager):
 
     __slots__ = ("timeout",)
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - in the order of Pony's own
         self,
         retry: int = 0,
         immediate: bool = False,
@@ -124,51 +126,57 @@ class DBSession(DBSessionContextManager):
         exc: BaseException | None = None,
         tb: types.TracebackType | None = None,
     ) -> None:
-        """End it: commit, or roll back."""
-        super().__exit__(exc_type, exc, tb)
+        """End it: commit, or roll back.
+
+        Raises:
+            CommitException: Nothing was stored. It is an error of the cause's class, too.
+        """
+        with _errors_of_both_kinds():
+            super().__exit__(exc_type, exc, tb)
+            if isinstance(exc, CommitException):
+                raise exc
 
     # Pony calls this for each function that it decorates, unless it is a generator function.
     def _wrap_function(self, func: Callable[..., R]) -> Callable[..., R]:
-        def checked(*args: Any, **kwargs: Any) -> R:
-            result = func(*args, **kwargs)
-            if isinstance(result, types.CoroutineType):
-                result.close()
-                raise _async_error(func)
-            return result
-
-        if inspect.isroutine(func):
-            functools.update_wrapper(checked, func)
+        checked = _without_coroutine(func)
         session = self._changed(retry=0)
-        once = cast("Callable[..., R]", DBSessionContextManager._wrap_function(session, checked))  # noqa: SLF001
-        if not self.retry:
-            return once
+        ponys = cast("Callable[..., R]", DBSessionContextManager._wrap_function(session, checked))  # noqa: SLF001
 
-        @functools.wraps(func)
+        @functools.wraps(ponys)
+        def once(*args: Any, **kwargs: Any) -> R:
+            with _errors_of_both_kinds():
+                return ponys(*args, **kwargs)
+
+        @functools.wraps(ponys)
         def retried(*args: Any, **kwargs: Any) -> R:
-            if core.local.db_context_counter:
-                warnings.warn(
-                    f"@db_session decorator with `retry={self.retry}` option is ignored for {_name(func)} function "
-                    "because it is called inside another db_session",
-                    PonyRuntimeWarning,
-                    stacklevel=2,
-                )
-                return once(*args, **kwargs)
-            tries = Tries(self.retry, self._wants_retry, timeout=self.timeout, rng=_rng)
+            if not core.local.db_context_counter:
+                with _errors_of_both_kinds():
+                    return self._run_again(session, lambda: checked(*args, **kwargs))
+            warnings.warn(
+                f"@db_session decorator with `retry={self.retry}` option is ignored for {_name(func)} function "
+                "because it is called inside another db_session",
+                PonyRuntimeWarning,
+                stacklevel=2,
+            )
+            return once(*args, **kwargs)
 
-            def attempt(*, immediate: bool) -> R:
-                with session._changed(immediate=True) if immediate else session:  # noqa: SLF001
-                    try:
-                        result = checked(*args, **kwargs)
-                        core.commit()
-                    except BaseException as error:
-                        if tries.is_worth_another(error):
-                            core.rollback()  # even if it is one of allowed_exceptions
-                        raise
-                    return result
+        return retried if self.retry else once
 
-            return tries.run(attempt)
+    def _run_again(self, session: DBSession, run: Callable[[], R]) -> R:
+        tries = Tries(self.retry, self._wants_retry, timeout=self.timeout, rng=_rng)
 
-        return retried
+        def attempt(*, immediate: bool) -> R:
+            with session._changed(immediate=True) if immediate else session:
+                try:
+                    result = run()
+                    core.commit()
+                except BaseException as error:
+                    if tries.is_worth_another(error):
+                        core.rollback()  # even if it is one of allowed_exceptions
+                    raise
+                return result
+
+        return tries.run(attempt)
 
     def _changed(self, **options: Any) -> Self:
         changed = copy.copy(self)
@@ -186,13 +194,37 @@ db_session = DBSession()
 """Pony's ``db_session``, with another ``retry``."""
 
 
+@contextmanager
+def _errors_of_both_kinds() -> Iterator[None]:
+    try:
+        yield
+    except CommitException as error:
+        cause = cause_of(error)
+        if not isinstance(cause, Exception):
+            raise cause from cause.__cause__  # Ctrl-C is no error of the database's, and no `except Exception` takes it
+        both = joined(error)
+        if both is error:
+            raise
+        raise both from both.__cause__
+
+
+def _without_coroutine(func: Callable[..., R]) -> Callable[..., R]:
+    """The function; but it raises if it turns out to be an async one, in a wrapper that does not look like it."""
+
+    def checked(*args: Any, **kwargs: Any) -> R:
+        result = func(*args, **kwargs)
+        if isinstance(result, types.CoroutineType):
+            result.close()
+            raise _async_error(func)
+        return result
+
+    functools.update_wrapper(checked, func)
+    return checked
+
+
 def _refuse_async(func: Callable[..., object]) -> None:
     call = getattr(func, "__call__", None)  # noqa: B004 - of an object with `async def __call__`
-    if any(
-        kind(one)
-        for kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
-        for one in (func, call)
-    ):
+    if any(kind(one) for kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction) for one in (func, call)):
         raise _async_error(func)
 
 

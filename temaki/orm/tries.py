@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     from temaki.engine import Engine
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 BASE_DELAY: Final = 0.05  # seconds before the second try, at most
 LONGEST_DELAY: Final = 2.0  # seconds
 
 
-class Attempt(Protocol[T]):
+class Attempt(Protocol[T_co]):
     """One try, in a session of its own."""
 
-    def __call__(self, *, immediate: bool) -> T:
+    def __call__(self, *, immediate: bool) -> T_co:
         """Run the function.
 
         Args:
@@ -72,6 +73,7 @@ class Tries:
         self._timeout = float("inf") if timeout is None else timeout
         self._own_timeout = timeout is not None
         self._repeats = False  # whether the try that has just failed is worth another one
+        self._from_elsewhere = False  # whether one of these conflicts was with another process
         self.conflicts = 0
         self.stored = False
 
@@ -89,7 +91,8 @@ class Tries:
             self._clock, self._begun = shared.clock, shared.clock.monotonic()
         if not self._own_timeout:
             self._timeout = min(self._timeout, shared.timeout)
-        return Try(self.conflicts, self._left())
+        # Between the threads of one process the writer lock is enough: see `_try`.
+        return Try(self.conflicts if self._from_elsewhere else 0, self._left())
 
     def failed(self, error: BaseException) -> None:
         """A commit of the function failed, whatever the function makes of it."""
@@ -120,7 +123,7 @@ class Tries:
         from tenacity import Retrying
 
         retrying = Retrying(
-            sleep=lambda seconds: self._clock.sleep(seconds),
+            sleep=self._clock.sleep,
             wait=self._delay,
             stop=self._is_over,
             retry=lambda _: self._repeats,
@@ -141,6 +144,7 @@ class Tries:
         """Whether the function may run again after this error, if there are tries and time left. Ask once for each."""
         cause = cause_of(error)
         self.conflicts = self.conflicts + 1 if isinstance(cause, (ConflictError, IsolationError)) else 0
+        self._from_elsewhere = bool(self.conflicts) and (self._from_elsewhere or isinstance(cause, ConflictError))
         self._repeats = (
             not self.stored
             and not isinstance(error, PartialCommitException)  # what was stored would be done again
