@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import pickle
 import subprocess
 import sys
@@ -158,7 +159,7 @@ class TestNotRunAgain:
         """A function may go on after it; but if it fails later, it is not run again."""
         began = []
 
-        @db_session(retry=5)
+        @db_session(retry=5, timeout=1000)
         def run() -> None:
             began.append(1)
             client.Counter[1].value += 1
@@ -355,12 +356,16 @@ class TestSlowSession:
         writer = Background(lambda: _despite_conflicts(write))
         try:
             run()
+            download = bucket.get(f"{KEY}.lease")
+            assert download is not None
+            held = json.loads(download.read(1 << 16))["held"]
         finally:
             over.set()
             writer.result()
         assert seen[:3] == [False] * 3
         assert seen[-1]
         assert other.value() >= 1000
+        assert held is False, "others would wait until it runs out"
 
     def test_between_threads(self, client: Client, clock: ManualClock) -> None:
         """Threads of one process need no lease: the slow session begins as the one writer."""
@@ -619,6 +624,17 @@ class TestAsPonys:
         with pytest.raises(ZeroDivisionError):
             runs.run()
         assert (runs.began, client.value()) == (1, 1)
+
+    def test_allowed_and_retried(self, client: Client) -> None:
+        """An error that is both is tried again, and nothing of the failed try is committed."""
+
+        def fail(began: int) -> None:
+            if began < 3:
+                raise ZeroDivisionError
+
+        runs = Runs(client, fail, retry_exceptions=[ZeroDivisionError], allowed_exceptions=[ArithmeticError])
+        runs.run()
+        assert (runs.began, client.value()) == (3, 1)
 
     @pytest.mark.parametrize("option", ["immediate", "serializable", "strict"])
     @pytest.mark.parametrize("retry", [0, 2])
