@@ -11,9 +11,9 @@ import os
 import sys
 import threading
 
-from pony.orm import CommitException, PrimaryKey, Required, Set, db_session
+from pony.orm import CommitException, PrimaryKey, Required, Set
 
-from temaki import CommitUnknownError, Database, TemakiError, cause_of
+from temaki import CommitUnknownError, Database, TemakiError, cause_of, db_session
 from temaki.stores import open_store
 from temaki.testing import CountingStore
 

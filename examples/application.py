@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pony.orm import Required, db_session, select
+from pony.orm import Required, select
 
-from temaki import Database
+from temaki import Database, db_session
 
 db = Database()
 

@@ -14,9 +14,17 @@ import sys
 from datetime import date
 from pathlib import Path
 
-from pony.orm import CommitException, PrimaryKey, Required, db_session
+from pony.orm import CommitException, PrimaryKey, Required
 
-from temaki import CommitUnknownError, Database, LeaseTimeoutError, StoreUnavailableError, TemakiError, cause_of
+from temaki import (
+    CommitUnknownError,
+    Database,
+    LeaseTimeoutError,
+    StoreUnavailableError,
+    TemakiError,
+    cause_of,
+    db_session,
+)
 
 db = Database()
 

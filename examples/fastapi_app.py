@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
-from pony.orm import CommitException, Required, db_session
+from pony.orm import CommitException, Required
 from pydantic import BaseModel
 
-from temaki import ConflictError, Database, TemakiError, cause_of
+from temaki import ConflictError, Database, TemakiError, cause_of, db_session
 
 db = Database()
 

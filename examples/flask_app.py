@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Flask, request
-from pony.orm import CommitException, Required, db_session, desc
+from pony.orm import CommitException, Required, desc
 
-from temaki import ConflictError, Database, TemakiError, cause_of
+from temaki import ConflictError, Database, TemakiError, cause_of, db_session
 
 db = Database()
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pony.orm import PrimaryKey, Required, db_session
+from pony.orm import PrimaryKey, Required
 
-from temaki import Database
+from temaki import Database, db_session
 
 SEATS = 100
 

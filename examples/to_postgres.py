@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from pony.orm import Database, Optional, Required, Set, commit, count, db_session
+from pony.orm import Database, Optional, Required, Set, commit, count
+
+from temaki import db_session
 
 
 def copy(source: Database, target: Database) -> dict[str, int]:

@@ -10,6 +10,7 @@
     db.generate_mapping(create_tables=True)
 
 From there on it is plain Pony: each ``db_session`` starts from the current version and ends with its changes stored.
+:data:`temaki.db_session` is Pony's own, with a ``retry`` that waits between tries and knows when to stop.
 """
 
 from temaki._version import __version__
@@ -38,6 +39,7 @@ from temaki.errors import (
 )
 from temaki.orm.cause import cause_of
 from temaki.orm.database import Database, bind_s3, sync_of
+from temaki.orm.db_session import db_session
 from temaki.orm.seeding import Seeded
 
 __all__ = [
@@ -67,5 +69,6 @@ __all__ = [
     "__version__",
     "bind_s3",
     "cause_of",
+    "db_session",
     "sync_of",
 ]

@@ -29,6 +29,7 @@ from temaki.session import Session
 from temaki.shared_lease import SharedLease
 from temaki.store import Store
 from temaki.strategy import Strategy
+from temaki.turn import FIRST_TRY, Try
 from temaki.wal import Scan
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Shared:
     meter: Meter
     reporter: Reporter
     clock: Clock
+    timeout: float
 
 
 _shared: weakref.WeakValueDictionary[str, Shared] = weakref.WeakValueDictionary()
@@ -93,7 +95,7 @@ def share(
             replica = Replica(url, cache_dir)
             puller = Puller(stored, replica, clock, reporter)
             lease = SharedLease(metered, key, url=url, clock=CountedClock(clock, reporter, "wait"), reporter=reporter)
-            found = Shared(store, explicit_store, stored, replica, puller, lease, meter, reporter, clock)
+            found = Shared(store, explicit_store, stored, replica, puller, lease, meter, reporter, clock, timeout)
             _shared[url] = found
         elif (explicit_store or found.explicit_store) and found.store is not store:
             raise ConfigurationError(
@@ -151,18 +153,21 @@ class Engine:
 
     # -- the beginning --------------------------------------------------------------------------------------------
 
-    def open(self, connect: Callable[[Generation], Connection], *, immediate: bool) -> Connection:
+    def open(
+        self, connect: Callable[[Generation], Connection], *, immediate: bool, which: Try = FIRST_TRY
+    ) -> Connection:
         """Begin a session: pull, connect, and pin what it will see.
 
         Args:
             connect: Gives a connection to a generation. May run the user's ``on_connect`` handlers, so no lock is held.
             immediate: Whether the session will write from its start.
+            which: Which try of a retried function it is.
 
         Returns:
             The connection, with the session in it.
         """
         shared = self._shared
-        session = Session(shared.remote, self._replica, shared.puller, shared.lease, immediate=immediate)
+        session = Session(shared.remote, self._replica, shared.puller, shared.lease, immediate=immediate, which=which)
         try:
             vanished = 0
             while True:
@@ -239,10 +244,13 @@ class Engine:
 
     # -- the commit -----------------------------------------------------------------------------------------------
 
-    def commit(self, connection: Connection) -> None:
+    def commit(self, connection: Connection) -> bool:
         """SQLite's COMMIT, and the upload if it changed anything. The caller holds the writer lock all the while.
 
         Whatever it raises, the generation is abandoned.
+
+        Returns:
+            Whether it changed anything.
 
         Raises:
             SyncError, StoreError: Nothing was stored, unless it is a ``CommitUnknownError``.
@@ -270,6 +278,7 @@ class Engine:
             self._shared.reporter.published(
                 stored.version, len(found.pages), watch.seconds, superseded=stored.superseded
             )
+        return stored is not None
 
     def _watch(self, operation: Operation) -> Watch:
         return Watch(self._shared.reporter, operation, self._shared.clock.monotonic)
@@ -330,7 +339,10 @@ class Engine:
         except Exception:  # noqa: BLE001 - a session ends, whatever its strategy does
             _log.exception("%s: the strategy failed at the end of a session", self.url)
         finally:
-            self._leave(session)
+            try:
+                session.end_turn()
+            finally:
+                self._leave(session)
 
     def _leave(self, session: Session) -> None:
         generation, session.generation = session.generation, None

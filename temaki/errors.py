@@ -7,9 +7,8 @@ share one failed request).
 ``should_retry`` is Pony's own convention: ``@db_session(retry=N)`` runs a function again after an error whose
 attribute is true. It is true where a fresh start from the current version can succeed.
 
-``may_repeat`` is temaki's: Pony also retries after *any* error in a commit; where that would be wrong (the commit
-may have landed) or pointless (access denied), it is false and the second run is stopped before it touches the
-database.
+``may_repeat`` is temaki's: a retry also comes after *any* error in a commit. Where that would be wrong (the commit may
+have landed) or pointless (access denied), it is false, and the function is not entered again.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from temaki.errors import ConflictError, LeaseLostError
+from temaki.errors import ConflictError, LeaseLostError, StoreError
 from temaki.fork import process, require_own
 from temaki.generation import Generation
 from temaki.image import Image
@@ -13,6 +13,7 @@ from temaki.pull import Puller
 from temaki.remote import Published, Remote, Version
 from temaki.replica import Replica
 from temaki.shared_lease import SharedLease
+from temaki.turn import ENOUGH, FIRST_TRY, Try
 from temaki.version import LEASE_KEY
 from temaki.wal import Scan
 
@@ -27,12 +28,20 @@ class Session:
         url: The database's URL.
         immediate: Whether the session asked to write from its start (``@db_session(immediate=True)``).
         writing: Whether it is in a write transaction now.
+        conflicts: How often in a row its function was refused before, because another writer came first.
         state: Room for the strategy's own; temaki never looks at it.
         process: The process in which it began; none that was forked from it can go on with it.
     """
 
     def __init__(
-        self, remote: Remote, replica: Replica, puller: Puller, shared_lease: SharedLease, *, immediate: bool
+        self,
+        remote: Remote,
+        replica: Replica,
+        puller: Puller,
+        shared_lease: SharedLease,
+        *,
+        immediate: bool,
+        which: Try = FIRST_TRY,
     ) -> None:
         self.process = process()
         self._remote = remote
@@ -42,6 +51,9 @@ class Session:
         self.url = replica.url
         self.immediate = immediate
         self.writing = False
+        self.conflicts = which.conflicts
+        self._left = which.left
+        self._turn: Lease | None = None
         self.state: Any = None
         self.generation: Generation | None = None
         self.published: Published | None = None
@@ -93,7 +105,33 @@ class Session:
         self._remote.probe_conditions()
         return self._shared_lease.get(ttl=ttl, acquire_timeout=acquire_timeout, hold=hold)
 
+    def wait_turn(self) -> None:
+        """Before the pull: let another session through that was refused too often; or have this one let through.
+
+        Makes no request unless this session's function was refused again and again, or this process is a busy writer:
+        see :mod:`temaki.turn`. Waits for a few seconds at most, and raises nothing.
+        """
+        turns = self._shared_lease.turns
+        if self._turn is None and self.conflicts >= ENOUGH:
+            try:
+                self._remote.probe_conditions()
+            except StoreError:
+                return  # it will be reported when something is to be stored
+            self._turn = turns.take(self, self._left)
+        elif self._turn is None and (self.immediate or self.conflicts or turns.thread.writes):
+            turns.give_way()
+        turns.thread.writes = False
+
     # -- for begin ------------------------------------------------------------------------------------------------
+
+    def give_way(self) -> bool:
+        """Before BEGIN IMMEDIATE: let another session through that was refused too often, as :meth:`wait_turn` does.
+
+        Returns:
+            Whether it has waited for one: what this session has read may be old by now.
+        """
+        self._shared_lease.turns.thread.writes = True
+        return self._turn is None and self._shared_lease.turns.give_way()
 
     def require_current(self) -> None:
         """Ask the store whether what the session has read is still current.
@@ -144,9 +182,14 @@ class Session:
                     generation=lease_generation,
                 )
             extra[LEASE_KEY] = str(lease_generation)
-        self.published = self._remote.publish(
-            self._image, self._image.size, base, sequence=next_sequence(base), metadata=extra
-        )
+        try:
+            self.published = self._remote.publish(
+                self._image, self._image.size, base, sequence=next_sequence(base), metadata=extra
+            )
+        except ConflictError:
+            self._shared_lease.turns.refused()
+            raise
+        self._shared_lease.turns.stored()
         return self.published
 
     # -- for the engine -------------------------------------------------------------------------------------------
@@ -169,8 +212,15 @@ class Session:
         """The image is valid no longer than the replica's lock is held."""
         self._image = None
 
+    def end_turn(self) -> None:
+        """The session is over: others may write again."""
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.release(self)
+
     def conflict(self, why: str) -> ConflictError:
         """The error for a session that is no longer in the current generation."""
+        self._shared_lease.turns.refused()
         version = self.version
         return ConflictError(
             f"Nothing was stored in {self.url}: this session's version was {why}. Run the function again; "

@@ -11,6 +11,7 @@ from temaki.errors import ConfigurationError
 from temaki.fork import look, reset_in_child
 from temaki.reporter import Reporter
 from temaki.store import Store
+from temaki.turn import Turns
 
 if TYPE_CHECKING:
     from temaki.lease import Lease
@@ -25,11 +26,15 @@ class SharedLease:
         url: The database's URL, for messages.
         clock: Time.
         reporter: Is told when it comes and goes.
+
+    Attributes:
+        turns: Leases of another kind, on the same record; see :mod:`temaki.turn`.
     """
 
     def __init__(self, store: Store, key: str, *, url: str, clock: Clock, reporter: Reporter | None = None) -> None:
         self._store, self._key, self._url, self._clock, self._reporter = store, key, url, clock, reporter
         self._rng = random.SystemRandom()  # drawn from the system each time: forked processes must not go in step
+        self.turns = Turns(store, key, url=url, clock=clock, rng=self._rng, reporter=reporter or Reporter(url))
         self.reset_after_fork()
         reset_in_child(self)
 

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from pony.orm import Database, Required, db_session
+from pony.orm import Database, Required
 
 from quiet_hours import QuietHours
+from temaki import db_session
 from temaki.errors import ReadOnlyError
 from temaki.strategy import Strategy
 from temaki.testing import StrategyTests

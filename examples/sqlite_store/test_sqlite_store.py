@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from pony.orm import Database, Required, db_session
+from pony.orm import Database, Required
 
 from sqlite_store import SQLiteStore
+from temaki import db_session
 from temaki.store import Store
 from temaki.testing import StoreTests
 

@@ -12,4 +12,9 @@ class AlwaysDownload(Strategy):
 
     def pull(self, session: Session) -> None:
         """One GET of everything."""
+        session.wait_turn()
         session.download()
+
+    def begin(self, session: Session) -> None:
+        """Let another session through that was refused too often."""
+        session.give_way()

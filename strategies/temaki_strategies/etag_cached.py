@@ -23,4 +23,10 @@ class EtagCached(Strategy):
 
     def pull(self, session: Session) -> None:
         """One conditional GET, shared with threads that ask at once; none within ``max_age``."""
-        session.revalidate(max_age=self.max_age)
+        session.wait_turn()
+        session.revalidate(max_age=0.0 if session.conflicts else self.max_age)
+
+    def begin(self, session: Session) -> None:
+        """Let another session through that was refused too often; if it was, what this one has read may be old."""
+        if session.give_way():
+            session.require_current()

@@ -155,15 +155,17 @@ class Bed:
         )
 
     def _read(self) -> None:
-        from pony.orm import db_session
+        from temaki import db_session
 
         with db_session:
             self._db.select("value FROM bench WHERE id = 1")
 
     def _write(self) -> None:
-        from pony.orm import CommitException, db_session
+        from pony.orm import CommitException
 
-        @db_session(retry=5)  # type: ignore[untyped-decorator]
+        from temaki import db_session
+
+        @db_session(retry=5)
         def write() -> None:
             self._db.execute("UPDATE bench SET value = value + 1 WHERE id = 1")
 

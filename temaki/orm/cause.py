@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import cache
+from typing import Any
 
-from pony.orm.core import TransactionError
+from pony.orm.core import CommitException, TransactionError
+
+from temaki.errors import TemakiError
 
 
 def cause_of(error: BaseException) -> BaseException:
@@ -19,3 +23,36 @@ def cause_of(error: BaseException) -> BaseException:
             if isinstance(inner, BaseException):
                 return inner
     return error
+
+
+def joined(error: CommitException) -> CommitException:
+    """An error of a commit that both ``except CommitException`` and ``except ConflictError`` catch.
+
+    Args:
+        error: As Pony raises it.
+
+    Returns:
+        An error of Pony's class and of its cause's; ``error`` itself if the cause is none of temaki's.
+    """
+    cause = cause_of(error)
+    if not isinstance(cause, TemakiError) or isinstance(error, TemakiError):
+        return error
+    kind: Any = type(cause)
+    both = _both(kind)(str(cause), error.exceptions)
+    both.__dict__.update(cause.__dict__)
+    both.__dict__.update(error.__dict__)  # notes, too
+    both.__cause__ = cause.__cause__
+    both.__suppress_context__ = True
+    return both.with_traceback(error.__traceback__)
+
+
+@cache
+def _both(kind: Any) -> Any:
+    def __init__(self: Any, message: str, exceptions: Any) -> None:  # noqa: N807
+        CommitException.__init__(self, message, exceptions)
+
+    def __reduce__(self: Any) -> Any:  # noqa: N807 - tracebacks cannot be pickled; the temaki error can
+        return cause_of(self).__reduce__()
+
+    members = {"__init__": __init__, "__reduce__": __reduce__, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind, CommitException), members)

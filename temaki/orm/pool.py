@@ -13,6 +13,7 @@ from temaki.connection import Connection
 from temaki.engine import Engine
 from temaki.fork import process
 from temaki.generation import Generation
+from temaki.turn import FIRST_TRY, Try
 
 
 class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init__, are each thread's own
@@ -47,9 +48,9 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
         self._on_connect = on_connect
         self.entering = None
 
-    def open(self, *, immediate: bool) -> Connection:
+    def open(self, *, immediate: bool, which: Try = FIRST_TRY) -> Connection:
         """Begin a session in this thread, with its snapshot pinned."""
-        return self._engine.open(self._connect_to, immediate=immediate)
+        return self._engine.open(self._connect_to, immediate=immediate, which=which)
 
     def _connect_to(self, generation: Generation) -> Connection:
         idle = self._take_idle()

@@ -20,8 +20,10 @@ from pony.orm.dbproviders.sqlite import SQLiteProvider
 from temaki.connection import Connection
 from temaki.engine import Engine, session_of
 from temaki.fork import process, require_own
-from temaki.orm.no_repeat import NoRepeat
+from temaki.orm.no_repeat import NoRepeat, guard
 from temaki.orm.pool import SessionPool
+from temaki.orm.tries import current_tries
+from temaki.turn import FIRST_TRY
 
 
 class StoreProvider(SQLiteProvider):
@@ -67,8 +69,11 @@ class StoreProvider(SQLiteProvider):
             The connection; and False, since the handlers for new ones have run.
         """
         self._no_repeat.check()
+        guard(core.local.db_session)
+        tries = current_tries()
+        which = FIRST_TRY if tries is None else tries.touch(self.engine)
         cache = core.local.db2cache.get(self.database)
-        return self.pool.open(immediate=cache is not None and cache.immediate), False
+        return self.pool.open(immediate=cache is not None and cache.immediate, which=which), False
 
     @wrap_dbapi_exceptions
     def set_transaction_mode(self, connection: Connection, cache: Any) -> None:
@@ -113,6 +118,9 @@ class StoreProvider(SQLiteProvider):
             self._commit(connection)
         except BaseException as error:
             self._no_repeat.remember(error)
+            tries = current_tries()
+            if tries is not None:
+                tries.failed(error)
             raise
         finally:
             if in_transaction:
@@ -123,7 +131,10 @@ class StoreProvider(SQLiteProvider):
     def _commit(self, connection: Connection) -> None:
         require_own(connection.process, self.engine.url)
         if self.engine.writes:
-            self.engine.commit(connection)
+            stored = self.engine.commit(connection)
+            tries = current_tries()
+            if tries is not None and stored:
+                tries.stored = True
         else:
             connection.end_transaction()
 

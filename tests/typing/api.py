@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, assert_type
 
 import pony.orm
-from pony.orm import Required, db_session
+from pony.orm import Required
 
 import temaki
 from temaki import (
@@ -27,9 +27,11 @@ from temaki import (
     WorkingCopyError,
     bind_s3,
     cause_of,
+    db_session,
 )
 from temaki.clock import Clock, SystemClock
 from temaki.events import Event, Published
+from temaki.orm.db_session import DBSession
 from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores import open_store
 from temaki.strategy import Session, Strategy
@@ -96,6 +98,38 @@ def mistakes(store: Store) -> None:
 def hire(name: str) -> None:
     """A retried function."""
     User(name=name)
+
+
+@db_session
+def count(first: int, *, step: int = 1) -> int:
+    """A function that keeps its types."""
+    return first + step
+
+
+@db_session
+def names() -> Iterator[str]:
+    """A generator function."""
+    yield "Ann"
+
+
+def sessions(wanted: type[Exception]) -> None:
+    """All ways to use it."""
+    assert_type(count(1, step=2), int)
+    assert_type(names(), Iterator[str])
+    assert_type(hire("Ann"), None)
+    assert_type(db_session(retry=3, timeout=10), DBSession)
+    db_session(retry_exceptions=[wanted], allowed_exceptions=lambda error: bool(error.args))
+    db_session(immediate=True, serializable=True, strict=True, optimistic=False, ddl=False, show_values=True)
+    with db_session:
+        count(1)
+    with db_session(strict=True, sql_debug=True):
+        count(2)
+    hire(3)  # type: ignore[arg-type]
+    count(1, 2)  # type: ignore[call-arg]
+    count("one")  # type: ignore[arg-type]
+    db_session(retry="5")  # type: ignore[call-overload]
+    db_session(speed=3)  # type: ignore[call-overload]
+    db_session(5)  # type: ignore[call-overload]
 
 
 def errors() -> None:

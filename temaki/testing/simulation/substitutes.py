@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 from unittest import mock
 
-from temaki import lease, pull, remote, replica, shared_lease
+from temaki import lease, pull, remote, replica, shared_lease, turn
 from temaki.connection import Connection
 from temaki.engine import Engine
 from temaki.fetch import Fetched
@@ -102,7 +102,7 @@ def installed() -> Iterator[None]:
         _entropy.reset()
         yield
         return
-    users = (lease, pull, remote, replica, shared_lease)
+    users = (lease, pull, remote, replica, shared_lease, turn)
     patches: list[Any] = [mock.patch.object(module, "threading", SimulatedThreading()) for module in users]
     patches += [mock.patch.object(module, "random", _Random()) for module in (remote, shared_lease)]
     patches += [mock.patch.object(owner, name, _stepping(getattr(owner, name))) for owner, name in _STEPS]

@@ -1,0 +1,184 @@
+"""The tries of one call of a retried function: which error is worth another one, and how long to wait before it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from pony.orm.core import IsolationError, PartialCommitException
+
+from temaki.clock import Clock, SystemClock
+from temaki.errors import ConflictError
+from temaki.orm.cause import cause_of
+from temaki.orm.no_repeat import forbidden
+from temaki.turn import ENOUGH, Try
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+    from temaki.engine import Engine
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+BASE_DELAY: Final = 0.05  # seconds before the second try, at most
+LONGEST_DELAY: Final = 2.0  # seconds
+
+
+class Attempt(Protocol[T_co]):
+    """One try, in a session of its own."""
+
+    def __call__(self, *, immediate: bool) -> T_co:
+        """Run the function.
+
+        Args:
+            immediate: Whether the session is to write from its start, whatever the user said.
+        """
+
+
+class Tries:
+    """All tries of one call. :meth:`run` once, in one thread.
+
+    It ends at the first of these: a try that succeeds; an error that is not worth another try, or after which the
+    function must not run again; ``retry`` further tries; the timeout.
+
+    Args:
+        retry: How often to try again.
+        wants_retry: Says which errors are worth another try.
+        timeout: Seconds after which no further try begins, from the first touch of a database on. None: the smallest
+            ``timeout`` of the databases that the function touches.
+        clock: Time, until a database is touched that brings its own.
+        rng: For the jitter between tries.
+
+    Attributes:
+        conflicts: How often in a row it was refused because another writer came first.
+        stored: Whether a transaction of it was stored.
+    """
+
+    def __init__(
+        self,
+        retry: int,
+        wants_retry: Callable[[BaseException], bool],
+        *,
+        timeout: float | None = None,
+        clock: Clock | None = None,
+        rng: random.Random,
+    ) -> None:
+        self._retry, self._wants_retry, self._rng = retry, wants_retry, rng
+        self._clock = clock or SystemClock()
+        self._begun = self._clock.monotonic()
+        self._touched = False
+        self._timeout = float("inf") if timeout is None else timeout
+        self._own_timeout = timeout is not None
+        self._repeats = False  # whether the try that has just failed is worth another one
+        self._from_elsewhere = False  # whether one of these conflicts was with another process
+        self.conflicts = 0
+        self.stored = False
+
+    # -- told by the provider ----------------------------------------------------------------------------------------
+
+    def touch(self, engine: Engine) -> Try:
+        """The function touches a database.
+
+        Returns:
+            Which try this is.
+        """
+        shared = engine.shared
+        if not self._touched:
+            self._touched = True
+            self._clock, self._begun = shared.clock, shared.clock.monotonic()
+        if not self._own_timeout:
+            self._timeout = min(self._timeout, shared.timeout)
+        # Between the threads of one process the writer lock is enough: see `_try`.
+        return Try(self.conflicts if self._from_elsewhere else 0, self._left())
+
+    def failed(self, error: BaseException) -> None:
+        """A commit of the function failed, whatever the function makes of it."""
+        if forbidden(error) is not None:
+            self.stored = True  # for all that is known
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def run(self, attempt: Attempt[T]) -> T:
+        """Try until it is over.
+
+        Raises:
+            BaseException: What the last try raised.
+        """
+        try:
+            return self._try(attempt)
+        except BaseException as error:
+            if not self._repeats:
+                raise
+            first: list[BaseException] = [error]
+
+        def again() -> T:
+            if first:
+                raise first.pop()  # the try that has been made: tenacity only has to count it
+            return self._try(attempt)
+
+        # Takes 31 to 41 ms to import, which a process without conflicts need not pay.
+        from tenacity import Retrying
+
+        retrying = Retrying(
+            sleep=self._clock.sleep,
+            wait=self._delay,
+            stop=self._is_over,
+            retry=lambda _: self._repeats,
+            reraise=True,
+        )
+        return retrying(again)
+
+    def _try(self, attempt: Attempt[T]) -> T:
+        self._repeats = False
+        before, _active.tries = _active.tries, self
+        try:
+            # With the writer lock from its start, no other thread of this process can come first.
+            return attempt(immediate=self.conflicts >= ENOUGH)
+        finally:
+            _active.tries = before
+
+    def is_worth_another(self, error: BaseException) -> bool:
+        """Whether the function may run again after this error, if there are tries and time left. Ask once for each."""
+        cause = cause_of(error)
+        self.conflicts = self.conflicts + 1 if isinstance(cause, (ConflictError, IsolationError)) else 0
+        self._from_elsewhere = bool(self.conflicts) and (self._from_elsewhere or isinstance(cause, ConflictError))
+        self._repeats = (
+            not self.stored
+            and not isinstance(error, PartialCommitException)  # what was stored would be done again
+            and forbidden(error) is None
+            and (getattr(error, "should_retry", False) or self._wants_retry(error))
+        )
+        return self._repeats
+
+    def _left(self) -> float:
+        return self._begun + self._timeout - self._clock.monotonic()
+
+    def _delay(self, state: RetryCallState) -> float:
+        most = min(LONGEST_DELAY, BASE_DELAY * 2.0 ** min(state.attempt_number - 1, 10))
+        return max(0.0, min(self._rng.uniform(most / 2, most), self._left() / 2))
+
+    def _is_over(self, state: RetryCallState) -> bool:
+        why = ""
+        if state.attempt_number > self._retry:
+            why = f"retry={self._retry}"
+        elif self._left() <= 0:
+            why = f"its timeout of {self._timeout:g} s is over"
+        error = None if state.outcome is None else state.outcome.exception()
+        if why and error is not None:
+            error.add_note(f"temaki.db_session gave up after try {state.attempt_number}: {why}.")
+        return bool(why)
+
+
+class _Active(threading.local):
+    tries: Tries | None = None
+
+
+_active = _Active()
+
+
+def current_tries() -> Tries | None:
+    """The tries of the call that is under way in this thread; None if it is not retried."""
+    return _active.tries
