@@ -172,11 +172,10 @@ def _toml(folder: Path) -> list[tuple[str, Mapping[str, object]]]:
     own = _read(folder / "temaki.toml")
     if own is not None:
         values = _parse(own, folder / "temaki.toml")
-        for table in ("tool", "temaki"):
-            if isinstance(values.get(table), dict):
-                name = "[tool.temaki]" if table == "tool" else "[temaki]"
+        for name, heading in (("tool", "[tool.temaki]"), ("temaki", "[temaki]")):
+            if isinstance(values.get(name), dict):
                 raise ConfigurationError(
-                    f"{folder / 'temaki.toml'}: here the settings stand at top level, without {name}."
+                    f"{folder / 'temaki.toml'}: here the settings stand at top level, without {heading}."
                 )
         sources.append(("temaki.toml", values))
     project = _read(folder / "pyproject.toml")

@@ -55,11 +55,11 @@ def schema_of(
 
     Example: temaki schema lease show
     """
-    with terminal(as_json=False):
+    with terminal(as_json=False) as out:
         name = " ".join(command)
         if name not in RESULTS:
             raise ConfigurationError(f"There is no command {name!r}. Those with a schema are: {', '.join(RESULTS)}.")
-        typer.echo(json.dumps(schema(name), indent=2))
+        out.write(json.dumps(schema(name), indent=2) + "\n")
 
 
 for function in (status, pull, push, verify, history, diff, restore):

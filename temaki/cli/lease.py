@@ -25,7 +25,10 @@ def show(url: Url = None, *, as_json: AsJson = False) -> None:
     """
     with terminal(as_json=as_json) as out:
         target = Target(url)
-        out.show(LeaseResult(url=target.url, lease=target.lease()))
+        state = target.lease()
+        if not state.generation and target.current_or_none() is None:
+            out.note(f"There is no database at {target.url} (yet). Check the URL.")
+        out.show(LeaseResult(url=target.url, lease=state))
 
 
 @lease.command("break")
@@ -58,6 +61,7 @@ def evict(target: Target, out: Terminal, *, yes: bool) -> LeaseResult:
         f"({state.purpose}, generation {state.generation}); what it is writing now will be refused.",
         yes=yes,
     )
+    out.so_far = f"Whether {state.holder} was evicted, this says: temaki lease show {target.url}"
     return LeaseResult(url=target.url, lease=as_lease(_break(target, seen.record)), evicted=state.holder)
 
 

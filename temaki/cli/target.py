@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -15,10 +17,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from temaki import settings
 from temaki.cli.results import LeaseState, StoredVersion
+from temaki.cli.streams import SIGNALS, readable, undisturbed
 from temaki.clock import SystemClock
-from temaki.errors import CorruptDatabaseError, NotFoundError, StoreError, WorkingCopyError
+from temaki.errors import ConfigurationError, CorruptDatabaseError, NotFoundError, StoreError, WorkingCopyError
 from temaki.image import Image
 from temaki.lease_record import SUFFIX, LeaseObject, LeaseRecord
+from temaki.registry import load
 from temaki.remote import Published, Remote, Version
 from temaki.retry import retry
 from temaki.stores import canonical_url, open_store
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ROLLBACK_MODE: Final = b"\x01\x01"
+_PAGES_AT_ONCE: Final = 4096
 _FORMAT_AT: Final = 18  # "The Database Header", section 1.3 of https://www.sqlite.org/fileformat2.html
 
 
@@ -52,6 +57,7 @@ class Target:
 
     Args:
         url: As given on the command line; None to take it from the environment or a file.
+        checks_options: Whether a misspelt option of the strategy is an error, although the command needs none.
 
     Attributes:
         url: In its canonical form.
@@ -64,8 +70,11 @@ class Target:
         ConfigurationError: Nothing names a database, or what does is malformed.
     """
 
-    def __init__(self, url: str | None) -> None:
-        self.settings = settings.resolve({"url": url}, environ=os.environ, folder=Path.cwd())
+    def __init__(self, url: str | None, *, checks_options: bool = True) -> None:
+        environ = {name: readable(value) if name.startswith("TEMAKI_") else value for name, value in os.environ.items()}
+        self.settings = settings.resolve({"url": url}, environ=environ, folder=settings.working_folder())
+        if checks_options:
+            _check_options(self.settings)
         self.url = canonical_url(self.settings.url)
         self.clock = SystemClock()
         self.rng = random.Random()  # noqa: S311 - jitter
@@ -128,7 +137,7 @@ class Target:
             fetched = remote.fetch()
         except NotFoundError as error:
             raise NotFoundError(
-                f"There is no database at {self.url}. Check the URL, or store one with: temaki push PATH {self.url}",
+                f"There is no database at {self.url}. Check the URL, or store one with: temaki push {self.url} PATH",
                 url=self.url,
                 status=error.status,
                 code=error.code,
@@ -176,6 +185,15 @@ class Target:
         return as_lease(None if seen is None else seen.record)
 
 
+def _check_options(chosen: settings.Settings) -> None:
+    """A slip in a file is found by whatever command comes first. A strategy that is not installed here is no slip."""
+    try:
+        found = load(str(chosen.strategy), origin=chosen.origins.get("strategy", "strategy"))
+    except ConfigurationError:
+        return
+    settings.check_names(found, chosen.options)
+
+
 def as_stored(
     version: Version, info: ObjectInfo | None = None, *, version_id: str | None = None, current: bool = True
 ) -> StoredVersion:
@@ -209,9 +227,26 @@ def as_lease(record: LeaseRecord | None) -> LeaseState:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A private folder that is gone at the end, however that comes."""
-    with tempfile.TemporaryDirectory(prefix="temaki-") as folder:
-        yield Path(folder)
+    """A private folder that is gone at the end, however that comes.
+
+    Raises:
+        WorkingCopyError: There is no place for it.
+    """
+    try:
+        with undisturbed():
+            folder = tempfile.TemporaryDirectory(prefix="temaki-")
+    except OSError as error:
+        raise WorkingCopyError(
+            f"No folder can be made for the local copy: {error.strerror or error}. Set TMPDIR to a folder that this "
+            "user may write to.",
+            path=tempfile.tempdir or "",
+            url="",
+        ) from error
+    try:
+        yield Path(folder.name)
+    finally:
+        with undisturbed():
+            folder.cleanup()
 
 
 def make_plain(path: Path) -> None:
@@ -228,10 +263,46 @@ def read_only(path: Path) -> sqlite3.Connection:
     return connection
 
 
+@contextmanager
+def interruptible(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let Ctrl-C end a statement that takes long.
+
+    Python runs its signal handlers between its own instructions, and a statement of SQLite's is one of them, however
+    long it takes. So while a block runs, the handler itself tells SQLite to stop, through a pipe that a thread reads.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    listener = threading.Thread(target=_stop_when_told, args=(heard, connection), name="temaki-interrupt", daemon=True)
+    listener.start()
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        # The handler has its turn now, if it was a signal that ended the statement.
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(told)
+        listener.join()
+        os.close(heard)
+
+
+def _stop_when_told(heard: int, connection: sqlite3.Connection) -> None:
+    while data := os.read(heard, 64):
+        if any(number in SIGNALS for number in data):
+            with suppress(sqlite3.Error):
+                connection.interrupt()
+
+
 def problems(path: Path) -> list[str]:
     """What SQLite's own checks find wrong with a database; nothing, usually."""
     try:
-        with closing(read_only(path)) as connection:
+        with closing(read_only(path)) as connection, interruptible(connection):
             found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
             broken = [
                 f"row {rowid} of {table} refers to a row of {parent} that is not there (foreign key {number})"
@@ -261,7 +332,10 @@ def copy_at_rest(source: Path, folder: Path) -> Path:
     path = folder / "push.sqlite"
     try:
         with closing(_open_for_copying(source)) as theirs, closing(sqlite3.connect(path)) as ours:
-            theirs.backup(ours)
+            # One snapshot of theirs, in pieces of ours: between two of them Ctrl-C is heard.
+            theirs.execute("BEGIN").close()
+            theirs.execute("SELECT count(*) FROM sqlite_master").close()
+            theirs.backup(ours, pages=_PAGES_AT_ONCE, progress=lambda *_: None)
     except sqlite3.Error as error:
         raise CorruptDatabaseError(
             f"{source} cannot be read as a database: {error}. Nothing was stored.", url=str(source)
