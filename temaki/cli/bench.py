@@ -17,9 +17,10 @@ from typing import Annotated, Final
 import typer
 
 from temaki import settings
+from temaki.cli.local import scratch
 from temaki.cli.options import AsJson, Url
 from temaki.cli.results import Bench, SessionCost
-from temaki.cli.target import Target, scratch
+from temaki.cli.target import Target
 from temaki.cli.terminal import Terminal, terminal
 from temaki.cli.timing import quantiles
 from temaki.errors import CommitUnknownError, StoreError, TemakiError

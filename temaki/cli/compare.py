@@ -7,9 +7,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from temaki.cli.local import interruptible, read_only
 from temaki.cli.look import quoted, table_names
 from temaki.cli.results import TableDifference
-from temaki.cli.target import interruptible, read_only
 from temaki.errors import CorruptDatabaseError
 
 _ROWIDS = ("rowid", "_rowid_", "oid")

@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from temaki.cli.compare import compare
+from temaki.cli.local import problems, scratch
 from temaki.cli.options import URL_HELP, AsJson, Url, Yes, apart
 from temaki.cli.progress import showing_progress
 from temaki.cli.results import Difference, History, Pushed
 from temaki.cli.tables import moment, short
-from temaki.cli.target import Target, as_stored, problems, scratch
+from temaki.cli.target import Target, as_stored
 from temaki.cli.terminal import Terminal, terminal
 from temaki.cli.versions import KeptVersions, base_for_restore
 from temaki.errors import CorruptDatabaseError

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
+from temaki.cli.local import interruptible, problems, read_only, scratch
 from temaki.cli.options import AsJson, Url
 from temaki.cli.progress import showing_progress
 from temaki.cli.results import Status, TableRows, Verified
-from temaki.cli.target import Target, as_stored, interruptible, problems, read_only, scratch
+from temaki.cli.target import Target, as_stored
 from temaki.cli.terminal import FOUND, Terminal, terminal
 from temaki.errors import CorruptDatabaseError
 from temaki.store import ObjectInfo

@@ -12,12 +12,13 @@ from typing import Annotated, Final
 
 import typer
 
+from temaki.cli.local import copy_at_rest, problems, scratch
 from temaki.cli.options import URL_HELP, AsJson, Yes, apart
 from temaki.cli.progress import showing_progress
 from temaki.cli.results import Pulled, Pushed
 from temaki.cli.streams import undisturbed
 from temaki.cli.tables import short
-from temaki.cli.target import LocalCopy, Target, as_stored, copy_at_rest, problems, scratch
+from temaki.cli.target import LocalCopy, Target, as_stored
 from temaki.cli.terminal import Terminal, terminal
 from temaki.errors import ConfigurationError, ConflictError, CorruptDatabaseError, WorkingCopyError
 from temaki.remote import Version
@@ -188,7 +189,8 @@ def push_from(path: Path, target: Target, out: Terminal, *, expect: str | None, 
     """
     out.so_far = "Nothing was stored."
     with scratch() as folder:
-        copy = copy_at_rest(_received(folder) if str(path) == STANDARD else path, folder)
+        is_piped = str(path) == STANDARD
+        copy = copy_at_rest(_received(folder) if is_piped else path, folder, "stdin" if is_piped else None)
         found = problems(copy)
         if found:
             raise CorruptDatabaseError(f"{path} is not sound: {found[0]}. Nothing was stored.", url=target.url)

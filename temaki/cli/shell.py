@@ -13,12 +13,13 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
+from temaki.cli.local import interruptible, problems, read_only, scratch
 from temaki.cli.look import table_names
 from temaki.cli.options import AsJson, Url, Yes
 from temaki.cli.progress import showing_progress
 from temaki.cli.results import ShellResult, StatementResult, StoredVersion
 from temaki.cli.tables import rows_table
-from temaki.cli.target import LocalCopy, Target, as_stored, interruptible, problems, read_only, scratch
+from temaki.cli.target import LocalCopy, Target, as_stored
 from temaki.cli.terminal import FOUND, Terminal, terminal
 from temaki.errors import ConfigurationError, CorruptDatabaseError
 from temaki.wal import DATABASE_HEADER, read_header
@@ -100,10 +101,13 @@ def _piped() -> str:
 
 
 def _connected(path: Path, *, write: bool) -> sqlite3.Connection:
-    if not write:
-        return read_only(path)
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA foreign_keys = ON").close()
+    if write:
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("PRAGMA foreign_keys = ON").close()
+    else:
+        connection = read_only(path)
+    # Other programs store texts that are not UTF-8; somebody who looks for them must be able to see them.
+    connection.text_factory = lambda data: data.decode(errors="backslashreplace")
     return connection
 
 

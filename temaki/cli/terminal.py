@@ -17,8 +17,6 @@ Results go to stdout, everything else to stderr. Exit codes:
 
 from __future__ import annotations
 
-import errno
-import os
 import signal
 import sqlite3
 import sys
@@ -32,7 +30,8 @@ import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from temaki.cli.results import Failure, LeaseResult, Pulled, Pushed, ShellResult
+from temaki.cli.output import Canvas, OutputError, as_document, done_already, unwritable
+from temaki.cli.results import Failure
 from temaki.cli.streams import SIGNALS, silence
 from temaki.cli.tables import shown
 from temaki.errors import (
@@ -71,10 +70,6 @@ def exit_code(error: BaseException) -> int:
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FOUND
 
 
-class OutputError(OSError):
-    """A result cannot be written to stdout, or not all of it."""
-
-
 class Terminal:
     """Where one command prints to.
 
@@ -91,7 +86,16 @@ class Terminal:
         self.so_far = "Nothing was changed."
         self.notes = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._is_piped = not sys.stdout.isatty()
-        self._results = Console(highlight=False, markup=False, emoji=False, width=_PIPE if self._is_piped else None)
+        # Not on stdout itself: rich would write to it, and has answers of its own where that fails.
+        self._canvas = Canvas()
+        self._results = Console(
+            file=self._canvas,
+            force_terminal=None if self._is_piped else True,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            width=_PIPE if self._is_piped else None,
+        )
         self._is_asking = False
         self._is_unread = False
 
@@ -109,16 +113,16 @@ class Terminal:
         """
         try:
             if self.as_json:
-                self.write(_json(result))
+                self.write(as_document(result))
             else:
                 self.print(*shown(result))
         except OutputError as error:
-            done = _done(result)
+            done = done_already(result)
             if done is None:
                 raise
             if self.as_json:
-                raise OutputError(error.errno, f"{error.strerror} All the same, {done}") from None
-            self.note(f"temaki: {done[0].upper()}{done[1:]} ({error.strerror})")
+                raise OutputError(error.errno, f"{error.strerror} All the same: {done}") from None
+            self.note(f"temaki: {done} ({error.strerror})")
 
     def print(self, *parts: RenderableType) -> None:
         """Print parts of a result, with a blank line around each table that has a neighbour."""
@@ -131,11 +135,13 @@ class Terminal:
         self.write(text)
 
     def _drawn(self, part: RenderableType) -> str:
-        with self._results.capture() as drawn:
-            self._results.print(part, soft_wrap=isinstance(part, Text))
+        self._results.print(part, soft_wrap=isinstance(part, Text))
+        drawn = self._canvas.getvalue()
+        self._canvas.seek(0)
+        self._canvas.truncate()
         if isinstance(part, Text):
-            return drawn.get()
-        lines = drawn.get().split("\n")
+            return drawn
+        lines = drawn.split("\n")
         if self._is_piped:
             lines = [line.rstrip() for line in lines]
         while lines and not lines[0].strip():
@@ -167,7 +173,7 @@ class Terminal:
         except (OSError, ValueError) as error:
             self._is_unread = True
             silence(sys.stdout)
-            raise _unwritable(error) from error
+            raise unwritable(error) from error
 
     def bytes_out(self) -> BinaryIO:
         """stdout, for a file's bytes.
@@ -186,7 +192,7 @@ class Terminal:
     def broken_off(self, error: OSError) -> OutputError:
         """The error for bytes of which stdout has not taken all."""
         silence(sys.stdout)
-        return _unwritable(error)
+        return unwritable(error)
 
     def note(self, text: str) -> None:
         """Say something that is no result. Where stderr cannot be written to, there is nobody to say it to."""
@@ -225,7 +231,7 @@ class Terminal:
         message = self._message(error)
         if self.as_json and not isinstance(error, OutputError):
             with suppress(OutputError):  # stderr has it too
-                self.write(_json(Failure(error=type(error).__name__, message=message, exit_code=code)))
+                self.write(as_document(Failure(error=type(error).__name__, message=message, exit_code=code)))
         self.note(("\n" if self._is_asking else "") + f"temaki: {message}")
         return code
 
@@ -246,42 +252,6 @@ class Terminal:
                 f"A name has letters that cannot be used here: {error}. Set LANG to a locale with UTF-8, as in C.UTF-8."
             )
         return str(error)
-
-
-def _json(result: msgspec.Struct) -> str:
-    try:
-        encoded = msgspec.json.encode(result)
-    except UnicodeEncodeError:  # a file's name that is not UTF-8: shown as far as it can be
-        encoded = msgspec.json.encode(_without_surrogates(msgspec.to_builtins(result)))
-    return msgspec.json.format(encoded, indent=2).decode() + "\n"
-
-
-def _without_surrogates(value: object) -> object:
-    if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
-    if isinstance(value, dict):
-        return {name: _without_surrogates(one) for name, one in value.items()}
-    return [_without_surrogates(one) for one in value] if isinstance(value, list) else value
-
-
-def _done(result: msgspec.Struct) -> str | None:
-    """What a command has done already when it prints this, whether or not that succeeds; None where it only looked."""
-    if isinstance(result, Pulled):
-        return f"{result.path} was written."
-    version = result.version if isinstance(result, Pushed) else None
-    if isinstance(result, ShellResult):
-        version = result.published
-    if version is not None:
-        return f"version {version.sequence} was stored, as commit {version.commit}."
-    if isinstance(result, LeaseResult) and result.evicted is not None:
-        return f"{result.evicted} was evicted."
-    return None
-
-
-def _unwritable(error: Exception) -> OutputError:
-    number = (error.errno if isinstance(error, OSError) else None) or errno.EBADF
-    what = "is closed" if number == errno.EBADF else f"cannot be written to: {os.strerror(number)}"
-    return OutputError(number, f"The result was not printed: stdout {what}. Redirect it, to /dev/null at least.")
 
 
 @contextmanager

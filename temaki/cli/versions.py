@@ -129,6 +129,8 @@ class KeptVersions:
             return self._target.fetch(folder, remote=self._target.remote_on(store), name=name)
 
     def _look(self, kept: ObjectVersion) -> Kept:
+        if not kept.size:  # it is no database, and a store has no first byte of it to answer with
+            return Kept(kept, None)
         info = self._target.repeat(lambda: self._store.head_version(self._target.key, kept.version_id))
         try:
             version = read_version(info)
