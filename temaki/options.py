@@ -18,6 +18,8 @@ ARGUMENTS: Final = "bind_s3"
 ENVIRONMENT: Final = "environment"
 PREFIX: Final = "TEMAKI_"
 
+_SHORT_NAME: Final = 4  # characters
+
 
 def origin(source: str, name: str) -> str:
     """How a user wrote a setting: ``max_age= of bind_s3``, ``environment variable TEMAKI_MAX_AGE``, ..."""
@@ -69,10 +71,8 @@ def strategy_options(cls: type, raw: Mapping[str, Option]) -> dict[str, Any]:
         ConfigurationError: An option is unknown, missing, or of another type.
     """
     parameters = _parameters(cls)
+    _check_names(cls, raw, parameters)
     given = {name: option for name, option in raw.items() if name in parameters}
-    for name, option in raw.items():
-        if name not in given and not option.ignorable:
-            raise ConfigurationError(_unknown(option, cls, parameters))
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:
             raise ConfigurationError(
@@ -81,6 +81,45 @@ def strategy_options(cls: type, raw: Mapping[str, Option]) -> dict[str, Any]:
             )
     hints = _hints(cls) if given else {}
     return {name: _convert(option, hints.get(name, Any)) for name, option in given.items()}
+
+
+def check_names(cls: type, raw: Mapping[str, Option]) -> None:
+    """Make sure that a strategy has every option that was meant for it; what they are set to is not looked at.
+
+    An option that a weaker source gives, and that this strategy does not have, was meant for another strategy, and is
+    left alone, unless it is plainly one of this one's with a slip in it.
+
+    Raises:
+        ConfigurationError: It has not. The message has the nearest name.
+    """
+    _check_names(cls, raw, _parameters(cls))
+
+
+def _check_names(cls: type, raw: Mapping[str, Option], parameters: Collection[str]) -> None:
+    for name, option in raw.items():
+        if name in parameters:
+            continue
+        if not option.ignorable or nearest(name, [*parameters, *GENERAL], certain=True):
+            raise ConfigurationError(_unknown(option, cls, parameters))
+
+
+def nearest(name: str, known: Collection[str], *, certain: bool = False) -> str | None:
+    """The known name that somebody meant who wrote ``name``, which is not known; None if it is like none of them.
+
+    Capitals and hyphens are slips too.
+
+    Args:
+        name: As it was written.
+        known: What could be meant.
+        certain: Only if there is hardly a doubt: for a name that may well be right elsewhere.
+    """
+    from difflib import get_close_matches  # not at the top: only errors need it
+
+    written = name.casefold().replace("-", "_")
+    # In a short name one wrong letter of three, or two that changed places, is a third of all.
+    doubt = (0.65 if len(written) <= _SHORT_NAME else 0.8) if certain else 0.6
+    near = get_close_matches(written, known, n=1, cutoff=doubt)
+    return near[0] if near else None
 
 
 def make_strategy(cls: type[S], raw: Mapping[str, Option]) -> S:
@@ -147,10 +186,8 @@ def _allowed(error: Exception, hint: Any) -> str:
 
 
 def _unknown(option: Option, cls: type, allowed: Collection[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(option.name, [*allowed, *GENERAL], n=1)
-    hint = f" Did you mean {origin(option.source, near[0])}?" if near else ""
+    near = nearest(option.name, [*allowed, *GENERAL])
+    hint = f" Did you mean {origin(option.source, near)}?" if near else ""
     return (
         f"{option.origin}: strategy {cls.__name__} has no option {option.name!r}.{hint} "
         f"Its options: {', '.join(sorted(allowed)) or 'none'}. Settings of every strategy: {', '.join(GENERAL)}."

@@ -247,12 +247,18 @@ class Publication:
     def _raise_unknown(self, cause: BaseException) -> NoReturn:
         commit = self._version.commit
         raise CommitUnknownError(
-            f"It is not known whether commit {commit} of {self._url} was stored: {type(cause).__name__}: {cause}. "
+            f"It is not known whether commit {commit} of {self._url} was stored: {_reason(cause)}. "
             "It may have been, or may be yet. Before doing the work again, look at the object's metadata (a HEAD "
             f"request): it was stored if {COMMIT_KEY} or {LINEAGE_KEY} has that id.",
             url=self._url,
             commit_id=commit,
         ) from cause
+
+
+def _reason(cause: BaseException) -> str:
+    if isinstance(cause, KeyboardInterrupt):
+        return "it was interrupted before the store had answered"
+    return f"{type(cause).__name__}: {cause}".rstrip(": .")
 
 
 def _as_version(info: ObjectInfo) -> Version | None:

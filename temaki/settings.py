@@ -19,9 +19,30 @@ from pathlib import Path
 from typing import Any, Final
 
 from temaki.errors import ConfigurationError
-from temaki.options import ARGUMENTS, ENVIRONMENT, GENERAL, PREFIX, Option, make_strategy, strategy_options
+from temaki.options import (
+    ARGUMENTS,
+    ENVIRONMENT,
+    GENERAL,
+    PREFIX,
+    Option,
+    check_names,
+    make_strategy,
+    nearest,
+    origin,
+    strategy_options,
+)
 
-__all__ = ["DEFAULT_STRATEGY", "DEFAULT_TIMEOUT", "Option", "Settings", "make_strategy", "resolve", "strategy_options"]
+__all__ = [
+    "DEFAULT_STRATEGY",
+    "DEFAULT_TIMEOUT",
+    "Option",
+    "Settings",
+    "check_names",
+    "make_strategy",
+    "resolve",
+    "strategy_options",
+    "working_folder",
+]
 
 DEFAULT_STRATEGY: Final = "etag-cached"
 DEFAULT_TIMEOUT: Final = 60.0
@@ -51,6 +72,17 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
+def working_folder() -> Path:
+    """The working folder; ``.`` where it has no name any more, because it was removed under the process.
+
+    A removed folder holds no settings, so that whoever says everything in arguments needs none.
+    """
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path(os.curdir)
+
+
 def resolve(arguments: Mapping[str, object], *, environ: Mapping[str, str], folder: str | os.PathLike[str]) -> Settings:
     """Put together what was said about a database; of two values for one setting the stronger source wins.
 
@@ -59,7 +91,7 @@ def resolve(arguments: Mapping[str, object], *, environ: Mapping[str, str], fold
         environ: The environment: ``TEMAKI_URL``, ``TEMAKI_STRATEGY``, ``TEMAKI_CACHE_DIR``, ``TEMAKI_TIMEOUT``,
             ``TEMAKI_<OPTION>``, and ``AWS_BUCKET`` with ``TEMAKI_KEY`` instead of a URL. Empty ones count as unset.
         folder: The working folder. ``temaki.toml``, or ``[tool.temaki]`` of ``pyproject.toml``, is read there, and a
-            relative ``cache_dir`` starts there.
+            relative ``cache_dir`` starts there. See :func:`working_folder`.
 
     Raises:
         ConfigurationError: A value cannot be used, a file cannot be read, or nothing names a database.
@@ -74,7 +106,7 @@ def resolve(arguments: Mapping[str, object], *, environ: Mapping[str, str], fold
 
     general = {name: found.pop(name) for name in GENERAL if name in found}
     if "url" not in general:
-        raise ConfigurationError(_no_url(environ))
+        raise ConfigurationError(_no_url(environ, found, start))
     strategy = _strategy(general["strategy"]) if "strategy" in general else DEFAULT_STRATEGY
     return Settings(
         url=_text(general["url"], "a URL (s3://bucket/key, file:///folder/key or memory://name/key)"),
@@ -135,13 +167,16 @@ def _object_url(bucket: str, key: str) -> str:
 def _toml(folder: Path) -> list[tuple[str, Mapping[str, object]]]:
     """The one TOML source that there is, or none."""
     sources: list[tuple[str, Mapping[str, object]]] = []
+    if _is_closed(folder):
+        return sources
     own = _read(folder / "temaki.toml")
     if own is not None:
         values = _parse(own, folder / "temaki.toml")
-        if "tool" in values:
-            raise ConfigurationError(
-                f"{folder / 'temaki.toml'}: here the settings stand at top level, without [tool.temaki]."
-            )
+        for name, heading in (("tool", "[tool.temaki]"), ("temaki", "[temaki]")):
+            if isinstance(values.get(name), dict):
+                raise ConfigurationError(
+                    f"{folder / 'temaki.toml'}: here the settings stand at top level, without {heading}."
+                )
         sources.append(("temaki.toml", values))
     project = _read(folder / "pyproject.toml")
     # Many working folders have this file and few mean temaki by it: the others need no parser.
@@ -159,32 +194,53 @@ def _toml(folder: Path) -> list[tuple[str, Mapping[str, object]]]:
     return sources
 
 
+def _is_closed(folder: Path) -> bool:
+    """Whether this user may not look into the folder at all.
+
+    A service that was started in somebody else's home folder (``sudo -u app`` in ``/root``) has no settings there.
+    """
+    return folder.is_dir() and not os.access(folder, os.X_OK)
+
+
 def _read(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise ConfigurationError(f"{path} may hold temaki's settings, and cannot be read: {error.strerror}.") from error
+        raise ConfigurationError(
+            f"{path} may hold temaki's settings, and cannot be read: {error.strerror}. Let this user read it, or start "
+            "the process in another folder."
+        ) from error
 
 
 def _parse(data: bytes, path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(data.decode())
-    except ValueError as error:  # of the TOML, or of its UTF-8
-        raise ConfigurationError(f"{path} is no valid TOML: {error}.") from error
+        return tomllib.loads(data.decode("utf-8-sig"))  # some editors begin a file with a byte order mark
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is no valid TOML: it is not UTF-8 ({error}). Save it as UTF-8.") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{path} is no valid TOML: {error}. Correct it.") from error
 
 
-def _no_url(environ: Mapping[str, str]) -> str:
+def _no_url(environ: Mapping[str, str], found: Mapping[str, Option], folder: Path) -> str:
+    for option in found.values():
+        near = nearest(option.name, ("url", "key"), certain=True)
+        if near:
+            return (
+                f"{option.origin}: there is no setting {option.name!r}. Did you mean {origin(option.source, near)}? "
+                "(No database is named without it.)"
+            )
+    closed = f" (Files in {folder} do not count: this user may not look into it.)" if _is_closed(folder) else ""
     alone = (
         " AWS_BUCKET alone is not enough: set TEMAKI_KEY to the object's key too." if environ.get("AWS_BUCKET") else ""
     )
     return (
         f"No database is named.{alone} Give bind_s3 a URL, such as s3://bucket/app.sqlite or "
         'file:///folder/app.sqlite; or set TEMAKI_URL; or AWS_BUCKET and TEMAKI_KEY; or write url = "…" into '
-        "[tool.temaki] of pyproject.toml, or into temaki.toml, in the working folder."
+        f"[tool.temaki] of pyproject.toml, or into temaki.toml, in the working folder.{closed}"
     )
 
 
@@ -216,17 +272,29 @@ def _none_beside(strategy: object, options: Mapping[str, Option]) -> dict[str, O
                 f"{option.origin}: the strategy is an instance here, which has its options already. Pass it to "
                 f"{type(strategy).__name__}(…) instead. bind_s3's own settings: {', '.join(GENERAL)}."
             )
+        near = nearest(option.name, GENERAL, certain=True)
+        if near:
+            raise ConfigurationError(
+                f"{option.origin}: there is no setting {option.name!r}. Did you mean {origin(option.source, near)}?"
+            )
     return {}
 
 
 def _folder(option: Option, start: Path) -> Path:
     value = option.value
-    if not isinstance(value, (str, os.PathLike)) or not str(value):
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str) or not text or "\0" in text:
         raise ConfigurationError(f"{option.origin}: expected a folder; got {value!r}.")
     try:
-        return (start / Path(value).expanduser()).absolute()
+        return (start / Path(text).expanduser()).absolute()
     except RuntimeError as error:  # no such user, or a user without home
-        raise ConfigurationError(f"{option.origin}: the home folder in {str(value)!r} cannot be found.") from error
+        raise ConfigurationError(
+            f"{option.origin}: the home folder in {text!r} cannot be found. Give an absolute path."
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"{option.origin}: {text!r} starts at the working folder, which is gone. Give an absolute path."
+        ) from error
 
 
 def _seconds(option: Option) -> float:

@@ -6,21 +6,68 @@ Needs the extra ``temaki[cli]`` (typer and rich), which nothing else in temaki i
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 __all__ = ["main"]
+
+_FAILED: Final = 1
+_USAGE: Final = 2
+_INTERRUPTED: Final = 130
 
 
 def main() -> None:
     """Run the command that ``sys.argv`` names, and exit. See :mod:`temaki.cli.terminal` for the exit codes."""
+    from temaki.cli.streams import make_whole, silence
+
+    make_whole()
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except KeyboardInterrupt:  # before the command had begun: afterwards it is the command's
+        code = _fail(_INTERRUPTED, "Interrupted before the command began. Nothing was changed.")
+    except BrokenPipeError:  # whoever read the help has seen enough
+        silence(sys.stdout)
+        code = 0
+    except OSError as error:
+        silence(sys.stdout)
+        code = _fail(_FAILED, f"stdout cannot be written to: {error.strerror}. Redirect it, to /dev/null at least.")
+    raise SystemExit(code)
+
+
+def _run() -> int:
     try:
         import rich  # noqa: F401 - see below
         import typer  # noqa: F401 - only to find out
     except ImportError as error:
-        sys.stderr.write(
-            f"temaki: the command line needs {error.name}, which is not installed. Install it with: "
-            "pip install 'temaki[cli]'\n"
+        return _fail(
+            _USAGE,
+            f"the command line needs {error.name}, which is not installed. Install it with: pip install 'temaki[cli]'",
         )
-        raise SystemExit(2) from None
-    from temaki.cli.app import app
+    import logging
 
-    app()
+    # What the library warns of, a command says in its own words.
+    logging.getLogger("temaki").addHandler(logging.NullHandler())
+    from temaki.cli.app import app
+    from temaki.cli.arguments import arranged
+    from temaki.cli.streams import readable
+
+    sys.argv[1:] = arranged([readable(one) for one in sys.argv[1:]])
+    try:
+        app()
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    return 0
+
+
+def _fail(code: int, message: str) -> int:
+    from contextlib import suppress
+
+    from temaki.cli.streams import silence
+
+    try:
+        sys.stderr.write(f"temaki: {message}\n")
+        sys.stderr.flush()
+    except OSError:
+        with suppress(OSError):
+            silence(sys.stderr)
+    return code

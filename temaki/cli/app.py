@@ -14,6 +14,7 @@ from temaki.cli.history import diff, history, restore
 from temaki.cli.lease import lease
 from temaki.cli.look import status, verify
 from temaki.cli.move import pull, push
+from temaki.cli.plain_help import PlainCommand, PlainGroup
 from temaki.cli.results import RESULTS, schema
 from temaki.cli.shell import shell
 from temaki.cli.terminal import terminal
@@ -28,6 +29,7 @@ _EPILOG = (
 app = typer.Typer(
     name="temaki",
     help="A Pony ORM database in one SQLite file on S3: look at it, move it, mend it, and find out what it costs.",
+    cls=PlainGroup,
     epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -55,16 +57,16 @@ def schema_of(
 
     Example: temaki schema lease show
     """
-    with terminal(as_json=False):
+    with terminal(as_json=False) as out:
         name = " ".join(command)
         if name not in RESULTS:
             raise ConfigurationError(f"There is no command {name!r}. Those with a schema are: {', '.join(RESULTS)}.")
-        typer.echo(json.dumps(schema(name), indent=2))
+        out.write(json.dumps(schema(name), indent=2) + "\n")
 
 
 for function in (status, pull, push, verify, history, diff, restore):
-    app.command()(function)
+    app.command(cls=PlainCommand)(function)
 app.add_typer(lease, name="lease")
 for function in (shell, doctor, bench):
-    app.command()(function)
-app.command("schema")(schema_of)
+    app.command(cls=PlainCommand)(function)
+app.command("schema", cls=PlainCommand)(schema_of)

@@ -17,12 +17,13 @@ from typing import Annotated, Final
 import typer
 
 from temaki import settings
+from temaki.cli.local import scratch
 from temaki.cli.options import AsJson, Url
 from temaki.cli.results import Bench, SessionCost
-from temaki.cli.target import Target, scratch
+from temaki.cli.target import Target
 from temaki.cli.terminal import Terminal, terminal
 from temaki.cli.timing import quantiles
-from temaki.errors import StoreError, TemakiError
+from temaki.errors import CommitUnknownError, StoreError, TemakiError
 from temaki.image import Image
 from temaki.metering import Meter, MeteredStore, Traffic
 from temaki.orm.cause import cause_of
@@ -44,9 +45,10 @@ _PAGE: Final = 4096
 def bench(
     url: Url = None,
     *,
-    sessions: Annotated[int, typer.Option(min=1, help="How many of each kind to measure.")] = 20,
+    sessions: Annotated[int, typer.Option(min=1, metavar="N", help="How many of each kind to measure.")] = 20,
     size: Annotated[
-        int | None, typer.Option(min=_PAGE, help="Bytes of the database; without it, as the stored one.")
+        int | None,
+        typer.Option(min=_PAGE, metavar="BYTES", help="Bytes of the database; without it, as the stored one."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -72,8 +74,14 @@ def measure(target: Target, out: Terminal, *, sessions: int, size: int | None) -
     key = f"{target.key}.temaki-bench-{os.urandom(8).hex()}"
     out.note(f"Measuring with an object of its own beside the database, of {size} bytes.")
     with scratch() as folder:
+        out.so_far = "What it had stored to measure with was deleted."
         try:
             costs = Bed(target, key, strategy, folder, size=size).measure(sessions)
+        except CommitUnknownError as error:
+            # Of an object that is deleted now, nobody needs to know.
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
         finally:
             # Also what a strategy keeps beside it, such as a lease.
             with suppress(StoreError):

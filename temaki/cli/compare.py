@@ -7,9 +7,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from temaki.cli.local import interruptible, read_only
 from temaki.cli.look import quoted, table_names
 from temaki.cli.results import TableDifference
-from temaki.cli.target import read_only
 from temaki.errors import CorruptDatabaseError
 
 _ROWIDS = ("rowid", "_rowid_", "oid")
@@ -26,7 +26,7 @@ def compare(old: Path, new: Path) -> list[TableDifference]:
         CorruptDatabaseError: SQLite cannot read one of them.
     """
     try:
-        with closing(read_only(new)) as connection:
+        with closing(read_only(new)) as connection, interruptible(connection):
             connection.execute("ATTACH ? AS old", (f"{old.absolute().as_uri()}?mode=ro",)).close()
             before, after = set(table_names(connection, "old")), set(table_names(connection))
             found = [_compared(connection, name, before, after) for name in sorted(before | after)]

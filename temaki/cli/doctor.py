@@ -16,7 +16,7 @@ def doctor(
     url: Url = None,
     *,
     races: Annotated[bool, typer.Option("--races", help="Let writers race for one object, many times.")] = False,
-    requests: Annotated[int, typer.Option(min=1, help="How many of each to time.")] = 20,
+    requests: Annotated[int, typer.Option(min=1, metavar="N", help="How many of each to time.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Whether this configuration can work: credentials, bucket, permissions, conditional writes, clock, latency.
@@ -26,7 +26,7 @@ def doctor(
     Example: temaki doctor s3://my-bucket/app.sqlite --races
     """
     with terminal(as_json=as_json) as out:
-        diagnosis = Examination(Target(url), requests=requests, races=races).run()
+        diagnosis = Examination(Target(url, checks_options=False), requests=requests, races=races).run()
         out.show(diagnosis)
         if not diagnosis.works:
             raise typer.Exit(FOUND)

@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from temaki.cli.compare import compare
+from temaki.cli.local import problems, scratch
 from temaki.cli.options import URL_HELP, AsJson, Url, Yes, apart
 from temaki.cli.progress import showing_progress
 from temaki.cli.results import Difference, History, Pushed
 from temaki.cli.tables import moment, short
-from temaki.cli.target import Target, as_stored, problems, scratch
+from temaki.cli.target import Target, as_stored
 from temaki.cli.terminal import Terminal, terminal
 from temaki.cli.versions import KeptVersions, base_for_restore
 from temaki.errors import CorruptDatabaseError
@@ -28,7 +29,7 @@ RestoreArguments = Annotated[
 def history(
     url: Url = None,
     *,
-    limit: Annotated[int, typer.Option(min=1, help="How many to show: one request for each.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many to show: one request for each.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the versions that the bucket keeps, newest first.
@@ -40,9 +41,21 @@ def history(
 
 
 def listed(target: Target, limit: int) -> History:
-    """What :func:`history` shows."""
+    """What :func:`history` shows.
+
+    Raises:
+        CorruptDatabaseError: None of the versions is a database.
+    """
     versions = KeptVersions(target)
     newest = versions.newest(limit)
+    if all(one.version is None for one in newest):
+        more = len(versions.versions) > limit
+        raise CorruptDatabaseError(
+            f"{target.url} is no database that temaki can use: none of the {len(newest)} newest versions that the "
+            f"bucket keeps is one ({', '.join(one.kept.version_id for one in newest)}). "
+            + (f"It keeps older ones: look further back with --limit {limit * 10}." if more else "Check the URL."),
+            url=target.url,
+        )
     return History(
         url=target.url,
         versions=[one.stored() for one in newest if one.version is not None],
@@ -96,6 +109,7 @@ def bring_back(target: Target, name: str, out: Terminal, *, yes: bool) -> Pushed
         CorruptDatabaseError: The old version is not sound either.
         NotFoundError: There is no such version.
     """
+    out.so_far = "Nothing was stored."
     versions = KeptVersions(target)
     chosen = versions.named(name)
     old = chosen.stored()
@@ -121,6 +135,7 @@ def bring_back(target: Target, name: str, out: Terminal, *, yes: bool) -> Pushed
         )
         with showing_progress(target.store, out.notes) as store:
             published = target.publish(copy.path, base, sequence=sequence, store=store)
+        out.so_far = f"Version {published.version.sequence} was stored."
     return Pushed(
         url=target.url,
         version=as_stored(published.version, current=not published.superseded),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from temaki.cli.options import AsJson, Url, Yes
+from temaki.cli.plain_help import PlainCommand, PlainGroup
 from temaki.cli.results import LeaseResult
 from temaki.cli.tables import moment
 from temaki.cli.target import Target, as_lease
@@ -13,11 +14,13 @@ from temaki.lease_record import LeaseRecord
 from temaki.shared_lease import SharedLease
 
 lease = typer.Typer(
-    no_args_is_help=True, help="The lease of the strategy lease-locked: who has it, and evicting who has."
+    cls=PlainGroup,
+    no_args_is_help=True,
+    help="The lease of the strategy lease-locked: who has it, and evicting who has.",
 )
 
 
-@lease.command()
+@lease.command(cls=PlainCommand)
 def show(url: Url = None, *, as_json: AsJson = False) -> None:
     """Who holds the lease.
 
@@ -25,10 +28,13 @@ def show(url: Url = None, *, as_json: AsJson = False) -> None:
     """
     with terminal(as_json=as_json) as out:
         target = Target(url)
-        out.show(LeaseResult(url=target.url, lease=target.lease()))
+        state = target.lease()
+        if not state.generation and target.current_or_none() is None:
+            out.note(f"There is no database at {target.url} (yet). Check the URL.")
+        out.show(LeaseResult(url=target.url, lease=state))
 
 
-@lease.command("break")
+@lease.command("break", cls=PlainCommand)
 def break_(url: Url = None, *, yes: Yes = False, as_json: AsJson = False) -> None:
     """Evict who holds the lease, after asking.
 
@@ -60,6 +66,7 @@ def evict(target: Target, out: Terminal, *, yes: bool) -> LeaseResult:
         "it is writing then is refused.",
         yes=yes,
     )
+    out.so_far = f"Whether {state.holder} was evicted, this says: temaki lease show {target.url}"
     return LeaseResult(url=target.url, lease=as_lease(_break(target, seen.record)), evicted=state.holder)
 
 

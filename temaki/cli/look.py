@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
+from temaki.cli.local import interruptible, problems, read_only, scratch
 from temaki.cli.options import AsJson, Url
 from temaki.cli.progress import showing_progress
 from temaki.cli.results import Status, TableRows, Verified
-from temaki.cli.target import Target, as_stored, problems, read_only, scratch
+from temaki.cli.target import Target, as_stored
 from temaki.cli.terminal import FOUND, Terminal, terminal
 from temaki.errors import CorruptDatabaseError
 from temaki.store import ObjectInfo
@@ -51,7 +52,7 @@ def look(target: Target, out: Terminal, *, quick: bool) -> Status:
                 copy = target.fetch(folder, remote=target.remote_on(store))
             version, info = copy.version, target.info()
             header = _head_of(copy.path)
-            tables = count_rows(copy.path)
+            tables = count_rows(copy.path, target.url)
         page_size = read_header(header).page_size
         same = info if info.etag == version.etag else None
         return Status(
@@ -88,14 +89,14 @@ def _age(info: ObjectInfo | None) -> float | None:
     return max(0.0, (info.date - info.last_modified).total_seconds())
 
 
-def count_rows(path: Path) -> list[TableRows]:
+def count_rows(path: Path, url: str) -> list[TableRows]:
     """Each table of a database with the number of its rows; virtual tables and SQLite's own are left out.
 
     Raises:
         CorruptDatabaseError: SQLite cannot read it.
     """
     try:
-        with closing(read_only(path)) as connection:
+        with closing(read_only(path)) as connection, interruptible(connection):
             names = table_names(connection)
             return [
                 TableRows(name=name, rows=connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()[0])
@@ -103,7 +104,7 @@ def count_rows(path: Path) -> list[TableRows]:
             ]
     except sqlite3.Error as error:
         raise CorruptDatabaseError(
-            f"The database cannot be read: {error}. Look closer with: temaki verify", url=""
+            f"{url} cannot be read as a database: {error}. Look closer with: temaki verify {url}", url=url
         ) from error
 
 

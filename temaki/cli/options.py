@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from temaki.cli.arguments import is_url
 from temaki.errors import ConfigurationError
 
 URL_HELP = "s3://bucket/key, file:///folder/key; without it TEMAKI_URL, temaki.toml or pyproject.toml decides."
@@ -20,16 +21,25 @@ def apart(arguments: Sequence[str] | None, *, least: int, most: int, what: str) 
     """The URL, which may be left out, and the other arguments.
 
     Args:
-        arguments: As given. The first one is the URL if it has ``://`` in it.
+        arguments: As given. The URL is the one that has a scheme, wherever it stands: no file, and no version, can be
+            confused with it.
         least: How many others there have to be.
         most: How many others there may be.
         what: Their names, for the message.
 
     Raises:
-        ConfigurationError: There are more, or fewer.
+        ConfigurationError: There are more, or fewer, or two URLs.
     """
-    given = list(arguments or ())
-    url = given.pop(0) if given and "://" in given[0] else None
+    given = [argument for argument in arguments or () if not is_url(argument)]
+    urls = [argument for argument in arguments or () if is_url(argument)]
+    if len(urls) > 1:
+        raise ConfigurationError(
+            f"Two URLs were given, {urls[0]} and {urls[1]}: expected the arguments {what}. To copy a database, pull it "
+            "and push it."
+        )
     if not least <= len(given) <= most:
-        raise ConfigurationError(f"Expected the arguments {what}; got {' '.join(arguments or ()) or 'none'}.")
-    return url, given
+        raise ConfigurationError(
+            f"Expected the arguments {what}; got {' '.join(arguments or ()) or 'none'}. A URL begins with s3://, "
+            "file:// or memory://."
+        )
+    return (urls[0] if urls else None), given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,13 +33,13 @@ def showing_progress(store: Store, console: Console) -> Iterator[Store]:
 
     What shows is the console's, not the store's: everything is passed on.
     """
-    if not console.is_terminal:
+    if not (console.is_terminal and console.file.isatty()):  # rich may have been told to colour a pipe
         yield store
         return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(),
+        DownloadColumn(binary_units=True),  # as sizes in results
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
@@ -69,7 +70,8 @@ class _ProgressStore(PassingStore):
         size = body_size(body)
         if size < THRESHOLD or isinstance(body, (bytes, bytearray, memoryview)):
             return body
-        return _Watched(body, self._bar, self._bar.add_task("up", total=size))
+        over_http = not self.url.startswith(("file:", "memory:"))
+        return _Watched(body, self._bar, self._bar.add_task("up", total=size), over_http=over_http)
 
 
 class _Shown(PassingDownload):
@@ -86,18 +88,56 @@ class _Shown(PassingDownload):
 
 
 class _Watched:
-    """A body that moves the bar. It may be read twice, for its checksum first: then the bar starts again."""
+    """A body that moves the bar as it leaves. Where it is read for its checksum first, nothing has left yet.
 
-    def __init__(self, body: ReadableBody, bar: Progress, task: TaskID) -> None:
-        self._body, self._bar, self._task = body, bar, task
+    Over HTTP a piece has left when http.client has sent something after the piece was read, and asks for the next one.
+    """
+
+    def __init__(self, body: ReadableBody, bar: Progress, task: TaskID, *, over_http: bool) -> None:
+        self._body, self._bar, self._task, self._over_http = body, bar, task, over_http
+        self._read = self._left = 0
+        if over_http:
+            _Sending.watch()
 
     def read(self, size: int = -1, /) -> bytes:
+        if self._read and (not self._over_http or _Sending.happened()):
+            self._left += self._read
+            self._bar.update(self._task, completed=self._left)
         data = self._body.read(size)
-        self._bar.update(self._task, completed=self._body.tell())
+        self._read = len(data)
+        _Sending.forget()
         return data
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._read = self._left = 0  # to be hashed, or sent again
+        self._bar.update(self._task, completed=0)
         return self._body.seek(offset, whence)
 
     def tell(self) -> int:
         return self._body.tell()
+
+
+class _Sending:
+    """Whether this thread has sent something over HTTP: http.client says so to Python's audit hooks."""
+
+    _here = threading.local()
+    _is_watched = False
+
+    @classmethod
+    def watch(cls) -> None:
+        if not cls._is_watched:
+            cls._is_watched = True
+            sys.addaudithook(cls._hear)  # it cannot be taken away again: only a command that shows an upload has it
+
+    @classmethod
+    def _hear(cls, event: str, _arguments: object) -> None:
+        if event == "http.client.send":
+            cls._here.sent = True
+
+    @classmethod
+    def happened(cls) -> bool:
+        return getattr(cls._here, "sent", False)
+
+    @classmethod
+    def forget(cls) -> None:
+        cls._here.sent = False

@@ -18,6 +18,7 @@ _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _STEP: Final = 1024
 _SHORT: Final = 12  # characters of a commit's id: enough to tell any two apart, and to type
 _LINEAGE: Final = 5  # commits
+_SENTENCE: Final = 80  # characters: a longer one is wrapped in its column, on a wide terminal and in a pipe too
 _STATES: Final = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 
 
@@ -143,7 +144,7 @@ def _(result: results.History) -> Iterator[RenderableType]:
     if result.deleted:
         yield Text("The object is deleted now; restore brings one of these back.")
     if result.unreadable:
-        yield Text(f"Not temaki's to read: {', '.join(result.unreadable)}")
+        yield Text(f"No database that temaki can use: {', '.join(result.unreadable)}")
     if result.truncated:
         yield Text("The bucket has older ones: see --limit.")
 
@@ -198,6 +199,7 @@ def _cell(value: Any) -> str:
 def _(result: results.Diagnosis) -> Iterator[RenderableType]:
     yield _facts([("database", result.url), ("strategy", result.strategy)])
     table = _grid("check", "", "found")
+    table.columns[-1].max_width = _SENTENCE
     for one in result.findings:
         text = Text(one.found)
         if one.advice:

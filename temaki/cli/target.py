@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import os
 import random
-import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from temaki import settings
+from temaki.cli.local import make_plain
 from temaki.cli.results import LeaseState, StoredVersion
+from temaki.cli.streams import readable
 from temaki.clock import SystemClock
-from temaki.errors import CorruptDatabaseError, NotFoundError, StoreError, WorkingCopyError
+from temaki.errors import ConfigurationError, NotFoundError, StoreError
 from temaki.image import Image
 from temaki.lease_record import SUFFIX, LeaseObject, LeaseRecord
+from temaki.registry import load
 from temaki.remote import Published, Remote, Version
 from temaki.retry import retry
 from temaki.stores import canonical_url, open_store
-from temaki.wal import DATABASE_HEADER, FormatError, read_header
+from temaki.wal import DATABASE_HEADER, read_header
 
 if TYPE_CHECKING:
     from temaki.remote import Fetched
     from temaki.store import ObjectInfo, Store
 
 T = TypeVar("T")
-
-_ROLLBACK_MODE: Final = b"\x01\x01"
-_FORMAT_AT: Final = 18  # "The Database Header", section 1.3 of https://www.sqlite.org/fileformat2.html
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,7 @@ class Target:
 
     Args:
         url: As given on the command line; None to take it from the environment or a file.
+        checks_options: Whether a misspelt option of the strategy is an error, although the command needs none.
 
     Attributes:
         url: In its canonical form.
@@ -64,8 +63,11 @@ class Target:
         ConfigurationError: Nothing names a database, or what does is malformed.
     """
 
-    def __init__(self, url: str | None) -> None:
-        self.settings = settings.resolve({"url": url}, environ=os.environ, folder=Path.cwd())
+    def __init__(self, url: str | None, *, checks_options: bool = True) -> None:
+        environ = {name: readable(value) if name.startswith("TEMAKI_") else value for name, value in os.environ.items()}
+        self.settings = settings.resolve({"url": url}, environ=environ, folder=settings.working_folder())
+        if checks_options:
+            _check_options(self.settings)
         self.url = canonical_url(self.settings.url)
         self.clock = SystemClock()
         self.rng = random.Random()  # noqa: S311 - jitter
@@ -128,7 +130,7 @@ class Target:
             fetched = remote.fetch()
         except NotFoundError as error:
             raise NotFoundError(
-                f"There is no database at {self.url}. Check the URL, or store one with: temaki push PATH {self.url}",
+                f"There is no database at {self.url}. Check the URL, or store one with: temaki push {self.url} PATH",
                 url=self.url,
                 status=error.status,
                 code=error.code,
@@ -176,6 +178,15 @@ class Target:
         return as_lease(None if seen is None else seen.record)
 
 
+def _check_options(chosen: settings.Settings) -> None:
+    """A slip in a file is found by whatever command comes first. A strategy that is not installed here is no slip."""
+    try:
+        found = load(str(chosen.strategy), origin=chosen.origins.get("strategy", "strategy"))
+    except ConfigurationError:
+        return
+    settings.check_names(found, chosen.options)
+
+
 def as_stored(
     version: Version, info: ObjectInfo | None = None, *, version_id: str | None = None, current: bool = True
 ) -> StoredVersion:
@@ -205,79 +216,3 @@ def as_lease(record: LeaseRecord | None) -> LeaseState:
         ttl=record.ttl,
         generation=record.generation,
     )
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """A private folder that is gone at the end, however that comes."""
-    with tempfile.TemporaryDirectory(prefix="temaki-") as folder:
-        yield Path(folder)
-
-
-def make_plain(path: Path) -> None:
-    """Switch a file at rest from WAL mode to rollback mode, so that any tool opens it, in a read-only folder too."""
-    with open(path, "r+b") as file:
-        file.seek(_FORMAT_AT)
-        file.write(_ROLLBACK_MODE)
-
-
-def read_only(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write."""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-    connection.execute("PRAGMA query_only = ON").close()
-    return connection
-
-
-def problems(path: Path) -> list[str]:
-    """What SQLite's own checks find wrong with a database; nothing, usually."""
-    try:
-        with closing(read_only(path)) as connection:
-            found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
-            broken = [
-                f"row {rowid} of {table} refers to a row of {parent} that is not there (foreign key {number})"
-                for table, rowid, parent, number in connection.execute("PRAGMA foreign_key_check")
-            ]
-    except sqlite3.Error as error:
-        return [str(error)]
-    return [text for text in found if text != "ok"] + broken
-
-
-def copy_at_rest(source: Path, folder: Path) -> Path:
-    """A copy of somebody's SQLite file, consistent whoever is writing to it, with what its WAL has committed.
-
-    Raises:
-        WorkingCopyError: The file cannot be read.
-        CorruptDatabaseError: It is no SQLite database, or a damaged one.
-    """
-    try:
-        with open(source, "rb") as file:
-            read_header(file.read(DATABASE_HEADER))
-    except OSError as error:
-        raise WorkingCopyError(f"{source} cannot be read: {error.strerror}.", path=str(source), url="") from error
-    except FormatError as error:
-        raise CorruptDatabaseError(
-            f"{source} is no SQLite database: {error}. Nothing was stored.", url=str(source)
-        ) from error
-    path = folder / "push.sqlite"
-    try:
-        with closing(_open_for_copying(source)) as theirs, closing(sqlite3.connect(path)) as ours:
-            theirs.backup(ours)
-    except sqlite3.Error as error:
-        raise CorruptDatabaseError(
-            f"{source} cannot be read as a database: {error}. Nothing was stored.", url=str(source)
-        ) from error
-    make_plain(path)
-    return path
-
-
-def _open_for_copying(source: Path) -> sqlite3.Connection:
-    uri = source.absolute().as_uri()
-    try:
-        connection = sqlite3.connect(f"{uri}?mode=ro", uri=True)
-        connection.execute("SELECT count(*) FROM sqlite_master").close()
-    except sqlite3.OperationalError:
-        # A file in WAL mode in a folder that may not be written to. Without a WAL beside it, it is all there is.
-        if os.path.exists(f"{source}-wal"):
-            raise
-        connection = sqlite3.connect(f"{uri}?immutable=1", uri=True)
-    return connection

@@ -4,7 +4,8 @@ Results go to stdout, everything else to stderr. Exit codes:
 
 ====  =================================================================================================
 0     done, and nothing to complain of
-1     done, and something was found (``verify``, ``doctor``); or it failed in a way that is not listed here
+1     done, and something was found (``verify``, ``doctor``); or it failed in a way that is not listed here, for
+      instance because its result could not be written to stdout
 2     wrong usage or configuration
 3     another writer came first, or what was expected is no longer so: nothing was changed
 4     there is no such database, bucket or version
@@ -17,18 +18,21 @@ Results go to stdout, everything else to stderr. Exit codes:
 from __future__ import annotations
 
 import signal
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from temaki.cli.output import Canvas, OutputError, as_document, done_already, unwritable
 from temaki.cli.results import Failure
+from temaki.cli.streams import SIGNALS, silence
 from temaki.cli.tables import shown
 from temaki.errors import (
     AccessDeniedError,
@@ -46,7 +50,7 @@ from temaki.errors import (
 
 OK, FOUND, USAGE, CONFLICT, MISSING, STORE, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
-_PIPE: Final = 200  # columns
+_PIPE: Final = 1_000_000  # columns: in a pipe nothing is cut to the width of a terminal that is not there
 
 _CODES: tuple[tuple[tuple[type[TemakiError], ...], int], ...] = (
     ((ConfigurationError,), USAGE),
@@ -74,15 +78,26 @@ class Terminal:
 
     Attributes:
         notes: stderr, for what is no result.
+        so_far: What is true if the command is interrupted now: a sentence for people.
     """
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        self.so_far = "Nothing was changed."
         self.notes = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        # In a pipe nothing is cut to the width of a terminal that is not there.
+        self._is_piped = not sys.stdout.isatty()
+        # Not on stdout itself: rich would write to it, and has answers of its own where that fails.
+        self._canvas = Canvas()
         self._results = Console(
-            highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _PIPE
+            file=self._canvas,
+            force_terminal=None if self._is_piped else True,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            width=_PIPE if self._is_piped else None,
         )
+        self._is_asking = False
+        self._is_unread = False
 
     @property
     def can_ask(self) -> bool:
@@ -90,22 +105,102 @@ class Terminal:
         return sys.stdin.isatty() and sys.stderr.isatty() and not self.as_json
 
     def show(self, result: msgspec.Struct) -> None:
-        """Print what a command found out."""
-        if self.as_json:
-            data = msgspec.json.format(msgspec.json.encode(result), indent=2)
-            sys.stdout.write(data.decode() + "\n")
-            sys.stdout.flush()
-        else:
-            for part in shown(result):
-                self.print(part)
+        """Print what a command found out, or has done.
 
-    def print(self, part: RenderableType) -> None:
-        """Print a part of a result, as it comes."""
+        Raises:
+            OutputError: It cannot be printed. (Where a command has done something, and its line on stdout only says
+                so, that is a note.)
+        """
+        try:
+            if self.as_json:
+                self.write(as_document(result))
+            else:
+                self.print(*shown(result))
+        except OutputError as error:
+            done = done_already(result)
+            if done is None:
+                raise
+            if self.as_json:
+                raise OutputError(error.errno, f"{error.strerror} All the same: {done}") from None
+            self.note(f"temaki: {done} ({error.strerror})")
+
+    def print(self, *parts: RenderableType) -> None:
+        """Print parts of a result, with a blank line around each table that has a neighbour."""
+        blocks = [(self._drawn(part), not isinstance(part, Text)) for part in parts]
+        text = ""
+        for number, (block, is_table) in enumerate(blocks):
+            if number and (is_table or blocks[number - 1][1]):
+                text += "\n"
+            text += block
+        self.write(text)
+
+    def _drawn(self, part: RenderableType) -> str:
         self._results.print(part, soft_wrap=isinstance(part, Text))
+        drawn = self._canvas.getvalue()
+        self._canvas.seek(0)
+        self._canvas.truncate()
+        if isinstance(part, Text):
+            return drawn
+        lines = drawn.split("\n")
+        if self._is_piped:
+            lines = [line.rstrip() for line in lines]
+        while lines and not lines[0].strip():
+            del lines[0]
+        while lines and not lines[-1].strip():
+            del lines[-1]
+        return "".join(f"{line}\n" for line in lines)
+
+    def write(self, text: str) -> None:
+        """Write text to stdout as it is.
+
+        Raises:
+            OutputError: It cannot be written. A reader that has gone away is no error.
+        """
+        if self._is_unread:
+            return
+        try:
+            # A document is UTF-8 wherever it goes; a line for people is what their terminal has letters for.
+            if self.as_json and hasattr(sys.stdout, "buffer"):
+                sys.stdout.flush()
+                sys.stdout.buffer.write(text.encode(errors="backslashreplace"))
+            else:
+                sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read the output has seen enough. What the command found is still its exit code.
+            self._is_unread = True
+            silence(sys.stdout)
+        except (OSError, ValueError) as error:
+            self._is_unread = True
+            silence(sys.stdout)
+            raise unwritable(error) from error
+
+    def bytes_out(self) -> BinaryIO:
+        """stdout, for a file's bytes.
+
+        Raises:
+            ConfigurationError: It is a terminal, or JSON was asked for too.
+        """
+        if self.as_json:
+            raise ConfigurationError("--json and PATH - both mean stdout. Leave one of them out.")
+        if not self._is_piped:
+            raise ConfigurationError(
+                "PATH - writes the database's bytes to stdout, which is a terminal here. Redirect it, or name a file."
+            )
+        return sys.stdout.buffer
+
+    def broken_off(self, error: OSError) -> OutputError:
+        """The error for bytes of which stdout has not taken all."""
+        silence(sys.stdout)
+        return unwritable(error)
 
     def note(self, text: str) -> None:
-        """Say something that is no result."""
-        self.notes.print(text, markup=False, soft_wrap=True)
+        """Say something that is no result. Where stderr cannot be written to, there is nobody to say it to."""
+        try:
+            self.notes.print(text, markup=False, soft_wrap=True)
+            self.notes.file.flush()
+        except (OSError, ValueError, SystemExit):  # SystemExit: rich's answer to a broken pipe
+            silence(sys.stderr)
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Go on only if somebody agrees.
@@ -122,40 +217,57 @@ class Terminal:
             return
         if not self.can_ask:
             raise ConfigurationError(f"{question} Nobody is there to agree to that: say --yes if you do.")
+        self._is_asking = True
         self.notes.print(f"{question} [y/N] ", end="", markup=False, soft_wrap=True)
-        if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        agreed = sys.stdin.readline().strip().lower() in {"y", "yes"}
+        self._is_asking = False
+        if not agreed:
             self.note("Nothing was changed.")
             raise typer.Exit(FOUND)
 
     def fail(self, error: BaseException) -> int:
         """Say what went wrong; gives the exit code."""
         code = exit_code(error)
-        message = "Interrupted." if isinstance(error, KeyboardInterrupt) else str(error)
-        if self.as_json:
-            self.show(Failure(error=type(error).__name__, message=message, exit_code=code))
-        self.note(f"temaki: {message}")
+        message = self._message(error)
+        if self.as_json and not isinstance(error, OutputError):
+            with suppress(OutputError):  # stderr has it too
+                self.write(as_document(Failure(error=type(error).__name__, message=message, exit_code=code)))
+        self.note(("\n" if self._is_asking else "") + f"temaki: {message}")
         return code
+
+    def _message(self, error: BaseException) -> str:
+        if isinstance(error, KeyboardInterrupt):
+            return f"Interrupted. {self.so_far}"
+        if isinstance(error, OutputError):
+            return str(error.strerror)
+        if isinstance(error, sqlite3.Error):
+            return (
+                f"The local copy of the database cannot be used: {error}. See that there is room in the temporary "
+                "folder (TMPDIR)."
+            )
+        if isinstance(error, OSError) and error.strerror:
+            return f"{error.filename or 'A file'} cannot be used: {error.strerror}."
+        if isinstance(error, UnicodeError):
+            return (
+                f"A name has letters that cannot be used here: {error}. Set LANG to a locale with UTF-8, as in C.UTF-8."
+            )
+        return str(error)
 
 
 @contextmanager
 def terminal(*, as_json: bool) -> Iterator[Terminal]:
     """Run a command's body: errors become a message and an exit code, and no traceback.
 
-    SIGTERM ends the body as Ctrl-C does, so that what it has begun is tidied up.
+    SIGTERM and SIGHUP end the body as Ctrl-C does, so that what it has begun is tidied up.
     """
     this = Terminal(as_json=as_json)
     with suppress(ValueError):  # not the main thread: a test
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in SIGNALS - {signal.SIGINT}:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                signal.signal(number, _interrupt)
     try:
         yield this
-    except (TemakiError, KeyboardInterrupt) as error:
-        raise typer.Exit(this.fail(error)) from None
-    except BrokenPipeError:
-        # Whoever read the output has seen enough. Python would complain again at exit, when it flushes.
-        with suppress(OSError, ValueError):
-            sys.stdout.close()
-        raise typer.Exit(OK) from None
-    except OSError as error:
+    except (TemakiError, KeyboardInterrupt, OSError, sqlite3.Error, UnicodeError) as error:
         raise typer.Exit(this.fail(error)) from None
 
 

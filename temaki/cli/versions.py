@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 
 from temaki.cli.move import SHORTEST
+from temaki.cli.parallel import in_parallel
 from temaki.cli.progress import showing_progress
 from temaki.cli.results import StoredVersion
 from temaki.cli.target import LocalCopy, Target, as_stored
@@ -81,12 +80,7 @@ class KeptVersions:
 
     def newest(self, limit: int) -> list[Kept]:
         """The newest ones, with what their metadata say: one request for each, several at once."""
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="temaki-history") as pool:
-            try:
-                return list(pool.map(self._look, islice(self.versions, limit)))
-            except BaseException:  # an interrupt must not wait for a thousand requests
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        return in_parallel(self._look, self.versions[:limit], at_once=_AT_ONCE)
 
     def named(self, name: str) -> Kept:
         """The version that somebody means.
@@ -129,6 +123,8 @@ class KeptVersions:
             return self._target.fetch(folder, remote=self._target.remote_on(store), name=name)
 
     def _look(self, kept: ObjectVersion) -> Kept:
+        if not kept.size:  # it is no database, and a store has no first byte of it to answer with
+            return Kept(kept, None)
         info = self._target.repeat(lambda: self._store.head_version(self._target.key, kept.version_id))
         try:
             version = read_version(info)

@@ -292,7 +292,9 @@ def bind_s3(
             url=url,
         )
     chosen = settings.resolve(
-        {"url": url, "strategy": strategy, "cache_dir": cache_dir, **options}, environ=os.environ, folder=Path.cwd()
+        {"url": url, "strategy": strategy, "cache_dir": cache_dir, **options},
+        environ=os.environ,
+        folder=settings.working_folder(),
     )
     found, key = open_store(chosen.url, client=client)
     engine = Engine(

@@ -41,7 +41,7 @@ def versioned(moto: Server, tmp_path: Path) -> tuple[Commands, str]:
     change = (
         "UPDATE user SET name = 'Bobby' WHERE id = 2; DELETE FROM user WHERE id = 1; INSERT INTO user VALUES (3, 'Cy')"
     )
-    assert temaki("shell", url, "--write", "-c", change).code == 0
+    assert temaki("shell", url, "--write", "--yes", "-c", change).code == 0
     return temaki, url
 
 
@@ -133,11 +133,14 @@ def test_shell(place: tuple[Commands, str]) -> None:
     unchanged = temaki("shell", url, "--write", "--json", "-c", "SELECT 1").json("shell")
     assert unchanged["published"] is None
     script = "BEGIN;\nDELETE FROM user\nWHERE id = 1;\nCOMMIT;\nCREATE TABLE t (a);\n"
-    changed = temaki("shell", url, "--write", "--json", stdin=script).json("shell")
+    changed = temaki("shell", url, "--write", "--yes", "--json", stdin=script).json("shell")
     assert changed["published"]["sequence"] == 2
     failed = temaki("shell", url, "--write", "-c", "DELETE FROM user; SELECT nonsense")
     assert failed.code == 1
     assert "stored" not in failed.out
+    for way in ({"stdin": "DELETE FROM user;\n"}, {}):
+        asked = temaki("shell", url, "--write", *(() if way else ("-c", "DELETE FROM user")), **way)
+        assert (asked.code, "--yes" in asked.err, asked.out) == (2, True, "")
     status = temaki("status", url, "--json").json("status")
     assert status["tables"] == [{"name": "t", "rows": 0}, {"name": "user", "rows": 1}]
 

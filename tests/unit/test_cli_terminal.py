@@ -55,7 +55,7 @@ def test_the_url_is_what_looks_like_one() -> None:
     """It may be left out; the other arguments stay in order."""
     assert apart(["s3://b/k", "1", "2"], least=1, most=2, what="") == ("s3://b/k", ["1", "2"])
     assert apart(["1"], least=1, most=2, what="") == (None, ["1"])
-    for wrong in ([], ["s3://b/k"], ["1", "2", "3"]):
+    for wrong in ([], ["s3://b/k"], ["1", "2", "3"], ["s3://b/k", "s3://c/k", "1"]):
         with pytest.raises(errors.ConfigurationError, match="OLD"):
             apart(wrong, least=1, most=2, what="[URL] OLD [NEW]")
 

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 import pytest
 
+from temaki import Database
 from temaki.errors import ConfigurationError
-from temaki.settings import Settings, make_strategy, resolve, strategy_options
+from temaki.settings import Settings, make_strategy, resolve, strategy_options, working_folder
 
 URL = "s3://bucket/app.sqlite"
 
@@ -420,6 +421,121 @@ def test_a_broken_pyproject_that_does_not_mention_temaki_is_left_alone(folder: P
     """Other people's files are not temaki's to judge."""
     write(folder, pyproject="[tool.other\n")
     assert resolve({"url": URL}, environ={}, folder=folder).url == URL
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("ulr", "url"), ("uri", "url"), ("URL", "url"), ("urll", "url"), ("keys", "key")]
+)
+def test_a_misspelt_url_is_named_and_not_just_missing(folder: Path, written: str, meant: str) -> None:
+    """A slip in the setting that names the database is named, with the setting that was meant."""
+    write(folder, temaki=f'{written} = "{URL}"\nacquire_timeout = 3')
+    message = str(refused(folder))
+    assert message.startswith(f"{written} in temaki.toml: ")
+    assert f"Did you mean {meant} in temaki.toml?" in message
+
+
+def test_a_misspelt_url_in_the_environment_is_named(folder: Path) -> None:
+    """The same for variables."""
+    message = str(refused(folder, environ={"TEMAKI_ULR": URL}))
+    assert "Did you mean environment variable TEMAKI_URL?" in message
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("timeuot", "timeout"),
+        ("cache-dir", "cache_dir"),
+        ("Timeout", "timeout"),
+        ("cachedir", "cache_dir"),
+        ("max_agee", "max_age"),
+        ("MAX_AGE", "max_age"),
+    ],
+)
+def test_a_misspelt_key_is_named_whoever_chose_the_strategy(folder: Path, written: str, meant: str) -> None:
+    """A stronger source that chooses the strategy does not turn a slip in a file into silence."""
+    write(folder, temaki=f"{written} = 5")
+    message = options_refused(Cached, resolve({"url": URL, "strategy": "etag-cached"}, environ={}, folder=folder))
+    assert message.startswith(f"{written} in temaki.toml: ")
+    assert f"Did you mean {meant} in temaki.toml?" in message
+
+
+def test_a_misspelt_general_key_beside_an_instance_is_named(folder: Path) -> None:
+    """An instance ignores other strategies' options, and not a misspelt setting of temaki's own."""
+    write(folder, pyproject="[tool.temaki]\ntimeuot = 5\nacquire_timeout = 3")
+    message = str(refused(folder, {"url": URL, "strategy": Cached(max_age=1)}))
+    assert "Did you mean timeout in [tool.temaki] of pyproject.toml?" in message
+    write(folder, pyproject="[tool.temaki]\nacquire_timeout = 3")
+    assert resolve({"url": URL, "strategy": Cached(max_age=1)}, environ={}, folder=folder).options == {}
+
+
+def test_a_table_of_its_own_in_temaki_toml_is_refused(folder: Path) -> None:
+    """``[temaki]`` in temaki.toml is a likely slip, and says where the settings stand."""
+    write(folder, temaki=f'[temaki]\nurl = "{URL}"')
+    assert "at top level, without [temaki]" in str(refused(folder))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_settings(folder: Path) -> None:
+    """Some editors put one at the beginning of a file."""
+    (folder / "temaki.toml").write_bytes(b"\xef\xbb\xbf" + f'url = "{URL}"'.encode())
+    assert resolve({}, environ={}, folder=folder).url == URL
+
+
+def test_a_file_that_is_not_utf_8_is_named(folder: Path) -> None:
+    """Latin-1 is no TOML: the error names the file and the encoding."""
+    (folder / "pyproject.toml").write_bytes("[tool.temaki]\n# größe\n".encode("latin-1"))
+    message = str(refused(folder, {"url": URL}))
+    assert str(folder / "pyproject.toml") in message
+    assert "UTF-8" in message
+
+
+def test_a_file_that_is_nested_too_deeply_is_named(folder: Path) -> None:
+    """What the parser gives up on is no valid TOML either, and no raw error."""
+    write(folder, temaki="a = " + "[" * 100_000)
+    assert "no valid TOML" in str(refused(folder, {"url": URL}))
+
+
+@pytest.fixture
+def removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder that was removed under the process, as a deployment does."""
+    gone = tmp_path / "release"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+
+@pytest.mark.usefixtures("removed")
+def test_no_working_folder_is_needed_where_all_is_said() -> None:
+    """A removed folder holds no settings: what arguments and environment say is enough."""
+    settings = resolve(
+        {"url": URL, "cache_dir": "/var/cache"}, environ={"TEMAKI_TIMEOUT": "5"}, folder=working_folder()
+    )
+    assert (settings.url, settings.timeout, settings.cache_dir) == (URL, 5.0, Path("/var/cache"))
+
+
+@pytest.mark.usefixtures("removed")
+def test_what_needs_the_working_folder_says_so() -> None:
+    """A relative cache_dir has nowhere to start, and a database that nothing names is not named."""
+    message = str(refused(working_folder(), {"url": URL, "cache_dir": "cache"}))
+    assert message.startswith("cache_dir= of bind_s3: ")
+    assert "absolute" in message
+    assert "No database is named" in str(refused(working_folder()))
+
+
+@pytest.mark.usefixtures("removed")
+def test_bind_s3_needs_no_working_folder() -> None:
+    """The promise, where users meet it."""
+    db = Database()
+    db.bind_s3("memory://no-working-folder/app.sqlite")
+    db.generate_mapping()
+    db.disconnect()
+
+
+def test_a_closed_folder_has_no_settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``sudo -u app`` in root's home: what is said in arguments works, and what is missing is explained."""
+    monkeypatch.setattr("temaki.settings.os.access", lambda path, mode: False)
+    write(folder, temaki="url = broken")
+    assert resolve({"url": URL}, environ={}, folder=folder).url == URL
+    assert f"Files in {folder} do not count" in str(refused(folder))
 
 
 # -- cold start ---------------------------------------------------------------------------------------------------
