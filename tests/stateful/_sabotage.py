@@ -158,6 +158,16 @@ def _mark_stays() -> Patches:
     return [mock.patch.object(Generation, "acknowledge", keep)]
 
 
+def _no_second_count() -> Patches:
+    class Agreeing(int):
+        def __ne__(self, other: object) -> bool:
+            return False
+
+        __hash__ = int.__hash__
+
+    return [mock.patch.object(Connection, "frames", return_value=Agreeing())]
+
+
 def _always_recorded() -> Patches:
     def settle(self: Replica, generation: Generation) -> None:
         if generation.version is not None and generation is self.current:
@@ -247,7 +257,6 @@ SIMULATED: Mapping[str, Callable[[], Patches]] = {
     "guard connection": _no_guard,
     "writer lock": lambda: [*_off(WriterLock, "acquire"), *_off(WriterLock, "release")],
     "query_only outside of writes": lambda: _off(Connection, "forbid_writes"),
-    "acknowledged mark": _mark_stays,
     "generations outlive their sessions": lambda: [
         mock.patch.object(Replica, "_leave_behind", lambda _, generation: generation.dispose())
     ],
@@ -282,6 +291,26 @@ NAMED: Mapping[str, tuple[Callable[[], Patches], str]] = {
     "clean record withdrawn before a commit": (
         lambda: _off(Folder, "forget"),
         "tests/unit/test_replica.py -k test_withdrawn_before_a_local_commit",
+    ),
+    "acknowledged mark": (
+        _mark_stays,
+        "tests/unit/test_generation.py -k test_acknowledged_commit_is_checkpointed",
+    ),
+    "names compared with descriptors": (
+        lambda: _off(Generation, "is_intact", True),
+        "tests/integration/test_vanishing.py -k test_between_sessions",
+    ),
+    "files compared with what was left": (
+        lambda: _off(Generation, "require_intact"),
+        "tests/integration/test_vanishing.py -k test_while_it_is_uploaded",
+    ),
+    "nothing is nothing by the connection's own word": (
+        _no_second_count,
+        "tests/unit/test_generation.py -k test_commit_that_went_elsewhere",
+    ),
+    "files unchanged while they are uploaded": (
+        lambda: _off(Image, "_require_unchanged"),
+        "tests/integration/test_vanishing.py -k test_while_it_is_uploaded",
     ),
     "no automatic checkpoints": (
         _automatic_checkpoints,

@@ -162,6 +162,24 @@ def test_foreign_damage_is_not_uploaded(generation: Generation) -> None:
         generation.uncommitted_to_store(writer)
 
 
+def test_commit_that_went_elsewhere(generation: Generation, tmp_path: Path) -> None:
+    """A connection that opened other files under the same names has committed, and nothing of it is here: an error."""
+    generation.path.rename(tmp_path / "away")
+    Path(f"{generation.path}-wal").rename(tmp_path / "away-wal")
+    save(generation.path, 10)
+    connection = connect(generation)
+    write(connection, 11)
+    with pytest.raises(WorkingCopyError, match=r"1 frames in the WAL .* not 0"):
+        generation.uncommitted_to_store(connection)
+    connection.close()
+
+
+def test_wal_index_has_no_name(generation: Generation) -> None:
+    """Who truncates a file that SQLite maps into memory ends the process by SIGBUS; nobody can, without a name."""
+    connect(generation).pin()
+    assert not list(generation.path.parent.glob("*-shm"))
+
+
 def test_truncated_main_file_is_not_uploaded(generation: Generation) -> None:
     """Nor are zeros in place of what is missing."""
     connection = connect(generation)
