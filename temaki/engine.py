@@ -159,6 +159,7 @@ class Engine:
         """
         shared = self._shared
         session = Session(shared.remote, self._replica, shared.puller, shared.lease, immediate=immediate)
+        self._replica.begin_use()
         try:
             while True:
                 with self._watch("pull"):
@@ -307,6 +308,7 @@ class Engine:
             _log.exception("%s: the strategy failed at the end of a session", self.url)
         finally:
             self._leave(session)
+            self._replica.end_use()
 
     def _leave(self, session: Session) -> None:
         generation, session.generation = session.generation, None

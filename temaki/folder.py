@@ -60,8 +60,10 @@ class Folder:
             # Both names are realpaths, so that an authorizer can compare them.
             self.path = Path(os.path.realpath(self.path))
             _sweep(parent, prefix, keep=self.path.name)
-        if not self.reusable:
-            weakref.finalize(self, _remove, str(self.path), os.getpid())
+        # Not at exit: handlers of atexit may begin sessions after that. Closing the replica removes it (see lease_exit).
+        self._removal = weakref.finalize(self, _remove, str(self.path), os.getpid()) if not self.reusable else None
+        if self._removal is not None:
+            self._removal.atexit = False
         self._numbers = itertools.count(1 + max((_number(entry.name) for entry in self.path.iterdir()), default=0))
 
     def next_path(self) -> Path:
@@ -117,6 +119,15 @@ class Folder:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return (path, version) if clean and isinstance(version, dict) else None
+
+    def close(self) -> None:
+        """Give it up: a private folder is removed, another process may have the other kind. Do not use it again."""
+        if self._removal is not None and self._removal.detach() is not None:
+            _remove(str(self.path), os.getpid())  # a finalizer does nothing any more once the process ends
+        lock, self._lock_fd = self._lock_fd, -1
+        if lock >= 0:
+            with contextlib.suppress(OSError):
+                os.close(lock)
 
     @contextlib.contextmanager
     def errors_named(self, path: Path) -> Iterator[None]:

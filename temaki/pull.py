@@ -85,6 +85,10 @@ class Puller:
             _log.debug("%s: the working copy changed while it was pulled; asking again", self._replica.url)
 
     def _pull_once(self, *, conditional: bool) -> bool:
+        with self._replica.use():
+            return self._pull_in_use(conditional=conditional)
+
+    def _pull_in_use(self, *, conditional: bool) -> bool:
         replica = self._replica
         base = replica.base()
         version = None if base is None else base.version

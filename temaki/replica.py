@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from temaki.connection import Connection
@@ -18,6 +19,7 @@ from temaki.errors import ConfigurationError, TemakiError
 from temaki.folder import Folder
 from temaki.fork import reset_in_child
 from temaki.generation import Generation
+from temaki.lease_exit import close_copy_at_exit, is_ending
 from temaki.remote import Version
 
 
@@ -88,7 +90,10 @@ class Replica:
         self.current: Generation | None = None
         self.known = False
         self._folder: Folder | None = None
+        self._uses = 0
+        self._is_closed = False
         reset_in_child(self)
+        close_copy_at_exit(self)
 
     # -- pulling --------------------------------------------------------------------------------------------------
 
@@ -178,6 +183,29 @@ class Replica:
     def _is_still(self, generation: Generation | None, at: Version | None) -> bool:
         return self.current is generation and (generation is None or generation.version == at)
 
+    # -- who uses it ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """In here the working copy stays, even if it is closed meanwhile."""
+        self.begin_use()
+        try:
+            yield
+        finally:
+            self.end_use()
+
+    def begin_use(self) -> None:
+        """A session begins; :meth:`end_use` has to follow."""
+        with self.lock:
+            self._uses += 1
+
+    def end_use(self) -> None:
+        """The last one out of a closed working copy removes it."""
+        with self.lock:
+            self._uses -= 1
+            if self._is_closed or is_ending():
+                self._close_if_unused()
+
     # -- sessions -------------------------------------------------------------------------------------------------
 
     def enter(self) -> Generation | None:
@@ -228,6 +256,40 @@ class Replica:
         else:
             generation.close_idle()
 
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let go of the working copy: at once, or at the end of the last use.
+
+        In a ``cache_dir`` a clean copy stays for the next owner of the folder; everything else is removed. A session
+        that begins later still works. It starts from a fresh copy, which goes at its end.
+        """
+        with self.lock:
+            self._is_closed = True
+            self._close_if_unused()
+
+    def close_at_exit(self) -> None:
+        """As :meth:`close`, but never wait: a thread that the exit is about to stop may be in the middle of a commit."""
+        self._is_closed = True
+        if self.lock.acquire(blocking=False):
+            try:
+                self._close_if_unused()
+            finally:
+                self.lock.release()
+
+    def _close_if_unused(self) -> None:
+        if self._uses:
+            return
+        generation, self.current = self.current, None
+        folder, self._folder = self._folder, None
+        if generation is not None:
+            if folder is not None and folder.reusable and generation.complete and generation.version is not None:
+                generation.close()
+            else:
+                generation.dispose()
+        if folder is not None:
+            folder.close()
+
     # -- fork -----------------------------------------------------------------------------------------------------
 
     def reset_after_fork(self) -> None:
@@ -236,3 +298,4 @@ class Replica:
         self.writer.reset()
         self.current = None
         self._folder = None
+        self._uses = 0
