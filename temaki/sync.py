@@ -60,6 +60,7 @@ class Snapshot:
         age: Seconds since the store last confirmed that it is current; None if it never has.
         sessions: How many have begun.
         pulls: How often another version was fetched.
+        went_back: How often the stored version was replaced by one without the commits that were known here.
         unchanged: How often the store said that there is none.
         commits: How many were stored.
         conflicts: How many sessions were refused because another writer came first.
@@ -80,6 +81,7 @@ class Snapshot:
     age: float | None
     sessions: int
     pulls: int
+    went_back: int
     unchanged: int
     commits: int
     conflicts: int
@@ -117,6 +119,7 @@ class Sync:
             age=None if age == float("inf") else age,
             sessions=counts.get("session", 0),
             pulls=counts.get("Pulled", 0),
+            went_back=counts.get("WentBack", 0),
             unchanged=counts.get("Unchanged", 0),
             commits=counts.get("Published", 0),
             conflicts=counts.get("Conflict", 0),

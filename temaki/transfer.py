@@ -232,9 +232,7 @@ class _Parts:
         stop: Set if a part fails, so that the others need not go on.
     """
 
-    def __init__(
-        self, bounds: list[tuple[int, int]], fetch: Callable[[int, int], None], stop: threading.Event
-    ) -> None:
+    def __init__(self, bounds: list[tuple[int, int]], fetch: Callable[[int, int], None], stop: threading.Event) -> None:
         self._left, self._fetch, self._stop = list(bounds), fetch, stop
         self._lock = threading.Lock()
         self._running: dict[int, threading.Lock] = {}  # by thread: a lock that it holds while it fetches
