@@ -37,7 +37,7 @@ from temaki.errors import (
     WorkingCopyError,
 )
 from temaki.orm.cause import cause_of
-from temaki.orm.database import Database, bind_s3, sync_of
+from temaki.orm.database import Database, bind_s3, sync_of, unbind
 from temaki.orm.seeding import Seeded
 
 __all__ = [
@@ -68,4 +68,5 @@ __all__ = [
     "bind_s3",
     "cause_of",
     "sync_of",
+    "unbind",
 ]

@@ -60,7 +60,7 @@ class Folder:
             # Both names are realpaths, so that an authorizer can compare them.
             self.path = Path(os.path.realpath(self.path))
             _sweep(parent, prefix, keep=self.path.name)
-        # Not at exit: handlers of atexit may begin sessions after that. Closing the replica removes it (see lease_exit).
+        # Not at exit, after which handlers of atexit may begin sessions: the replica closes it then (see lease_exit).
         self._removal = weakref.finalize(self, _remove, str(self.path), os.getpid()) if not self.reusable else None
         if self._removal is not None:
             self._removal.atexit = False

@@ -268,9 +268,13 @@ class Replica:
             self._is_closed = True
             self._close_if_unused()
 
+    def reopen(self) -> None:
+        """Keep the working copy between sessions again: another database has been bound to it."""
+        with self.lock:
+            self._is_closed = False
+
     def close_at_exit(self) -> None:
-        """As :meth:`close`, but never wait: a thread that the exit is about to stop may be in the middle of a commit."""
-        self._is_closed = True
+        """As :meth:`close`, but never wait: a thread that the exit is about to stop may be in a commit."""
         if self.lock.acquire(blocking=False):
             try:
                 self._close_if_unused()

@@ -30,10 +30,18 @@ class Session:
     """
 
     def __init__(
-        self, remote: Remote, replica: Replica, puller: Puller, shared_lease: SharedLease, *, immediate: bool
+        self,
+        remote: Remote,
+        replica: Replica,
+        puller: Puller,
+        shared_lease: SharedLease,
+        *,
+        immediate: bool,
+        binding: object = None,
     ) -> None:
         self._remote = remote
         self._shared_lease = shared_lease
+        self._binding = binding
         self._replica = replica
         self._puller = puller
         self.url = replica.url
@@ -85,7 +93,7 @@ class Session:
             UnsafeStoreError: The store does not honour conditions, which is all that a lease is made of.
         """
         self._remote.probe_conditions()
-        return self._shared_lease.get(ttl=ttl, acquire_timeout=acquire_timeout, hold=hold)
+        return self._shared_lease.get(ttl=ttl, acquire_timeout=acquire_timeout, hold=hold, user=self._binding)
 
     # -- for begin ------------------------------------------------------------------------------------------------
 

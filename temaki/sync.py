@@ -180,8 +180,10 @@ class Sync:
 
         Raises:
             BookmarkError: There is no such version until then; ``lost`` if there never will be.
+            ConfigurationError: The database was unbound.
             StoreError, CorruptDatabaseError: The store could not be asked.
         """
+        _ = self._engine.shared  # raises if the database was unbound
         wanted = Bookmark.parse(bookmark) if isinstance(bookmark, str) else bookmark
         clock, puller = self._shared.clock, self._shared.puller
         deadline = clock.monotonic() + timeout
