@@ -11,18 +11,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
-from temaki.errors import (
-    CorruptDatabaseError,
-    ReadOnlyError,
-    StatementRefusedError,
-    TemakiError,
-    WorkingCopyError,
-)
-from temaki.fork import never_close_in_child
+from temaki.errors import StatementRefusedError, TemakiError
+from temaki.explain import FILE_ERRORS, Place, file_error, is_attach, refused_write, rolled_back
+from temaki.fork import keep_inherited, never_close_in_child, process, require_own
 
 # https://www.sqlite.org/c3ref/c_alter_table.html; the sqlite3 module has names for them only in part.
 _PRAGMA, _TRANSACTION, _ATTACH = 19, 22, 24
@@ -44,18 +39,48 @@ class Cursor(sqlite3.Cursor):
     connection: Connection
 
     def execute(self, sql: str, parameters: Any = (), /) -> Cursor:  # noqa: D102
+        self.connection.require_own()
         try:
             super().execute(self.connection.marked(sql), parameters)
         except sqlite3.DatabaseError as error:
-            self.connection.raise_explained(error)
+            self.connection.raise_explained(error, sql)
         return self
 
     def executemany(self, sql: str, parameters: Any, /) -> Cursor:  # noqa: D102
+        self.connection.require_own()
         try:
             super().executemany(sql, parameters)
         except sqlite3.DatabaseError as error:
-            self.connection.raise_explained(error)
+            self.connection.raise_explained(error, sql)
         return self
+
+    def fetchone(self) -> Any:  # noqa: D102
+        self.connection.require_own()
+        try:
+            return super().fetchone()
+        except sqlite3.DatabaseError as error:
+            self.connection.raise_explained(error)
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:  # noqa: D102
+        self.connection.require_own()
+        try:
+            return super().fetchmany(self.arraysize if size is None else size)
+        except sqlite3.DatabaseError as error:
+            self.connection.raise_explained(error)
+
+    def fetchall(self) -> list[Any]:  # noqa: D102
+        self.connection.require_own()
+        try:
+            return super().fetchall()
+        except sqlite3.DatabaseError as error:
+            self.connection.raise_explained(error)
+
+    def __next__(self) -> Any:
+        self.connection.require_own()
+        try:
+            return super().__next__()
+        except sqlite3.DatabaseError as error:
+            self.connection.raise_explained(error)
 
     def executescript(self, sql_script: str, /) -> Cursor:
         """Run the statements of a script, in the transaction that is open. (Python's own commits before it starts.)"""
@@ -76,7 +101,7 @@ class Connection(sqlite3.Connection):
     Made by Pony's pool, which knows nothing of generations; :meth:`settle_in` tells it where it belongs.
 
     Attributes:
-        pid: The process that opened it; no other may use or close it.
+        process: The process that opened it; none that was forked from it may use or close it.
         session: The engine's own, from the beginning of a session to its end.
         closed: Whether :meth:`close` was called.
         busy: Whether a session is using it. The replica's lock guards it: an idle one may be closed by any thread.
@@ -85,10 +110,11 @@ class Connection(sqlite3.Connection):
     url = ""
     folder = ""
     writable = True
+    is_intact: Callable[[], bool] = staticmethod(lambda: True)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.pid = os.getpid()
+        self.process = process()
         self.busy = False
         self.session: object = None
         self.closed = False
@@ -97,16 +123,19 @@ class Connection(sqlite3.Connection):
         self._refusal: str | None = None
         self._open_cursors: weakref.WeakSet[sqlite3.Cursor | sqlite3.Blob] = weakref.WeakSet()
         self._query_only = False
+        self._ended_by: sqlite3.DatabaseError | None = None  # the error with which SQLite rolled back by itself
         never_close_in_child(self)
 
-    def settle_in(self, url: str, folder: str, *, writable: bool) -> None:
+    def settle_in(self, url: str, folder: str, *, writable: bool, is_intact: Callable[[], bool] = lambda: True) -> None:
         """Make this a guarded connection to the working copy.
 
         Args:
             url: The database's URL, for messages.
             folder: The working copy's folder; nothing in it may be attached.
             writable: Whether sessions of this connection may write at all.
+            is_intact: Tells whether the working copy's files are as temaki left them.
         """
+        self.is_intact = is_intact
         self.url, self.folder, self.writable = url, folder, writable
         # Durability is the store's business: a working copy that a power cut tears is thrown away (see folder.py).
         self._run("PRAGMA synchronous = OFF")
@@ -124,6 +153,14 @@ class Connection(sqlite3.Connection):
             return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
         self.set_authorizer(authorize)
+
+    def require_own(self) -> None:
+        """Make sure that this process opened it.
+
+        Raises:
+            ConflictError: It was inherited by a fork.
+        """
+        require_own(self.process, self.url)
 
     # -- what temaki does with it ---------------------------------------------------------------------------------
 
@@ -160,10 +197,24 @@ class Connection(sqlite3.Connection):
         self.forbid_writes()
 
     def commit_locally(self) -> None:
-        """SQLite's COMMIT, then the cursors are closed and writes forbidden again."""
+        """SQLite's COMMIT, then the cursors are closed and writes forbidden again.
+
+        Raises:
+            StatementRefusedError: There is no transaction any more: SQLite has rolled it back by itself.
+        """
+        if self._ended_by is not None:
+            raise rolled_back(Place(self.url, self.folder), self._ended_by)
         self._run("COMMIT")
         self.close_cursors()
         self.forbid_writes()
+
+    def frames(self) -> int:
+        """How many frames the WAL that this connection has open holds; checkpoints them.
+
+        Only for a connection whose commit changed nothing, so that all of them are acknowledged.
+        """
+        with self.trusted():
+            return int(self.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
 
     def close_cursors(self) -> None:
         """Close the cursors and blobs that were made on this connection and still live."""
@@ -179,6 +230,7 @@ class Connection(sqlite3.Connection):
 
     def forbid_writes(self) -> None:
         """Everywhere else: nothing may be written that temaki would not upload."""
+        self._ended_by = None
         if not self._query_only:
             self._run("PRAGMA query_only = ON")
             self._query_only = True
@@ -191,12 +243,14 @@ class Connection(sqlite3.Connection):
 
     def cursor(self, factory: Any = Cursor) -> Any:
         """A cursor that is closed when the transaction in which it was made is over."""
+        self.require_own()
         made = super().cursor(factory)
         self._open_cursors.add(made)
         return made
 
     def blobopen(self, *args: Any, **kwargs: Any) -> sqlite3.Blob:
         """As in :mod:`sqlite3`; closed like a cursor, since it holds a snapshot like one."""
+        self.require_own()
         blob = super().blobopen(*args, **kwargs)
         self._open_cursors.add(blob)
         return blob
@@ -217,6 +271,7 @@ class Connection(sqlite3.Connection):
         Raises:
             StatementRefusedError: In a transaction.
         """
+        self.require_own()
         if self.in_transaction and not self._trusted:
             self._refuse("commit() on the connection would not be stored", "call commit() of pony.orm")
         super().commit()
@@ -227,21 +282,27 @@ class Connection(sqlite3.Connection):
         Raises:
             StatementRefusedError: In a transaction.
         """
+        self.require_own()
         if self.in_transaction and not self._trusted:
             self._refuse("rollback() on the connection goes behind Pony's back", "call rollback() of pony.orm")
         super().rollback()
 
     def close(self) -> None:
-        """Close it, from any thread; again is no error."""
+        """Close it, from any thread; again is no error. In a forked child it stays open: it is the parent's."""
         self.closed = True
-        super().close()
+        if self.process == process():
+            super().close()
 
     def __del__(self) -> None:
         # A thread's pooled connection goes with its thread, and a generation's guard with the generation: that is their
-        # proper end, about which Python 3.13 need not warn. In a forked child it is not (see temaki.fork).
-        if getattr(self, "pid", None) == os.getpid():
+        # proper end, about which Python 3.13 need not warn. In a forked child it is not (see temaki.fork): there it
+        # lives on, where Python has not seen the fork and drops what belonged to threads that do not exist.
+        owner = getattr(self, "process", None)
+        if owner == process():
             with suppress(sqlite3.Error):
                 self.close()
+        elif owner is not None:
+            keep_inherited(self)
 
     def executescript(self, sql_script: str, /) -> Any:
         """See :meth:`Cursor.executescript`."""
@@ -253,6 +314,7 @@ class Connection(sqlite3.Connection):
         Raises:
             StatementRefusedError: In a write transaction, where SQLite would wait for itself for ever.
         """
+        self.require_own()
         if self.in_transaction and not self._query_only:
             self._refuse(
                 "backup() inside a write transaction waits for ever",
@@ -283,43 +345,30 @@ class Connection(sqlite3.Connection):
             return "ATTACH of temaki's own working copy: what is written there is never stored; query it as `main`"
         return None
 
-    def raise_explained(self, error: sqlite3.DatabaseError) -> None:
-        """Raise what temaki knows about an error, or the error itself."""
+    def raise_explained(self, error: sqlite3.DatabaseError, sql: str = "") -> NoReturn:
+        """Raise what temaki knows about an error, or the error itself.
+
+        Some errors end the whole transaction (a full disk, ``INSERT OR ROLLBACK``, a trigger's ``RAISE(ROLLBACK)``).
+        What comes after them would be committed statement by statement, so nothing may be written from then on.
+        """
         refusal, self._refusal = self._refusal, None
-        explained = self._explain(error, refusal)
+        explained = self._explain(error, refusal, sql)
+        if not self._query_only and not self._trusted and not self.in_transaction:
+            self.forbid_writes()
+            self._ended_by = error
         if explained is None:
             raise error
         raise explained from error
 
-    def _explain(self, error: sqlite3.DatabaseError, refusal: str | None) -> TemakiError | None:
+    def _explain(self, error: sqlite3.DatabaseError, refusal: str | None, sql: str) -> TemakiError | None:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        place = Place(self.url, self.folder)
         if code == sqlite3.SQLITE_AUTH and refusal is not None:
             return StatementRefusedError(f"Refused on {self.url}: {refusal}.", url=self.url)
         if code == sqlite3.SQLITE_READONLY and self._query_only:
-            if not self.writable:
-                return ReadOnlyError(
-                    f"{self.url} is bound with a strategy that never writes. "
-                    'Bind it with another one, for example strategy="etag-cached", to change it.',
-                    url=self.url,
-                )
-            return StatementRefusedError(
-                f"A write to {self.url} outside temaki's transaction would never be stored. Write inside a db_session, "
-                "through entities, db.execute() or db.get_connection().",
-                url=self.url,
-            )
-        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-            return CorruptDatabaseError(
-                f"{self.url} is damaged: SQLite says {str(error)!r}. Nothing was overwritten; restore an earlier "
-                "version of the object, or repair a copy of it with `sqlite3 copy.sqlite .recover`.",
-                url=self.url,
-            )
-        if code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN} and self._trusted:
-            return WorkingCopyError(
-                f"The working copy of {self.url} in {self.folder} cannot be used: SQLite says {str(error)!r}. "
-                "Check the folder's disk and permissions, or set cache_dir.",
-                url=self.url,
-                path=self.folder,
-            )
+            return refused_write(place, writable=self.writable, ended_by=self._ended_by)
+        if code in FILE_ERRORS and not is_attach(sql):
+            return file_error(place, error, code, is_intact=self.is_intact())
         return None
 
 

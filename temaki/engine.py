@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sqlite3
 import threading
 import weakref
 from collections.abc import Callable
@@ -18,8 +19,8 @@ from temaki import remote
 from temaki.clock import Clock, SystemClock
 from temaki.connection import Connection
 from temaki.counted import CountedClock
-from temaki.errors import ConfigurationError, SyncError
-from temaki.fork import reset_in_child
+from temaki.errors import ConfigurationError, CorruptDatabaseError, SyncError, WorkingCopyError
+from temaki.fork import ProcessLock, look, process, reset_in_child
 from temaki.generation import Generation
 from temaki.metering import Meter, MeteredStore
 from temaki.pull import Puller
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from temaki.events import Operation
 
 _log = logging.getLogger(__name__)
+_MOST_VANISHED = 5
+"""How often a session begins again because its files vanished while they were opened."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,7 @@ class Shared:
 
 
 _shared: weakref.WeakValueDictionary[str, Shared] = weakref.WeakValueDictionary()
-_shared_lock = threading.Lock()
+_shared_lock = ProcessLock()
 
 
 def share(
@@ -91,12 +94,12 @@ def share(
     Raises:
         ConfigurationError: The URL is in use with another store or cache folder.
     """
-    with _shared_lock:
+    with _shared_lock():
         found = _shared.get(url)
     if found is not None and (found.timeout != timeout or _conflict(found, store, given, cache_dir) is not None):
         found = None
         gc.collect()  # a dropped Database refers to itself
-    with _shared_lock:
+    with _shared_lock():
         found = _shared.get(url)
         conflict = None if found is None else _conflict(found, store, given, cache_dir)
         if conflict is not None and found is not None and found.bindings:
@@ -197,6 +200,7 @@ class Engine:
         Raises:
             ConfigurationError: A session is open.
         """
+        look()
         shared = self.shared
         with self._lock:
             if self._open:
@@ -210,7 +214,7 @@ class Engine:
         shared.bindings.discard(self)
         if shared.bindings:
             gc.collect()  # dropped ones refer to themselves
-        with _shared_lock:
+        with _shared_lock():
             if shared.bindings:
                 return
             if _shared.get(self.url) is shared:
@@ -230,6 +234,7 @@ class Engine:
     @property
     def has_database(self) -> bool:
         """Whether the last pull found a database, not the lack of one."""
+        look()
         return self._replica.current is None or self._replica.current.version is not None
 
     # -- the beginning --------------------------------------------------------------------------------------------
@@ -244,49 +249,68 @@ class Engine:
         Returns:
             The connection, with the session in it.
         """
+        look()
         with self._lock:
             shared = self.shared
             session = Session(
                 shared.remote, shared.replica, shared.puller, shared.lease, immediate=immediate, binding=self
             )
             self._open.add(session)
-        shared.replica.begin_use()
         try:
+            shared.replica.begin_use(session)
+            vanished = 0
             while True:
                 with self._watch("pull"):
                     self.strategy.pull(session)
                 generation = session.generation = self._replica.enter()
                 if generation is None:
-                    # Another thread's commit was refused since; or the strategy did not pull when there was nothing.
+                    # Another thread's commit was refused since; or the strategy did not pull when there was nothing; or
+                    # the working copy is gone.
                     session.revalidate()
                     continue
-                connection = connect(generation)
-                connection.session = session
                 try:
-                    if self.pin(connection):
-                        shared.reporter.count("session")
-                        return connection
-                except BaseException:
-                    connection.close()
-                    raise
-                connection.close()
+                    connection = self._connect(connect, session, generation)
+                except (sqlite3.Error, WorkingCopyError, CorruptDatabaseError):
+                    vanished += 1
+                    if vanished > _MOST_VANISHED or generation.is_intact():
+                        raise
+                    connection = None
+                if connection is not None:
+                    shared.reporter.count("session")
+                    return connection
                 self._leave(session)
         except BaseException:
             self._end(session)
             raise
 
+    def _connect(
+        self, connect: Callable[[Generation], Connection], session: Session, generation: Generation
+    ) -> Connection | None:
+        """A connection with the session's snapshot; None if there is none in this generation any more."""
+        connection = connect(generation)
+        connection.session = session
+        try:
+            if self.pin(connection):
+                return connection
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+        return None
+
     def pin(self, connection: Connection) -> bool:
         """Take the session's snapshot, at a moment in which everything in the generation is accepted.
 
         Returns:
-            False where the generation has been abandoned meanwhile: there is nothing there that may be seen.
+            False where the generation has been abandoned meanwhile, or its files were removed or replaced: there is
+            nothing there that may be seen.
         """
         generation = session_of(connection).generation
         with self._replica.lock:
             if generation is None or generation.abandoned:
                 return False
             connection.pin()
-            return True
+            return generation.is_intact()  # now: SQLite opens the WAL, by its name, when it first reads
 
     def before_write(self, connection: Connection) -> None:
         """Before BEGIN IMMEDIATE, and before the writer lock: the strategy may wait or refuse."""
@@ -325,8 +349,8 @@ class Engine:
         with self._watch("commit") as watch, self._replica.lock:
             try:
                 self._replica.commit_locally(connection)
-                found = generation.uncommitted_to_store()
-                if found.pages:
+                found = generation.uncommitted_to_store(connection)
+                if found.page_count is not None:
                     stored = self._store(session, generation, found)
                 else:
                     self._replica.settle(generation)
@@ -385,6 +409,8 @@ class Engine:
 
     def close(self, connection: Connection) -> None:
         """The connection's session is over: let go of its generation, which may close it. No error if there is none."""
+        if connection.process != process():  # the parent goes on with it
+            return
         session, connection.session = connection.session, None
         self._replica.writer.release(connection)  # a leftover, if anything: see WriterLock
         with self._replica.lock:
@@ -399,13 +425,13 @@ class Engine:
             _log.exception("%s: the strategy failed at the end of a session", self.url)
         finally:
             self._leave(session)
-            self._replica.end_use()
+            self._replica.end_use(session)
             with self._lock:
                 self._open.discard(session)
 
     def _leave(self, session: Session) -> None:
         generation, session.generation = session.generation, None
-        if generation is not None:
+        if generation is not None and session.process == process():
             self._replica.exit(generation)
 
     # -- pooled connections ---------------------------------------------------------------------------------------
@@ -415,7 +441,9 @@ class Engine:
         with self._replica.lock:
             connection.busy = True
             generation.welcome(connection)
-        connection.settle_in(self.url, str(generation.path.parent), writable=self.writes)
+        connection.settle_in(
+            self.url, str(generation.path.parent), writable=self.writes, is_intact=generation.is_intact
+        )
 
     def claim(self, connection: Connection, generation: Generation) -> bool:
         """Take a pooled connection for a session, unless it belongs elsewhere or was closed meanwhile."""
@@ -427,7 +455,12 @@ class Engine:
 
 
 def session_of(connection: Connection) -> Session:
-    """The session that is using the connection."""
+    """The session that is using the connection.
+
+    Raises:
+        ConflictError: It began in the parent, before a fork.
+    """
     session = connection.session
     assert isinstance(session, Session), "the connection has no session"
+    session.require_own()
     return session

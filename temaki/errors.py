@@ -55,11 +55,15 @@ class StoreError(TemakiError):
         url: Of the object or bucket.
         status: HTTP status, or None.
         code: The store's own error code, or None.
+        service: What failed instead of the store, or None: a service that gives credentials, or a proxy.
+        advice: What to do: the end of the message. Empty where the message does not end with it.
     """
 
     url: str
     status: int | None = None
     code: str | None = None
+    service: str | None = None
+    advice: str = ""
 
 
 class NotFoundError(StoreError):
@@ -96,9 +100,14 @@ class StoreUnavailableError(StoreError):
 
 
 class AccessDeniedError(StoreError):
-    """The credentials are missing, wrong, or lack a permission. Without ListBucket, S3 says this for missing keys."""
+    """The credentials are missing, wrong, or lack a permission. Without ListBucket, S3 says this for missing keys.
+
+    ``lacks_permission`` is false where the credentials themselves are missing or refused, or a proxy refuses: no grant
+    helps then.
+    """
 
     may_repeat = False
+    lacks_permission: bool = True
 
 
 class UnsafeStoreError(StoreError):
@@ -146,9 +155,15 @@ class LeaseRecordError(SyncError):
 
 
 class LeaseLostError(SyncError):
-    """The lease expired and was taken over while a transaction was under way; nothing of it was stored."""
+    """The lease was lost while a transaction was under way; nothing of it was stored. The message says how.
+
+    Attributes: ``generation`` of the lease that was lost; ``evicted_by``, who took it away with ``temaki lease break``,
+    or None if nobody did; and ``url`` of the database.
+    """
 
     should_retry = True
+    generation: int
+    evicted_by: str | None = None
 
 
 class BookmarkError(SyncError):

@@ -157,7 +157,7 @@ class LeaseReleased(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost(Event):
-    """This process had the lease, and another one has taken it over.
+    """This process had the lease, and has lost it: another one has taken it over, or somebody has evicted it.
 
     Attributes:
         generation: That was lost.

@@ -8,6 +8,9 @@ A file in the folder is trusted by a later process only with a positive mark: th
 before every local COMMIT and written again only when everything in the file is acknowledged and checkpointed. It names
 the boot of the machine as well, since nothing here is ever flushed to the disk: after a power cut nothing is trusted.
 (The absence of a WAL proves nothing: an interpreter that exits checkpoints whatever it finds.)
+
+The lock is held on a file and on the folder itself. systemd-tmpfiles leaves a folder alone on which somebody holds a
+BSD lock ("Cleanup", tmpfiles.d(5)); and a cleaner that takes the file does not let a second process in.
 """
 
 from __future__ import annotations
@@ -26,10 +29,13 @@ from pathlib import Path
 from typing import Any
 
 from temaki.errors import WorkingCopyError
+from temaki.fork import process
 
 _log = logging.getLogger(__name__)
 _LOCK = "owner.lock"
 _RECORD = "clean.json"
+_FORMAT = 2  # of the clean record
+_numbers = itertools.count(1)  # of files, in whatever folder: one that is over still removes its own by their names
 
 
 class Folder:
@@ -45,30 +51,45 @@ class Folder:
 
     def __init__(self, url: str, cache_dir: Path | None) -> None:
         self.url = url
-        import tempfile  # takes 2 ms to import, which binding alone need not pay
-
         digest = hashlib.sha256(url.encode()).hexdigest()[:24]
-        with self.errors_named(cache_dir or Path(tempfile.gettempdir())):
+        with self.errors_named(cache_dir or "the temporary folder"):
             if cache_dir is None:
-                parent, prefix = Path(tempfile.gettempdir()), f"temaki-{os.getuid()}-"
-                self.path, self._lock_fd = _private(parent, prefix)
+                parent, prefix = _temporary(), f"temaki-{os.getuid()}-"
+                self.path, self._lock = _private(parent, prefix)
                 self.reusable = False
             else:
-                parent, prefix = cache_dir.expanduser().absolute(), f"{digest}-"
+                parent, prefix = _expanded(cache_dir), f"{digest}-"
                 parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self.path, self._lock_fd, self.reusable = _shared(parent, digest, prefix)
+                self.path, self._lock, self.reusable = _shared(parent, digest, prefix)
             # Both names are realpaths, so that an authorizer can compare them.
             self.path = Path(os.path.realpath(self.path))
-            _sweep(parent, prefix, keep=self.path.name)
-        # Not at exit, after which handlers of atexit may begin sessions: the replica closes it then (see lease_exit).
-        self._removal = weakref.finalize(self, _remove, str(self.path), os.getpid()) if not self.reusable else None
-        if self._removal is not None:
-            self._removal.atexit = False
-        self._numbers = itertools.count(1 + max((_number(entry.name) for entry in self.path.iterdir()), default=0))
+        self._end = weakref.finalize(self, _end, self._lock, None if self.reusable else str(self.path), process())
+        # Not at exit, after which handlers of atexit may begin sessions: the replica releases it then (see lease_exit).
+        self._end.atexit = False
+        _sweep(parent, prefix, keep=self.path.name)
+
+    def is_intact(self) -> bool:
+        """Whether the folder and its lock are still the ones that this process made or took over."""
+        return self._lock.is_intact(self.path)
 
     def next_path(self) -> Path:
-        """The name of the next generation's file; nothing is there yet."""
-        return self.path / f"{next(self._numbers)}.sqlite"
+        """A name for the next generation's file, that this process has not used before; nothing is there yet."""
+        while True:
+            path = self.path / f"{next(_numbers)}.sqlite"
+            if not os.path.lexists(path):
+                return path
+
+    def release(self) -> None:
+        """Give the lock back, and remove a private folder. Repeating it does nothing more."""
+        pending = self._end.detach()
+        if pending is not None:  # called here: a finalizer does nothing any more once the process ends
+            _, end, arguments, _ = pending
+            end(*arguments)
+
+    def die(self) -> None:
+        """What the end of the process by ``kill -9`` does: the lock is free, and everything stays. For tests."""
+        if self._end.detach() is not None:
+            self._lock.close()
 
     def record(self, path: Path, version: Mapping[str, Any]) -> None:
         """Say that ``path`` holds exactly this version, acknowledged and checkpointed.
@@ -81,7 +102,14 @@ class Folder:
         try:
             status = path.stat()
             text = json.dumps(
-                {"format": 1, "boot": boot, "file": path.name, "size": status.st_size, "version": dict(version)}
+                {
+                    "format": _FORMAT,
+                    "boot": boot,
+                    "file": path.name,
+                    "size": status.st_size,
+                    "modified": status.st_mtime_ns,
+                    "version": dict(version),
+                }
             )
             temporary = self.path / f"{_RECORD}.new"
             with open(temporary, "w", encoding="utf-8", opener=_open_private) as file:
@@ -91,9 +119,14 @@ class Folder:
             _log.debug("No clean record for %s: %s", self.url, error)
 
     def forget(self) -> None:
-        """Withdraw the clean record: from here on the file may hold what no store has accepted."""
+        """Withdraw the clean record: from here on the file may hold what no store has accepted.
+
+        Raises:
+            WorkingCopyError: It cannot be removed. (That it is gone already, by whatever hand, is no error.)
+        """
         if self.reusable:
-            (self.path / _RECORD).unlink(missing_ok=True)
+            with self.errors_named(self.path):
+                (self.path / _RECORD).unlink(missing_ok=True)
 
     def reuse(self) -> tuple[Path, dict[str, Any]] | None:
         """The file that an earlier process left clean, with its version, or None. Everything else here is removed."""
@@ -101,6 +134,8 @@ class Folder:
         for entry in self.path.iterdir():
             if entry.name in {_LOCK, _RECORD} or (found and entry == found[0]):
                 continue
+            if entry.is_dir() and not entry.is_symlink():
+                continue  # nothing of temaki's
             entry.unlink(missing_ok=True)
         return found
 
@@ -110,34 +145,25 @@ class Folder:
             path = self.path / Path(record["file"]).name
             status = path.lstat()
             clean = (
-                record["format"] == 1
+                record["format"] == _FORMAT
                 and record["boot"] == _boot_id() is not None
                 and stat.S_ISREG(status.st_mode)
-                and status.st_size == record["size"]
+                and (status.st_size, status.st_mtime_ns) == (record["size"], record["modified"])
             )
             version = record["version"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return (path, version) if clean and isinstance(version, dict) else None
 
-    def close(self) -> None:
-        """Give it up: a private folder is removed, another process may have the other kind. Do not use it again."""
-        if self._removal is not None and self._removal.detach() is not None:
-            _remove(str(self.path), os.getpid())  # a finalizer does nothing any more once the process ends
-        lock, self._lock_fd = self._lock_fd, -1
-        if lock >= 0:
-            with contextlib.suppress(OSError):
-                os.close(lock)
-
     @contextlib.contextmanager
-    def errors_named(self, path: Path) -> Iterator[None]:
+    def errors_named(self, path: Path | str) -> Iterator[None]:
         """File system errors in here become :class:`WorkingCopyError`, naming ``path``."""
         try:
             yield
         except OSError as error:
             raise WorkingCopyError(
                 f"The working copy of {self.url} cannot be kept in {path}: {error.strerror or error}. "
-                "Free some space or set cache_dir to a folder of your own on another disk.",
+                "Free some space, or set cache_dir to a folder of your own that can be written to.",
                 url=self.url,
                 path=str(path),
             ) from error
@@ -147,48 +173,105 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)  # whatever the umask
 
 
-def _private(parent: Path, prefix: str) -> tuple[Path, int]:
+def _temporary() -> Path:
+    import tempfile  # takes 2 ms to import, which binding alone need not pay
+
+    return Path(tempfile.gettempdir())
+
+
+def _expanded(cache_dir: Path) -> Path:
+    try:
+        return cache_dir.expanduser().absolute()
+    except RuntimeError as error:  # how pathlib says that there is no such user, or no home
+        raise FileNotFoundError(0, f"{error} (cache_dir={str(cache_dir)!r})") from error
+
+
+def _private(parent: Path, prefix: str) -> tuple[Path, _Lock]:
     """A new folder with an unpredictable name, mode 0700, locked."""
     import tempfile
 
     while True:
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        lock = _lock(path)
+        lock = _Lock.take(path)
         if lock is not None:  # else a sweep took it for a dead one's in the moment before it was locked
             return path, lock
 
 
-def _shared(parent: Path, name: str, prefix: str) -> tuple[Path, int, bool]:
+def _shared(parent: Path, name: str, prefix: str) -> tuple[Path, _Lock, bool]:
     """The folder that processes take over from each other, or a private one while another process owns it."""
     path = parent / name
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
     status = path.lstat()
+    if stat.S_ISREG(status.st_mode):
+        return (*_private(parent, prefix), False)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise PermissionError(0, f"{path} is not a folder of this user's own")
     path.chmod(0o700)
-    lock = _lock(path)
+    lock = _Lock.take(path)
     if lock is not None:
         return path, lock, True
     return (*_private(parent, prefix), False)
 
 
-def _lock(folder: Path) -> int | None:
-    """Take the folder's lock without waiting; the descriptor that holds it, or None."""
-    name = folder / _LOCK
-    try:
-        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except FileNotFoundError:
+class _Lock:
+    """The lock on a folder: two descriptors, each with a BSD lock on what it has open.
+
+    Args:
+        folder: Descriptor of the folder itself.
+        file: Descriptor of the lock file in it.
+    """
+
+    def __init__(self, folder: int, file: int) -> None:
+        self._folder, self._file = folder, file
+
+    @classmethod
+    def take(cls, path: Path) -> _Lock | None:
+        """Take the lock of a folder without waiting; None if somebody has it, or the folder is gone."""
+        opened: list[int] = []
+        try:
+            for name, flags in ((path, os.O_RDONLY | os.O_DIRECTORY), (path / _LOCK, os.O_RDWR | os.O_CREAT)):
+                opened.append(os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+                try:
+                    fcntl.flock(opened[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise
+                except OSError:
+                    if len(opened) > 1:  # some file systems lock files only
+                        raise
+            lock = cls(*opened)
+            # The one who swept the folder away held the lock of a file that now has no name.
+            if lock.is_intact(path):
+                opened.clear()
+                return lock
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
         return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The one who swept the folder away held the lock of a file that now has no name.
-        if os.fstat(lock).st_ino == name.stat().st_ino:
-            return lock
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    os.close(lock)
-    return None
+
+    def is_intact(self, path: Path) -> bool:
+        """Whether what is locked still has its name."""
+        try:
+            return all(
+                os.path.samestat(os.fstat(descriptor), os.stat(name, follow_symlinks=False))
+                for descriptor, name in ((self._folder, path), (self._file, f"{path}/{_LOCK}"))
+            )
+        except OSError:
+            return False
+
+    def is_folder(self, path: str) -> bool:
+        """Whether the folder of that name is the one that is locked."""
+        try:
+            return os.path.samestat(os.fstat(self._folder), os.stat(path, follow_symlinks=False))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Give it back."""
+        for descriptor in (self._file, self._folder):
+            os.close(descriptor)
 
 
 def _sweep(parent: Path, prefix: str, *, keep: str) -> None:
@@ -206,22 +289,20 @@ def _sweep(parent: Path, prefix: str, *, keep: str) -> None:
                     # Its maker died before it had locked it; or has yet to do so, and will make another one then.
                     os.rmdir(entry.path)
                     continue
-                lock = _lock(Path(entry.path))
+                lock = _Lock.take(Path(entry.path))
                 if lock is not None:
                     shutil.rmtree(entry.path, ignore_errors=True)
-                    os.close(lock)
+                    lock.close()
 
 
-def _remove(path: str, owner: int) -> None:
-    import shutil
+def _end(lock: _Lock, path: str | None, owner: int) -> None:
+    if process() != owner:  # a forked child inherits the finalizer, not the folder
+        return
+    if path is not None and lock.is_folder(path):
+        import shutil
 
-    if os.getpid() == owner:  # a forked child inherits the finalizer, not the folder
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _number(name: str) -> int:
-    head = name.partition(".")[0]
-    return int(head) if head.isdecimal() else 0
+    lock.close()
 
 
 def _boot_id() -> str | None:

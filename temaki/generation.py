@@ -2,6 +2,11 @@
 
 A generation's file has a name of its own and is never replaced or patched while it is open. Its state is the main file
 plus the WAL up to the **acknowledged mark**; what is committed beyond the mark waits for the store.
+
+Other programs remove, replace and truncate files in temporary folders. SQLite opens files by name, temaki reads them
+through descriptors: where the two are no longer the same files, or no longer as temaki left them, the generation is
+over. Sessions do not begin in it (:meth:`Generation.is_intact`), new connections are not used, and commits fail unless
+the files that they went to are the ones that are read here.
 """
 
 from __future__ import annotations
@@ -13,7 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from temaki.connection import Connection
-from temaki.errors import CorruptDatabaseError
+from temaki.errors import WorkingCopyError
+from temaki.fork import process
 from temaki.image import Image
 from temaki.remote import Version
 from temaki.wal import FormatError, Mark, Scan, scan
@@ -36,27 +42,35 @@ class Generation:
         complete: Whether the main file holds everything that is acknowledged, without its WAL.
     """
 
-    def __init__(self, path: Path, version: Version | None, url: str) -> None:
+    def __init__(self, path: Path, version: Version | None, url: str, folder: object = None) -> None:
         self.path = path
         self.version = version
         self.url = url
         self.users = 0
         self.abandoned = False
         self.complete = True
-        self._pid = os.getpid()
+        self._folder = folder  # keeps the folder's lock for as long as files in it are open
+        self._process = process()
         self._is_open = False
         self._mark = Mark.START
         self._pages: dict[int, int] = {}
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         # POSIX drops every lock that a process has on a file when any descriptor of it closes. So there is one for
-        # reading, opened before the first connection and closed after the last.
-        self._main = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._wal = -1
+        # reading, opened before the first connection and closed after the last. (That of the wal-index, on which
+        # SQLite's locks are, can only be opened after the guard.)
+        create = os.O_CREAT if version is None else 0  # a file that has vanished is not an empty database
+        self._main = os.open(path, os.O_RDONLY | os.O_CLOEXEC | create, 0o600)
+        self._wal = self._index = -1
         try:
             self._guard = self._open_guard()
-            self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            self._index = os.open(f"{path}-shm", os.O_RDONLY | os.O_CLOEXEC)
+            # SQLite maps this file into memory: a process dies of SIGBUS if somebody truncates it. Connections of one
+            # process share the mapping that the guard has, and open the file no more, so it needs no name.
+            os.unlink(f"{path}-shm")
+            self._remember_files()
         except BaseException:
-            os.close(self._main)
+            self._close()
             raise
         self._is_open = True
 
@@ -97,14 +111,60 @@ class Generation:
             if not connection.busy:
                 connection.close()
 
+    # -- files that others may have touched -----------------------------------------------------------------------
+
+    def is_intact(self) -> bool:
+        """Whether SQLite would open, by their names, the very files that temaki has open, as temaki left them."""
+        try:
+            main, wal = os.stat(self.path), os.stat(f"{self.path}-wal")
+        except OSError:
+            return False
+        return (
+            _shape(main) == self._main_shape
+            and (wal.st_dev, wal.st_ino) == self._wal_identity
+            and wal.st_size >= self._wal_size
+        )
+
+    def require_intact(self) -> None:
+        """Make sure that the open files are as temaki left them, whatever their names are by now.
+
+        Raises:
+            WorkingCopyError: They were truncated or overwritten.
+        """
+        if _shape(os.fstat(self._main)) != self._main_shape:
+            raise self._damaged("the file was truncated or overwritten")
+        if os.fstat(self._wal).st_size < self._wal_size:
+            raise self._damaged("its WAL was truncated")
+
+    def _remember_files(self) -> None:
+        """Only a checkpoint changes the main file, and the WAL never shrinks."""
+        self._main_shape = _shape(os.fstat(self._main))
+        wal = os.fstat(self._wal)
+        self._wal_identity, self._wal_size = (wal.st_dev, wal.st_ino), wal.st_size
+
     # -- a commit -------------------------------------------------------------------------------------------------
 
-    def uncommitted_to_store(self) -> Scan:
-        """What is committed locally beyond the acknowledged mark."""
+    def uncommitted_to_store(self, connection: Connection) -> Scan:
+        """What is committed locally beyond the acknowledged mark.
+
+        Args:
+            connection: The one that has just committed. That it changed nothing has to be its own word, too.
+
+        Raises:
+            WorkingCopyError: What is committed cannot be told.
+        """
         try:
-            return scan(self._wal, self._mark)
-        except FormatError as error:
+            self.require_intact()
+            found = scan(self._wal, self._index, self._mark)
+        except (FormatError, OSError) as error:
             raise self._damaged(error) from error
+        if found.page_count is None:
+            frames = connection.frames()
+            if frames != found.mark.frames:
+                raise self._damaged(
+                    f"SQLite counts {frames} frames in the WAL that it has open, not {found.mark.frames}"
+                )
+        return found
 
     def image(self, found: Scan, sequence: int) -> Image:
         """The database as it is with everything in ``found``, ready to upload.
@@ -128,15 +188,23 @@ class Generation:
         except (FormatError, OSError) as error:
             raise self._damaged(error) from error
 
-    def _damaged(self, error: Exception) -> CorruptDatabaseError:
-        return CorruptDatabaseError(
-            f"The working copy of {self.url} in {self.path} was damaged by something else on this machine: {error}. "
-            "Nothing was stored; the next session starts from the stored version.",
+    def _damaged(self, reason: object) -> WorkingCopyError:
+        return WorkingCopyError(
+            f"The working copy of {self.url} in {self.path} was damaged by something else on this machine: {reason}. "
+            "Nothing was stored; the next session starts from the stored version. Keep other programs away from the "
+            "folder, or set cache_dir to another one.",
             url=self.url,
+            path=str(self.path),
+            should_retry=True,
         )
 
     def acknowledge(self, found: Scan, version: Version) -> None:
-        """The store has accepted ``found`` as ``version``: move the mark and checkpoint."""
+        """The store has accepted ``found`` as ``version``: move the mark and checkpoint.
+
+        Raises:
+            WorkingCopyError: The files were truncated or overwritten since.
+        """
+        self.require_intact()  # a checkpoint into a file that was cut would look like temaki's own work
         self.complete = False
         self._pages |= found.pages
         self._mark = found.mark
@@ -145,11 +213,16 @@ class Generation:
             busy, frames, copied = self._guard.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         # A reader that is pinned to an older snapshot keeps the rest for a later checkpoint.
         self.complete = not busy and frames == copied
+        if self.complete:
+            self._pages = {}
+        self._remember_files()
 
     # -- the end --------------------------------------------------------------------------------------------------
 
     def dispose(self) -> None:
         """Remove the file and close everything. The file goes first: the guard's closing would checkpoint into it."""
+        if self._process != process():  # the parent's files, and its connections
+            return
         for name in (f"{self.path}", f"{self.path}-wal", f"{self.path}-shm"):
             with suppress(OSError):
                 os.unlink(name)
@@ -164,12 +237,19 @@ class Generation:
 
     def __del__(self) -> None:
         # The last generation of a database that nobody refers to any more. A forked child must not touch it.
-        if getattr(self, "_is_open", False) and self._pid == os.getpid():
+        if getattr(self, "_is_open", False) and self._process == process():
             with suppress(Exception):
+                self.close_idle()
                 self._close()
 
     def _close(self) -> None:
         self._is_open = False
-        self._guard.close()
-        for descriptor in (self._wal, self._main):
-            os.close(descriptor)
+        if hasattr(self, "_guard"):
+            self._guard.close()
+        for descriptor in (self._index, self._wal, self._main):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def _shape(status: os.stat_result) -> tuple[int, int, int, int]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

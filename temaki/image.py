@@ -49,6 +49,12 @@ class Image(io.RawIOBase):
         changed: The pages that differ from the version before. Kept as an attribute, for whoever stores less than
             whole files.
 
+    Attributes:
+        page_count: As above.
+        size: In bytes.
+        changed: As above.
+        broken: Why a read failed, if one did. HTTP libraries translate what a body raises: whoever uploads looks here.
+
     Raises:
         FormatError: There is no page, or page 1 is no database header, or has another page size.
         OSError: A file cannot be read; or a page is in neither, so that the main file was truncated. (SQLite logs
@@ -76,6 +82,8 @@ class Image(io.RawIOBase):
         self.page_count = page_count
         self.size = page_count * page_size
         self.changed = changed
+        self.broken: OSError | None = None
+        self._files = [(fd, _state(fd)) for fd in (main_fd, wal_fd) if fd >= 0]
         self._lock_page = LOCK_BYTE_OFFSET // page_size + 1
         for number in range(os.fstat(main_fd).st_size // page_size + 1, page_count + 1):
             if number not in pages and number != self._lock_page:
@@ -130,12 +138,23 @@ class Image(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fill ``buffer``, less only at the end; how many bytes were read."""
         view = memoryview(buffer).cast("B")[: max(0, self.size - self._position)]
-        self._fill(view, self._position)
+        try:
+            self._fill(view, self._position)
+            if len(view) and self._position + len(view) == self.size:
+                self._require_unchanged()  # before the last bytes are given away: without them nothing is stored
+        except OSError as error:
+            self.broken = error
+            raise
         if self._position < DATABASE_HEADER:
             patch = self._header[self._position : self._position + len(view)]
             view[: len(patch)] = patch
         self._position += len(view)
         return len(view)
+
+    def _require_unchanged(self) -> None:
+        for fd, state in self._files:
+            if _state(fd) != state:
+                raise OSError(errno.EIO, "the files were overwritten under their reader")
 
     def _fill(self, view: memoryview, position: int) -> None:
         """Read ``len(view)`` bytes at ``position`` of the overlaid files, run by run."""
@@ -163,6 +182,11 @@ class Image(io.RawIOBase):
         index = bisect_left(self._overlaid, number)
         following = self._overlaid[index] if index < len(self._overlaid) else self.page_count + 1
         return min(following, self._lock_page) if number < self._lock_page else following
+
+
+def _state(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return (status.st_size, status.st_mtime_ns)
 
 
 def _read_exactly(fd: int, view: memoryview, offset: int, what: str) -> None:

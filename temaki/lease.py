@@ -10,6 +10,13 @@ watched one and the same record for ``ttl`` seconds from the moment *after* it s
 if their clocks run at one rate. A waiter that came late may count the time for which the record had been there already,
 by the store's own clock alone (``Date`` minus ``Last-Modified`` of one answer, less a second: these are whole seconds).
 
+A waiter on the holder's own machine need not wait for that long if the holder has died: it sees that the process is
+gone (``temaki.lease_owner``).
+
+**Whose a record is.** The owner's token is drawn each time that the lease is taken, never before: processes that were
+restored from one snapshot have the same memory. What a process knows to be its own it knows by the random ids of the
+writes that it has sent, which is true of one of them only.
+
 **What it does not guarantee.** A holder can be stopped between its last look at the clock and its write. That the write
 is refused then is not the lease's doing but the compare-and-swap's on the database object, and the generation's. The
 lease only keeps writers from wasting work.
@@ -20,19 +27,22 @@ from __future__ import annotations
 import logging
 import os
 import random
-import socket
 import threading
 import weakref
+from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from temaki.clock import Clock
 from temaki.errors import LeaseLostError, LeaseTimeoutError, StoreError, SyncError
+from temaki.fork import look as look_for_fork
 from temaki.fork import reset_in_child
 from temaki.lease_exit import close_lease_at_exit, is_ending
-from temaki.lease_record import ChangedError, LeaseObject, LeaseRecord, Owner, Seen, new_write_id
+from temaki.lease_owner import Owner
+from temaki.lease_record import ChangedError, LeaseObject, LeaseRecord, Seen, new_write_id
 from temaki.lease_turn import SLOT, courtesy, look, serve
 from temaki.reporter import Reporter
 from temaki.retry import retry
@@ -40,6 +50,9 @@ from temaki.retry import retry
 _log = logging.getLogger(__name__)
 _LONGEST_JOINT_USE: Final = 2.0
 """Seconds for which the threads of one process may go on handing the lease to each other while other processes wait."""
+_PATIENCE: Final = 1.0  # seconds for which the end of the heartbeat is waited for
+_LATEST_WRITES: Final = 32
+_LATEST_EVICTIONS: Final = 4
 Moment = tuple[float, float]
 """By the monotonic and by the wall clock, in seconds."""
 
@@ -85,7 +98,9 @@ class Lease:
 
     def reset_after_fork(self) -> None:
         """In a forked child: another process, which holds nothing."""
-        self._owner = Owner(socket.gethostname(), os.getpid(), os.urandom(12).hex())
+        self._turn = _Turn()
+        self._sent: deque[str] = deque(maxlen=_LATEST_WRITES)  # ids of the latest writes, landed or not
+        self._loss = _Loss()
         self._taking = threading.Lock()  # one thread at a time talks to the store about taking it
         self._state = threading.Condition(threading.RLock())
         self._seen: Seen | None = None  # the record as this process wrote it last; None if it holds nothing
@@ -115,6 +130,7 @@ class Lease:
             LeaseRecordError: What is in its place is no lease.
             StoreError: A request failed.
         """
+        look_for_fork()
         with self._taking:
             joined = self._join(user)
             if joined is not None:
@@ -140,6 +156,7 @@ class Lease:
         Returns:
             The generation; None if it would have to be taken.
         """
+        look_for_fork()
         with self._state:
             if self._seen is None or not self._believes():
                 return None
@@ -155,6 +172,7 @@ class Lease:
             LeaseLostError: Somebody else has taken it.
             StoreError: In doubt, and the store cannot be asked.
         """
+        look_for_fork()
         with self._state:
             if self._seen is not None and self._seen.record.generation == generation and self._believes():
                 return
@@ -165,13 +183,15 @@ class Lease:
         self._renew(generation, becomes=generation)
 
     def _renew(self, generation: int, *, becomes: int) -> None:
+        look_for_fork()
         with self._state:
             seen = self._seen
             if seen is None or seen.record.generation != generation:
                 raise self._lost(generation)
             try:
                 self._rewrite(seen, held=True, generation=becomes)
-            except ChangedError:
+            except _ReplacedError as error:
+                self._loss = self._how_lost(generation, error.by)
                 self._seen, self._idle_until, self._users = None, None, weakref.WeakSet()
                 self._state.notify_all()
                 self._reporter.lease_lost(generation)
@@ -195,6 +215,7 @@ class Lease:
             LeaseLostError: Somebody else has taken it.
             StoreError: A request failed.
         """
+        look_for_fork()
         with self._state:
             if stored <= generation:
                 return generation
@@ -209,6 +230,7 @@ class Lease:
             user: What was given to :meth:`acquire`. Nothing happens if it uses the lease no more.
             keep: Seconds for which the next use by this process is expected all the same.
         """
+        look_for_fork()
         with self._state:
             if user not in self._users:
                 return
@@ -222,18 +244,25 @@ class Lease:
                 if self._wake_heart():
                     return
             self._give_back()  # nobody would do so later
+            heart = self._heart
+        # A thread that still waits for Python's interpreter lock while a program like uWSGI forks in C leaves that lock
+        # unusable in the child. So there is none any more when the session is over.
+        if heart is not None and heart is not threading.current_thread():
+            heart.join(_PATIENCE)
 
     def close(self) -> None:
         """Give it back, whoever is using it, and end its thread."""
+        look_for_fork()
         with self._state:
             self._users = weakref.WeakSet()
             self._give_back()
             heart = self._heart
         if heart is not None and heart is not threading.current_thread():
-            heart.join()  # it has nothing to do any more
+            heart.join(_PATIENCE)  # it has nothing to do any more
 
     def close_at_exit(self) -> None:
         """Give it back, whoever is using it: the process ends."""
+        look_for_fork()
         with self._state:
             self._users = weakref.WeakSet()
             self._give_back()
@@ -281,8 +310,14 @@ class Lease:
                     url=self.url,
                     generation=shown.generation,
                 )
+            me = Owner.here(os.urandom(12).hex())
+            evicted = {**seen.record.evicted, str(shown.generation): str(me)}
+            record = replace(
+                self._new(seen, owner=me, held=False),
+                evicted=dict(list(evicted.items())[-_LATEST_EVICTIONS:]),
+            )
             with suppress(ChangedError):  # renewed at this very moment
-                return self._record.write(self._new(seen, held=False), seen).record
+                return self._record.write(record, seen).record
 
     # -- taking it ------------------------------------------------------------------------------------------------
 
@@ -316,8 +351,13 @@ class Lease:
                 if left > 0:
                     raise _HeldError(seen.record, left)
             sent = self._now()
+            name = self._turn.name({} if seen is None else seen.record.served)
+            record = self._new(seen, owner=Owner.here(name + os.urandom(8).hex()), held=True, waited=waited)
+            self._sent.append(record.write)
             try:
-                return sent, self._record.write(self._new(seen, held=True, waited=waited), seen)
+                written = self._record.write(record, seen)
+                self._turn.taken(record.generation)
+                return sent, written
             except ChangedError:
                 waited = True
                 raise _HeldError(None, SLOT) from None  # by whom, nobody has looked yet; what was seen is over
@@ -338,13 +378,17 @@ class Lease:
     def _has_to_wait(self, seen: Seen, watch: _Watch, deadline: float) -> float:
         """Seconds after which to look again, at most; 0 if the lease can be taken now."""
         record, watched = seen.record, watch.seconds(seen)
-        if record.owner.token == self._owner.token and record.held:
-            return 0.0  # what it wrote and gave up believing in
+        name = self._turn.name(record.served)
         if record.held:
-            if watched < record.ttl:
-                return look(record.served, self._owner.token)
-            _log.warning("%s: taking the lease over from %s", self.url, record.owner)
-            return 0.0
+            if record.write in self._sent:
+                return 0.0  # what it wrote and gave up believing in
+            if watched >= record.ttl:
+                _log.warning("%s: taking the lease over from %s", self.url, record.owner)
+                return 0.0
+            if record.owner.is_gone():
+                _log.warning("%s: taking the lease over from %s, which is gone", self.url, record.owner)
+                return 0.0
+            return look(record.served, name)
         now = self._clock.monotonic()
         left_etag, left_at = self._left
         others_first = 0.0
@@ -352,21 +396,22 @@ class Lease:
             watched = now - left_at
             others_first = min(SLOT, self._hold / 5)  # it is held for long, and free for a moment: others must see that
         if record.is_contended:
-            others_first = max(others_first, courtesy(record.served, self._owner.token))
+            others_first = max(others_first, courtesy(record.served, name))
         return min(others_first - watched, deadline - now)
 
-    def _new(self, seen: Seen | None, *, held: bool, waited: bool = False) -> LeaseRecord:
+    def _new(self, seen: Seen | None, *, owner: Owner, held: bool, waited: bool = False) -> LeaseRecord:
         generation = 1 if seen is None else seen.record.generation + 1
         served = {} if seen is None else seen.record.served
         return LeaseRecord(
             held=held,
-            owner=self._owner,
+            owner=owner,
             generation=generation,
             ttl=self._ttl,
             purpose=self._purpose,
             since=self._clock.time(),
-            served=serve(served, self._owner.token, generation) if held else served,
+            served=serve(served, owner.token, generation) if held else served,
             waited=generation if waited else 0 if seen is None else seen.record.waited,
+            evicted={} if seen is None else seen.record.evicted,
         )
 
     # -- keeping it and giving it back; the state is locked -------------------------------------------------------
@@ -375,19 +420,20 @@ class Lease:
         """Write the record anew, in the same generation if none is given.
 
         Raises:
-            ChangedError: It is somebody else's by now.
+            _ReplacedError: It is somebody else's by now.
         """
         sent = self._now()
         while True:
             record = replace(
                 seen.record, held=held, generation=generation or seen.record.generation, write=new_write_id()
             )
+            self._sent.append(record.write)
             try:
                 written = self._record.write(record, seen)
             except ChangedError:
                 there = self._record.read()
                 if there is None or not self._is_ours(there.record, seen.record.generation):
-                    raise
+                    raise _ReplacedError(None if there is None else there.record) from None
                 seen = there  # a late landing of an attempt of our own
                 continue
             self._seen, self._written = (written if held else None), sent
@@ -396,7 +442,7 @@ class Lease:
             return
 
     def _is_ours(self, record: LeaseRecord, generation: int) -> bool:
-        return record.owner.token == self._owner.token and record.generation == generation
+        return record.write in self._sent and record.generation == generation
 
     def _give_back(self) -> None:
         seen, self._idle_until = self._seen, None
@@ -428,6 +474,7 @@ class Lease:
         Returns:
             Seconds until something will be due again; None if nothing will.
         """
+        look_for_fork()
         with self._state:
             if self._seen is None:
                 return None
@@ -445,7 +492,7 @@ class Lease:
         try:
             self.renew(seen.record.generation)
         except LeaseLostError:
-            _log.warning("%s: the lease was lost: another process has taken it over", self.url)
+            _log.warning("%s: the lease was lost: %s", self.url, self._loss.how)
             return None
         except (StoreError, SyncError) as error:  # what is in its place may be no lease; that may be mended
             _log.info("%s: the lease could not be renewed: %s", self.url, error)  # no loss yet: tried again
@@ -494,12 +541,43 @@ class Lease:
     # -- errors ---------------------------------------------------------------------------------------------------
 
     def _lost(self, generation: int) -> LeaseLostError:
+        loss = self._loss
+        if loss.generation != generation:
+            loss = _Loss(
+                generation,
+                "this process has given it back, as it was about to end"
+                if self._seen is None
+                else f"another thread of this process goes on under generation {self._seen.record.generation}",
+            )
         return LeaseLostError(
-            f"The lease on {self.url} (generation {generation}) was lost: this process was silent for longer than its "
-            f"ttl of {self._ttl:g} s, and another one has taken it. Nothing of this transaction was stored; run the "
-            "function again (@db_session(retry=N) does so by itself), or give it a longer ttl.",
+            f"The lease on {self.url} (generation {generation}) was lost: {loss.how}. Nothing of this transaction was "
+            "stored; run the function again (@db_session(retry=N) does so by itself).",
             url=self.url,
             generation=generation,
+            evicted_by=loss.evicted_by,
+        )
+
+    def _how_lost(self, generation: int, there: LeaseRecord | None) -> _Loss:
+        """What has become of a lease, by the record that is in the place of this process's own."""
+        if there is None:
+            return _Loss(generation, "its record was deleted or moved away")
+        evicted_by = there.evicted.get(str(generation))
+        if evicted_by is not None:
+            return _Loss(generation, f"this process was evicted (`temaki lease break`, by {evicted_by})", evicted_by)
+        if there.generation <= generation:
+            found = f"generation {there.generation}, by {there.owner}"
+            return _Loss(generation, f"an older record was put in the place of its own ({found})")
+        age = self._age(self._written)
+        if age >= self._ttl:
+            return _Loss(
+                generation,
+                f"this process was silent for longer than its ttl of {self._ttl:g} s (for {age:.1f} s), and "
+                f"{there.owner} has taken it since; where such pauses are normal, give it a longer ttl",
+            )
+        return _Loss(
+            generation,
+            f"{there.owner} has replaced its record, {age:.1f} s after this process had renewed it: an older temaki "
+            "evicted it, or this machine runs a second time, as a clone",
         )
 
     def _timeout(self, holder: LeaseRecord | None) -> LeaseTimeoutError:
@@ -524,6 +602,45 @@ class _HeldError(Exception):
         super().__init__(record)
         self.record = record
         self.wait = wait  # seconds after which to look again, at most
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """The generation that a process has lost, and how; who evicted it, if somebody did."""
+
+    generation: int = 0
+    how: str = ""
+    evicted_by: str | None = None
+
+
+class _ReplacedError(ChangedError):
+    """The record is no longer the one that this process wrote."""
+
+    def __init__(self, by: LeaseRecord | None) -> None:
+        super().__init__(by)
+        self.by = by
+
+
+class _Turn:
+    """What a process is called among those that take turns (``temaki.lease_turn``).
+
+    It keeps its name, or nobody could tell when it had its turn; but a process that was restored from the same snapshot
+    has the name, too. Whoever finds that the name was used since takes another one.
+    """
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._last = 0  # the generation that was taken last under this name
+
+    def name(self, served: Mapping[str, int]) -> str:
+        """The name, which is also how this process's next token begins."""
+        if not self._name or served.get(self._name, self._last) != self._last:
+            self._name, self._last = os.urandom(4).hex(), 0
+        return self._name
+
+    def taken(self, generation: int) -> None:
+        """The lease was taken under the name."""
+        self._last = generation
 
 
 class _Watch:

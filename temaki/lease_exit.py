@@ -15,6 +15,8 @@ import weakref
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
+from temaki.fork import process
+
 _PATIENCE: Final = 5.0  # seconds that SIGTERM waits for leases to be given back
 
 
@@ -27,13 +29,13 @@ class Closable(Protocol):
 
 _leases: weakref.WeakSet[Any] = weakref.WeakSet()
 _copies: weakref.WeakSet[Any] = weakref.WeakSet()
-_registered: set[int] = set()  # pids: a forked child has to register anew
-_ending: set[int] = set()  # pids: a child that is forked by a handler of atexit is not ending
+_registered: set[int] = set()  # processes (temaki.fork): a forked child has to register anew
+_ending: set[int] = set()  # likewise: a child that is forked by a handler of atexit is not ending
 
 
 def is_ending() -> bool:
     """Whether this process is past the point at which everything is closed. From then on, nothing may stay open."""
-    return os.getpid() in _ending
+    return process() in _ending
 
 
 def close_lease_at_exit(lease: Closable) -> None:
@@ -52,9 +54,10 @@ def close_copy_at_exit(replica: Closable) -> None:
 
 
 def _register() -> None:
-    if os.getpid() in _registered:
+    here = process()
+    if here in _registered:
         return
-    _registered.add(os.getpid())
+    _registered.add(here)
     # Workers of multiprocessing end with os._exit, and call its finalizers instead. Who has not imported it is none.
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
@@ -62,7 +65,7 @@ def _register() -> None:
 
 
 def _end() -> None:
-    _ending.add(os.getpid())
+    _ending.add(process())
     for closable in [*_leases, *_copies]:
         closable.close_at_exit()
 

@@ -12,10 +12,12 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from types import NoneType
 from typing import Any, Final, TypeVar
 
 from temaki.clock import Clock
 from temaki.errors import LeaseRecordError, NotFoundError, PreconditionFailedError, StoreUnavailableError
+from temaki.lease_owner import Owner
 from temaki.retry import retry
 from temaki.store import ObjectInfo, Store
 
@@ -23,31 +25,13 @@ T = TypeVar("T")
 
 SUFFIX: Final = ".lease"
 _FORMAT: Final = 1
-_LARGEST: Final = 1 << 16  # bytes; a record has about three hundred
+_LARGEST: Final = 1 << 16  # bytes; a record has about six hundred
 _RESOLUTION: Final = 1.0  # seconds: HTTP dates are whole ones
 
 
 def new_write_id() -> str:
     """A random id for one write of a record."""
     return os.urandom(12).hex()
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who wrote a record.
-
-    Attributes:
-        host: The machine's name.
-        pid: The process on it.
-        token: Random; tells two processes apart whatever their names are.
-    """
-
-    host: str
-    pid: int
-    token: str
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +48,7 @@ class LeaseRecord:
         served: Who has had it lately: by part of a token, the generation (``temaki.lease_turn``).
         waited: The last generation whose owner had to wait for it; 0 if there is none.
         write: Random id of this very write.
+        evicted: Who was evicted lately: by generation, in digits, who evicted its owner; for people.
     """
 
     held: bool
@@ -75,6 +60,7 @@ class LeaseRecord:
     served: Mapping[str, int]
     waited: int
     write: str = field(default_factory=new_write_id)
+    evicted: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_contended(self) -> bool:
@@ -195,10 +181,9 @@ class LeaseObject:
             facts = json.loads(raw)
             if _checked(facts["format"], int) != _FORMAT:
                 raise self._foreign(f"its format is {facts['format']!r}, and this temaki knows {_FORMAT}")
-            owner = facts["owner"]
             record = LeaseRecord(
                 held=_checked(facts["held"], bool),
-                owner=Owner(_checked(owner["host"], str), _checked(owner["pid"], int), _checked(owner["token"], str)),
+                owner=_owner(facts["owner"]),
                 generation=_checked(facts["generation"], int),
                 ttl=float(_checked(facts["ttl"], float, int)),
                 purpose=_checked(facts["purpose"], str),
@@ -206,6 +191,9 @@ class LeaseObject:
                 served={name: _checked(last, int) for name, last in _checked(facts["served"], dict).items()},
                 waited=_checked(facts["waited"], int),
                 write=_checked(facts["write"], str),
+                evicted={
+                    generation: _checked(by, str) for generation, by in _checked(facts.get("evicted", {}), dict).items()
+                },
             )
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             # The last two: an integer too large for a float, and brackets within brackets.
@@ -220,6 +208,18 @@ class LeaseObject:
             "upgrade temaki here if a newer one wrote it; or, once no writer is running, move the object away.",
             url=self.url,
         )
+
+
+def _owner(facts: Any) -> Owner:
+    return Owner(
+        _checked(facts["host"], str),
+        _checked(facts["pid"], int),
+        _checked(facts["token"], str),
+        # What follows was not written by temaki 0.1.
+        boot=_checked(facts.get("boot"), str, NoneType),
+        namespaces=_checked(facts.get("namespaces"), str, NoneType),
+        started=_checked(facts.get("started"), int, NoneType),
+    )
 
 
 def _checked(value: Any, *types: type) -> Any:

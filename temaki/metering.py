@@ -6,14 +6,13 @@ A lock and a few additions for each request: some microseconds beside the millis
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal, Self, TypeVar
 
 from temaki.errors import StoreError, StoreUnavailableError
-from temaki.fork import reset_in_child
+from temaki.fork import ProcessLock, reset_in_child
 from temaki.passing import PassingDownload, PassingStore, Verb
 from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores.rules import body_size
@@ -73,39 +72,38 @@ class Meter:
 
     def __init__(self) -> None:
         self._listeners: tuple[Callable[[Request], object], ...] = ()
-        self._lock = threading.Lock()
-        self.reset()
+        self._lock = ProcessLock()
+        self.reset_after_fork()
         reset_in_child(self)
 
     def reset_after_fork(self) -> None:
         """In a forked child: what the parent asked was not asked by this process."""
-        self._lock = threading.Lock()
-        self.reset()
+        self._requests: dict[Verb, dict[Outcome, int]] = {}
+        self._seconds: dict[Verb, float] = {}
+        self._up = self._down = 0
 
     def reset(self) -> None:
         """Begin at nothing."""
-        with self._lock:
-            self._requests: dict[Verb, dict[Outcome, int]] = {}
-            self._seconds: dict[Verb, float] = {}
-            self._up = self._down = 0
+        with self._lock():
+            self.reset_after_fork()
 
     def listen(self, listener: Callable[[Request], object]) -> Callable[[], None]:
         """Have ``listener`` called with each request, from now on; gives a function that ends it.
 
         What it raises is logged.
         """
-        with self._lock:
+        with self._lock():
             self._listeners = (*self._listeners, listener)
 
         def stop() -> None:
-            with self._lock:
+            with self._lock():
                 self._listeners = tuple(one for one in self._listeners if one is not listener)
 
         return stop
 
     def traffic(self) -> Traffic:
         """So far."""
-        with self._lock:
+        with self._lock():
             requests: Mapping[Verb, Mapping[Outcome, int]] = {
                 verb: dict(found) for verb, found in self._requests.items()
             }
@@ -113,7 +111,7 @@ class Meter:
 
     def ended(self, request: Request, *, sent: int = 0) -> None:
         """A request has ended, with a body of ``sent`` bytes."""
-        with self._lock:
+        with self._lock():
             outcomes = self._requests.setdefault(request.verb, {})
             outcomes[request.outcome] = outcomes.get(request.outcome, 0) + 1
             self._seconds[request.verb] = self._seconds.get(request.verb, 0.0) + request.seconds
@@ -126,7 +124,7 @@ class Meter:
 
     def received(self, count: int, seconds: float) -> None:
         """A part of a body has come."""
-        with self._lock:
+        with self._lock():
             self._down += count
             self._seconds["get"] = self._seconds.get("get", 0.0) + seconds
 

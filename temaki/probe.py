@@ -46,6 +46,8 @@ def probe_conditions(store: Store, key: str, *, clock: Clock, deadline: float, r
                 raise _unsafe(store, f"refused to create an object that was not there ({refusal})") from refusal
             raise StoreUnavailableError(refusal.args[0], url=refusal.url, status=refusal.status) from refusal
         except AccessDeniedError as error:
+            if not error.lacks_permission:
+                raise
             raise AccessDeniedError(
                 f"{store.url} does not let temaki write {name}, with which it finds out whether the store honours "
                 f"conditional writes. Allow PutObject and DeleteObject for {key}* as well as for {key}. ({error})",

@@ -40,6 +40,7 @@ from temaki.errors import (
     StoreError,
     StoreUnavailableError,
     TemakiError,
+    WorkingCopyError,
 )
 from temaki.retry import retry
 from temaki.version import ADOPTED, COMMIT_KEY, LINEAGE_KEY, MetadataError, Version, read_version
@@ -138,6 +139,22 @@ class Publication:
 
     def _attempt(self) -> Published:
         before, self._in_doubt = self._in_doubt, True  # an interrupt may come from now on
+        try:
+            return self._put(before)
+        except Exception as error:
+            broken = getattr(self._body, "broken", None)
+            if broken is None:
+                raise
+            self._in_doubt = before  # nobody has got all of a body that could not be read
+            raise WorkingCopyError(
+                f"The working copy of {self._url} was truncated by something else on this machine while it was "
+                f"uploaded: {broken}. Nothing was stored; the next session starts from the stored version.",
+                url=self._url,
+                path="",
+                should_retry=True,
+            ) from error
+
+    def _put(self, before: bool) -> Published:
         try:
             etag = self._store.put(
                 self._key,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from temaki.clock import Clock
 from temaki.errors import NotFoundError, TemakiError
-from temaki.fork import reset_in_child
+from temaki.fork import look, reset_in_child
 from temaki.remote import Remote
 from temaki.replica import Replica
 from temaki.reporter import Reporter
@@ -49,12 +49,14 @@ class Puller:
             StoreError: The request failed.
             WorkingCopyError: The new version cannot be kept on this machine.
         """
+        look()
         if max_age > 0 and self.age() < max_age and self._replica.current is not None:
             return
         self._flights.share(self._revalidate)
 
     def download(self) -> None:
         """Fetch the whole object, whether or not it is newer. Raises what :meth:`revalidate` does."""
+        look()
         self._pull(conditional=False)
 
     def moment(self) -> tuple[float, float]:
@@ -72,6 +74,7 @@ class Puller:
 
     def age(self) -> float:
         """Seconds since the store last confirmed the working copy; infinite if it never has."""
+        look()
         if self._validated is None:
             return float("inf")
         # Some machines' monotonic clock stands still while they are frozen; the wall clock may be set back.

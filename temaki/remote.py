@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from temaki.errors import ConfigurationError
 from temaki.fetch import Fetched, Source
-from temaki.fork import reset_in_child
+from temaki.fork import look, reset_in_child
 from temaki.probe import probe_conditions
 from temaki.publish import Publication, Published
 from temaki.transfer import is_slow
@@ -59,7 +59,8 @@ class Remote:
     ) -> None:
         self.url = url
         self._store, self._key, self._clock, self._timeout = store, key, clock, timeout
-        self._rng = rng or random.Random()  # noqa: S311 - jitter
+        # Drawn from the system: processes that began as one, by a fork or from a snapshot, must not go in step.
+        self._rng = rng or random.SystemRandom()
         self._source = Source(store, key, url, clock, timeout, self._rng, parallel_threshold, is_slow)
         self._probe_lock = threading.Lock()
         self._is_probed = False
@@ -85,6 +86,7 @@ class Remote:
             CorruptDatabaseError: The object is no database, not all of one, or of a newer format.
             StoreError: The request failed, also when repeated.
         """
+        look()
         return self._source.open(etag)
 
     def publish(
@@ -113,6 +115,7 @@ class Remote:
             CommitUnknownError: The store never said; or an interrupt came in between.
             StoreError: The store refused, or could not be reached. Nothing of this one is stored, or will be.
         """
+        look()
         if base is not None and not base.etag:
             raise ConfigurationError(f"{self.url}: a superseded version cannot be replaced. Fetch the current one.")
         version = next_version(
@@ -133,6 +136,7 @@ class Remote:
             UnsafeStoreError: It does not.
             StoreError: It could not be found out.
         """
+        look()
         if self._is_probed or self._store.honours_conditions:
             return
         with self._probe_lock:

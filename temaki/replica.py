@@ -7,20 +7,24 @@ the writer lock, then the replica's.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from temaki.connection import Connection
-from temaki.errors import ConfigurationError, TemakiError
+from temaki.errors import ConfigurationError, TemakiError, WorkingCopyError
 from temaki.folder import Folder
-from temaki.fork import reset_in_child
+from temaki.fork import look, reset_in_child
 from temaki.generation import Generation
 from temaki.lease_exit import close_copy_at_exit, is_ending
 from temaki.remote import Version
+
+_log = logging.getLogger(__name__)
 
 
 class WriterLock:
@@ -45,6 +49,7 @@ class WriterLock:
         Raises:
             ConfigurationError: This very thread is the writer, and would wait for ever.
         """
+        look()
         if self._is_mine():
             if self._writing is not None and self._writing is not connection and self._writing.session is not None:
                 raise ConfigurationError(
@@ -59,6 +64,7 @@ class WriterLock:
 
     def release(self, connection: Connection | None = None) -> None:
         """Let the next writer in. Nothing happens where the writer is another thread, or another connection."""
+        look()
         if self._is_mine() and (connection is None or self._writing in {None, connection}):
             self._writing = None
             self._lock.release()
@@ -66,6 +72,10 @@ class WriterLock:
     def _is_mine(self) -> bool:
         # What Condition asks of its lock, too; nothing public tells it.
         return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+class _User:
+    """Something that uses the working copy, and is no session."""
 
 
 class Replica:
@@ -90,21 +100,39 @@ class Replica:
         self.current: Generation | None = None
         self.known = False
         self._folder: Folder | None = None
-        self._uses = 0
+        self._users: weakref.WeakSet[object] = weakref.WeakSet()
         self._is_closed = False
         reset_in_child(self)
-        close_copy_at_exit(self)
 
     # -- pulling --------------------------------------------------------------------------------------------------
 
     def base(self) -> Generation | None:
         """The current generation, once a commit under way is over; at first, what an earlier process left."""
+        look()
         with self.lock:
+            if self._folder is not None and not self._folder.is_intact():
+                _log.warning(
+                    "%s: the working copy's folder %s was removed; a new one is made", self.url, self._folder.path
+                )
+                if self.current is not None:
+                    self.abandon(self.current)
+                self._folder.release()
+                self._folder = None
             if self._folder is None:
                 self._folder = Folder(self.url, self.cache_dir)
+                close_copy_at_exit(self)
                 with self._folder.errors_named(self._folder.path):
                     self._reuse(self._folder)
+            self._leave_damaged()
             return self.current
+
+    def _leave_damaged(self) -> None:
+        """Abandon a current generation whose files were removed, replaced or truncated by another program."""
+        if self.current is not None and not self.current.is_intact():
+            _log.warning(
+                "%s: the working copy %s was removed or damaged; it is pulled anew", self.url, self.current.path
+            )
+            self.abandon(self.current)
 
     def _reuse(self, folder: Folder) -> None:
         found = folder.reuse()
@@ -117,8 +145,8 @@ class Replica:
                 os.unlink(leftover)  # all of it is in the main file, says the clean record
         if version is not None:
             self.known = True
-            with suppress(sqlite3.Error, TemakiError):  # whatever is wrong with the file, a fresh one can be had
-                self.current = Generation(path, version, self.url)
+            with suppress(sqlite3.Error, OSError, TemakiError):  # whatever is wrong with it, a fresh one can be had
+                self.current = Generation(path, version, self.url, folder)
         if self.current is None:
             path.unlink(missing_ok=True)
 
@@ -155,7 +183,7 @@ class Replica:
                 path.unlink(missing_ok=True)
                 return False
             try:
-                self.current = Generation(path, version, self.url)
+                self.current = Generation(path, version, self.url, self._folder)
             except BaseException:
                 for name in (f"{path}", f"{path}-wal", f"{path}-shm"):
                     Path(name).unlink(missing_ok=True)
@@ -188,35 +216,41 @@ class Replica:
     @contextmanager
     def use(self) -> Iterator[None]:
         """In here the working copy stays, even if it is closed meanwhile."""
-        self.begin_use()
+        user = _User()
         try:
+            self.begin_use(user)
             yield
         finally:
-            self.end_use()
+            self.end_use(user)
 
-    def begin_use(self) -> None:
-        """A session begins; :meth:`end_use` has to follow."""
+    def begin_use(self, user: object) -> None:
+        """The working copy stays until :meth:`end_use`, or until ``user`` is no more: an interrupt may come between."""
+        look()
         with self.lock:
-            self._uses += 1
+            self._users.add(user)
 
-    def end_use(self) -> None:
-        """The last one out of a closed working copy removes it."""
+    def end_use(self, user: object) -> None:
+        """The last one out of a closed working copy removes it. In a forked child, the parent's users are none."""
+        look()
         with self.lock:
-            self._uses -= 1
+            self._users.discard(user)
             if self._is_closed or is_ending():
                 self._close_if_unused()
 
     # -- sessions -------------------------------------------------------------------------------------------------
 
     def enter(self) -> Generation | None:
-        """Count a session into the current generation, if there is one, and give it."""
+        """Count a session into the current generation, if there is one that is intact, and give it."""
+        look()
         with self.lock:
+            self._leave_damaged()
             if self.current is not None:
                 self.current.users += 1
             return self.current
 
     def exit(self, generation: Generation) -> None:
         """A session is over; the last one out of an old generation removes it."""
+        look()
         with self.lock:
             generation.users -= 1
             if generation is not self.current:
@@ -242,12 +276,14 @@ class Replica:
 
     def abandon(self, generation: Generation) -> None:
         """Forget a generation with all that the store has not accepted. The next session pulls."""
+        look()
         with self.lock:
             generation.abandoned = True
             if generation is self.current:
                 self.current = None
                 assert self._folder is not None
-                self._folder.forget()
+                with suppress(WorkingCopyError):  # that it could not be withdrawn; it was before a local COMMIT
+                    self._folder.forget()
             self._leave_behind(generation)
 
     def _leave_behind(self, generation: Generation) -> None:
@@ -282,7 +318,7 @@ class Replica:
                 self.lock.release()
 
     def _close_if_unused(self) -> None:
-        if self._uses:
+        if self._users:
             return
         generation, self.current = self.current, None
         folder, self._folder = self._folder, None
@@ -292,7 +328,7 @@ class Replica:
             else:
                 generation.dispose()
         if folder is not None:
-            folder.close()
+            folder.release()
 
     # -- fork -----------------------------------------------------------------------------------------------------
 
@@ -301,5 +337,5 @@ class Replica:
         self.lock = threading.RLock()
         self.writer.reset()
         self.current = None
-        self._folder = None
-        self._uses = 0
+        self._folder = None  # its lock is shared with the parent: the folder is free once both are gone
+        self._users = weakref.WeakSet()

@@ -7,11 +7,10 @@ the classes of :mod:`temaki.events` are not even made, which takes 5 ms of a col
 from __future__ import annotations
 
 import logging
-import threading
 from typing import TYPE_CHECKING, Self
 
 from temaki.errors import CommitUnknownError, ConflictError
-from temaki.fork import reset_in_child
+from temaki.fork import ProcessLock, reset_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,23 +40,23 @@ class Reporter:
     def __init__(self, url: str) -> None:
         self.url = url
         self._listeners: tuple[Callback, ...] = ()
+        self._lock = ProcessLock()
         self.reset_after_fork()
         reset_in_child(self)
 
     def reset_after_fork(self) -> None:
         """In a forked child: what the parent did was not done here; who listens goes on listening."""
-        self._lock = threading.Lock()
         self.last: Version | None = None
         self._counts: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
 
     def listen(self, callback: Callback) -> Callable[[], None]:
         """Have ``callback`` called with each event, from now on; gives a function that ends it."""
-        with self._lock:
+        with self._lock():
             self._listeners = (*self._listeners, callback)
 
         def stop() -> None:
-            with self._lock:
+            with self._lock():
                 self._listeners = tuple(one for one in self._listeners if one is not callback)
 
         return stop
@@ -139,17 +138,17 @@ class Reporter:
 
     def count(self, name: str) -> None:
         """Count something, event or not."""
-        with self._lock:
+        with self._lock():
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def add_seconds(self, name: str, seconds: float) -> None:
         """Add to the time that was spent on something."""
-        with self._lock:
+        with self._lock():
             self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
     def counts(self) -> tuple[dict[str, int], dict[str, float]]:
         """Counts and seconds so far, by name."""
-        with self._lock:
+        with self._lock():
             return dict(self._counts), dict(self._seconds)
 
 

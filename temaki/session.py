@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from temaki.errors import ConflictError, LeaseLostError
+from temaki.fork import process, require_own
 from temaki.generation import Generation
 from temaki.image import Image
 from temaki.pull import Puller
@@ -27,6 +28,7 @@ class Session:
         immediate: Whether the session asked to write from its start (``@db_session(immediate=True)``).
         writing: Whether it is in a write transaction now.
         state: Room for the strategy's own; temaki never looks at it.
+        process: The process in which it began; none that was forked from it can go on with it.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Session:
         immediate: bool,
         binding: object = None,
     ) -> None:
+        self.process = process()
         self._remote = remote
         self._shared_lease = shared_lease
         self._binding = binding
@@ -72,10 +75,12 @@ class Session:
         Raises:
             StoreError, NotFoundError, CorruptDatabaseError, WorkingCopyError: See :class:`temaki.pull.Puller`.
         """
+        self.require_own()
         self._puller.revalidate(max_age=max_age)
 
     def download(self) -> None:
         """Bring the working copy up to date by fetching all of the object. Raises what :meth:`revalidate` does."""
+        self.require_own()
         self._puller.download()
 
     # -- for pull and begin ----------------------------------------------------------------------------------------
@@ -92,6 +97,7 @@ class Session:
             ConfigurationError: It is in use with other options, through another ``Database``.
             UnsafeStoreError: The store does not honour conditions, which is all that a lease is made of.
         """
+        self.require_own()
         self._remote.probe_conditions()
         return self._shared_lease.get(ttl=ttl, acquire_timeout=acquire_timeout, hold=hold, user=self._binding)
 
@@ -131,6 +137,7 @@ class Session:
             UnsafeStoreError: The store does not honour conditions.
             StoreError: The upload failed, and certainly did not land.
         """
+        self.require_own()
         assert self._image is not None, "publish() is for Strategy.push"
         self._remote.probe_conditions()
         base = self.version
@@ -151,6 +158,14 @@ class Session:
         return self.published
 
     # -- for the engine -------------------------------------------------------------------------------------------
+
+    def require_own(self) -> None:
+        """Make sure that the session began in this process.
+
+        Raises:
+            ConflictError: It began in the parent, before a fork.
+        """
+        require_own(self.process, self.url)
 
     def prepare(self, found: Scan) -> None:
         """Have the image of what was committed locally ready for :meth:`publish`."""

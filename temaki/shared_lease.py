@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from temaki.clock import Clock
 from temaki.errors import ConfigurationError
-from temaki.fork import reset_in_child
+from temaki.fork import look, reset_in_child
 from temaki.reporter import Reporter
 from temaki.store import Store
 
@@ -34,7 +34,7 @@ class SharedLease:
 
     def __init__(self, store: Store, key: str, *, url: str, clock: Clock, reporter: Reporter | None = None) -> None:
         self._store, self._key, self._url, self._clock, self._reporter = store, key, url, clock, reporter
-        self._rng = random.Random()  # noqa: S311 - jitter
+        self._rng = random.SystemRandom()  # drawn from the system each time: forked processes must not go in step
         self.reset_after_fork()
         reset_in_child(self)
 
@@ -59,6 +59,7 @@ class SharedLease:
         from temaki.lease import Lease  # with all that it needs, no part of the cold start of those who take none
         from temaki.lease_record import SUFFIX, LeaseObject
 
+        look()
         options = (ttl, acquire_timeout, hold)
         self._make_room(options, user)
         with self._lock:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from temaki.errors import BookmarkError, ConfigurationError
 from temaki.events import Event
+from temaki.fork import look
 from temaki.metering import Request, Traffic
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ class Sync:
             pause = min(2 * pause, _LONGEST_WAIT)
 
     def _version(self) -> Version | None:
+        look()
         current = self._shared.replica.current
         return None if current is None else current.version
 

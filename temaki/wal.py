@@ -1,13 +1,15 @@
 """Which pages a SQLite write-ahead log has committed, and what a database file says of itself.
 
-Knows two file formats and nothing else of temaki: "The Database Header" and "The Write-Ahead Log" in
-https://www.sqlite.org/fileformat2.html (sections 1.3 and 4).
+Knows three file formats and nothing else of temaki: "The Database Header" and "The Write-Ahead Log" in
+https://www.sqlite.org/fileformat2.html (sections 1.3 and 4), and "The WAL-Index File Format" in
+https://www.sqlite.org/walformat.html (section 2).
 """
 
 from __future__ import annotations
 
 import os
 import struct
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -19,12 +21,20 @@ DATABASE_HEADER: Final = 100  # bytes
 _WAL_HEADER = struct.Struct(">4sIIIIIII")
 _WAL_HEADER_SIZE: Final = 32
 _FRAME_HEADER_SIZE: Final = 24
-_WAL_VERSION: Final = 3007000
+_FORMAT_VERSION: Final = 3007000  # of the WAL and of the wal-index
 _MAGIC_ORDER: Final = {b"\x37\x7f\x06\x82": "<", b"\x37\x7f\x06\x83": ">"}
 _CHUNK: Final = 1 << 20  # bytes of a file that are held in memory at a time
 _MASK: Final = 0xFFFF_FFFF
 _NEWEST_FORMAT: Final = 2  # 1 is a rollback journal, 2 a WAL
 _SMALLEST_PAGE, _LARGEST_PAGE, _LEAST_USABLE = 512, 1 << 16, 480  # bytes
+
+# In the machine's own byte order, except for the salts, which are bytes of the WAL's header. A page of 64 KiB is a 1.
+_INDEX_HEADER = struct.Struct("=IIIBBHII8s8s8s")
+_BLOCK: Final = 1 << 15  # bytes; a header of 136 bytes takes the place of the first 34 of the 4,096 frames of a block
+_BLOCK_FRAMES: Final = 4096
+_FIRST_BLOCK_LACKS: Final = 34
+_UNSIGNED: Final = bytes(16)  # salts and checksum of a frame that SQLite has not signed yet
+_NATIVE: Final = "<" if sys.byteorder == "little" else ">"
 
 
 class FormatError(ValueError):
@@ -37,15 +47,15 @@ class Mark:
 
     Attributes:
         salts: The 8 bytes that name this run of the WAL; a restart changes them. Empty where no WAL is known yet.
-        frames: How many frames are before the mark.
-        checksum: The running checksum after those frames, from which the next one's is computed.
+        frames: Number of frames before the mark.
+        last: Header of the last frame before the mark (24 bytes); empty if there is none.
     """
 
     START: ClassVar[Mark]
 
     salts: bytes = b""
     frames: int = 0
-    checksum: tuple[int, int] = (0, 0)
+    last: bytes = b""
 
 
 Mark.START = Mark()
@@ -56,10 +66,11 @@ class Scan:
     """What a WAL has committed beyond a mark.
 
     Attributes:
-        mark: Just after the last commit. The given mark where nothing was committed and the WAL was not restarted.
-        pages: Page number to the offset in the WAL of that page's latest bytes; only from frames beyond the given mark.
+        mark: Just after the last commit.
+        pages: Page number to the offset in the WAL of that page's latest bytes; only from frames beyond the given mark,
+            and only pages that the committed database still has.
         page_count: The database's size after the last commit, in pages; None where nothing was committed.
-        page_size: In bytes; None without a valid WAL.
+        page_size: In bytes; None where nothing was committed.
         restarted: The WAL began anew after the given mark was taken. SQLite does so only once everything before is in
             the main file: offsets of pages that came from earlier scans no longer mean anything.
     """
@@ -71,112 +82,151 @@ class Scan:
     restarted: bool = False
 
 
-def scan(wal_fd: int, mark: Mark) -> Scan:
-    """Find what was committed beyond ``mark``. Sections 4.1 and 4.2 of the file format.
+def scan(wal_fd: int, index_fd: int, mark: Mark) -> Scan:
+    """Find what was committed beyond ``mark``.
 
-    Frames count as SQLite's own recovery counts them: salts equal to the header's, running checksum right, and only
-    up to the last one that ends a transaction. What a rolled-back transaction spilled is left out in this way. The
-    checksum is computed in Python at some 60 MB/s, so always pass the latest mark.
+    The wal-index says where the last commit ends (``mxFrame``) and which page each frame holds. The checksums of the
+    frames are not used: SQLite 3.40 leaves wrong ones behind when a transaction overwrites a page that it had spilled
+    and then rolls a statement back. (It writes frames without salts and checksums then, and fills them in when it
+    commits; after the roll-back it misses some, or all.) SQLite itself reads such frames, by the index, while the WAL
+    is in use; only recovery after a crash goes by the checksums.
 
     Args:
         wal_fd: The ``-wal`` file, open for reading; neither moved nor closed. Nothing may write to it meanwhile.
+        index_fd: The ``-shm`` file of the connections that use the WAL, likewise.
         mark: From an earlier scan of this file, or ``Mark.START`` to read from its start.
 
     Raises:
-        FormatError: The frames before ``mark`` are no longer there and the WAL was not restarted either, so that what
-            is committed cannot be told. A file that is empty or has no valid header is this error too, except with
-            ``Mark.START``, where it is a WAL with nothing in it, as for SQLite. (Whoever truncates a WAL on
-            purpose starts again with ``Mark.START``.)
-        OSError: The file cannot be read.
+        FormatError: The index, the WAL's header and its frames contradict each other, or what was accounted for is no
+            longer there: the files were truncated, overwritten or replaced. What is committed cannot be told.
+        OSError: A file cannot be read.
     """
-    header = _wal_header(os.pread(wal_fd, _WAL_HEADER_SIZE, 0))
-    if header is None:
-        if mark.salts:
-            raise FormatError(f"the WAL's header is gone or damaged, with {mark.frames} frames accounted for")
-        return Scan(mark, {})
-    order, page_size, start = header
-    restarted = bool(mark.salts) and mark.salts != start.salts
-    if mark.salts != start.salts:
-        mark = start
-    _require_frames(wal_fd, mark, page_size)
-
+    index = _read_index(index_fd)
+    restarted = bool(mark.salts) and mark.salts != index.salts
+    if not index.frames:  # the header of the WAL is only written with its first frame
+        if mark.frames and not restarted:
+            raise FormatError(f"the wal-index has no frames, with {mark.frames} accounted for")
+        return Scan(Mark(index.salts), {}, restarted=restarted)
+    _require_header(wal_fd, index)
+    if mark.salts != index.salts:
+        mark = Mark(index.salts)
+    if index.frames < mark.frames:
+        raise FormatError(f"the wal-index ends at frame {index.frames}, with {mark.frames} accounted for")
+    if mark.frames and _frame_header(wal_fd, mark.frames, index.page_size) != mark.last:
+        raise FormatError(f"frame {mark.frames} of the WAL was truncated or overwritten")
+    if index.frames == mark.frames:
+        return Scan(mark, {}, restarted=restarted)
     pages: dict[int, int] = {}
-    pending: dict[int, int] = {}
-    page_count: int | None = None
-    for frame, number, committed_size, checksum, offset in _valid_frames(wal_fd, mark, order, page_size):
-        pending[number] = offset
-        if committed_size:
-            pages.update(pending)
-            pending.clear()
-            page_count = committed_size
-            mark = Mark(mark.salts, frame, checksum)
-    return Scan(mark, pages, page_count, page_size, restarted)
+    committed_size = 0
+    for number, committed_size, offset in _frames(wal_fd, index_fd, mark.frames, index):  # noqa: B007 - the last one's counts
+        pages[number] = offset
+    if committed_size != index.page_count:
+        raise FormatError(
+            f"the last frame of the WAL commits {committed_size} pages, and the wal-index says {index.page_count}"
+        )
+    return Scan(
+        Mark(index.salts, index.frames, _frame_header(wal_fd, index.frames, index.page_size)),
+        {number: offset for number, offset in pages.items() if number <= index.page_count},
+        index.page_count,
+        index.page_size,
+        restarted,
+    )
 
 
-def _wal_header(raw: bytes) -> tuple[str, int, Mark] | None:
-    """Byte order of the checksums, page size, and the mark before the first frame; None if it is no valid header."""
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """The header of a wal-index: the last commit's size in frames, the database's in pages, and the WAL's salts."""
+
+    page_size: int
+    frames: int
+    page_count: int
+    salts: bytes
+
+
+def _read_index(index_fd: int) -> _Index:
+    size = _INDEX_HEADER.size
+    raw = os.pread(index_fd, 2 * size, 0)
+    if len(raw) < 2 * size:
+        raise FormatError(f"the wal-index was truncated to {len(raw)} bytes")
+    if raw[:size] != raw[size:]:
+        raise FormatError("the two copies of the wal-index's header differ")
+    version, _, _, initialised, _, page_size, frames, page_count, _, salts, checksum = _INDEX_HEADER.unpack(raw[:size])
+    if version != _FORMAT_VERSION or not initialised:
+        raise FormatError("the wal-index has no header: it was overwritten")
+    if struct.pack("=II", *_checksum(_NATIVE, raw[: size - 8])) != checksum:
+        raise FormatError("the header of the wal-index is damaged")
+    return _Index(_LARGEST_PAGE if page_size == 1 else page_size, frames, page_count, salts)
+
+
+def _require_header(wal_fd: int, index: _Index) -> None:
+    """Make sure that the WAL is the one that the index is of."""
+    raw = os.pread(wal_fd, _WAL_HEADER_SIZE, 0)
     if len(raw) < _WAL_HEADER_SIZE:
-        return None
+        raise FormatError(f"the WAL was truncated to {len(raw)} bytes, with {index.frames} frames committed")
     magic, version, page_size, _, _, _, first, second = _WAL_HEADER.unpack(raw)
     order = _MAGIC_ORDER.get(magic)
-    if order is None or version != _WAL_VERSION or not _is_page_size(page_size):
-        return None
-    if _checksum(order, (0, 0), raw[:24]) != (first, second):
-        return None
-    return order, page_size, Mark(raw[16:24], 0, (first, second))
+    if order is None or version != _FORMAT_VERSION or _checksum(order, raw[:24]) != (first, second):
+        raise FormatError(f"the WAL's header was overwritten, with {index.frames} frames committed")
+    if raw[16:24] != index.salts:
+        raise FormatError("the WAL and its wal-index have different salts: one of them was replaced")
+    if page_size != index.page_size or not _is_page_size(page_size):
+        raise FormatError(f"page size {page_size} in the WAL, {index.page_size} in the wal-index")
 
 
-def _require_frames(wal_fd: int, mark: Mark, page_size: int) -> None:
-    """Make sure that the frame before the mark is still the one that the mark was taken from."""
-    if not mark.frames:
-        return
-    last = _WAL_HEADER_SIZE + (mark.frames - 1) * (_FRAME_HEADER_SIZE + page_size)
-    header = os.pread(wal_fd, _FRAME_HEADER_SIZE, last)
-    found = len(os.pread(wal_fd, 1, last + _FRAME_HEADER_SIZE + page_size - 1))
-    if not found or header[8:] != mark.salts + struct.pack(">II", *mark.checksum):
-        raise FormatError(f"the WAL no longer has its first {mark.frames} frames: it was truncated or overwritten")
+def _offset(frame: int, page_size: int) -> int:
+    """Where a frame begins; the first one is number 1."""
+    return _WAL_HEADER_SIZE + (frame - 1) * (_FRAME_HEADER_SIZE + page_size)
 
 
-def _valid_frames(
-    wal_fd: int, mark: Mark, order: str, page_size: int
-) -> Iterator[tuple[int, int, int, tuple[int, int], int]]:
-    """Frames beyond the mark until the first invalid one: count so far, page, size after commit, checksum, offset."""
-    frame_size = _FRAME_HEADER_SIZE + page_size
-    chunk_size = max(1, _CHUNK // frame_size) * frame_size
-    frame, running, salts = mark.frames, mark.checksum, mark.salts
-    while True:
-        chunk_offset = _WAL_HEADER_SIZE + frame * frame_size
-        chunk = memoryview(os.pread(wal_fd, chunk_size, chunk_offset))
-        for start in range(0, len(chunk) - frame_size + 1, frame_size):
-            number, committed_size, found_salts, first, second = struct.unpack_from(">II8sII", chunk, start)
-            if found_salts != salts or not number:
-                return
-            running = _checksum(order, running, chunk[start : start + 8])
-            running = _checksum(order, running, chunk[start + _FRAME_HEADER_SIZE : start + frame_size])
-            if running != (first, second):
-                return
-            frame += 1
-            yield frame, number, committed_size, running, chunk_offset + start + _FRAME_HEADER_SIZE
-        if len(chunk) < chunk_size:
-            return
+def _frame_header(wal_fd: int, frame: int, page_size: int) -> bytes:
+    offset = _offset(frame, page_size)
+    if not os.pread(wal_fd, 1, offset + _FRAME_HEADER_SIZE + page_size - 1):
+        raise FormatError(f"the WAL was truncated before the end of frame {frame}")
+    return os.pread(wal_fd, _FRAME_HEADER_SIZE, offset)
 
 
-def _checksum(order: str, running: tuple[int, int], data: bytes | memoryview) -> tuple[int, int]:
+def _indexed_pages(index_fd: int, first: int, last: int) -> Iterator[int]:
+    """The page numbers of frames ``first`` to ``last``, as the wal-index has them (section 2.2).
+
+    4,062 in its first block of 32 KiB, behind the header; 4,096 in each of the others.
+    """
+    while first <= last:
+        block, within = divmod(first - 1 + _FIRST_BLOCK_LACKS, _BLOCK_FRAMES)
+        count = min(_BLOCK_FRAMES - within, last + 1 - first)
+        raw = os.pread(index_fd, 4 * count, block * _BLOCK + 4 * within)
+        if len(raw) < 4 * count:
+            raise FormatError(f"the wal-index was truncated: it has no frame {first + len(raw) // 4}")
+        yield from struct.unpack(f"={count}I", raw)
+        first += count
+
+
+def _frames(wal_fd: int, index_fd: int, before: int, index: _Index) -> Iterator[tuple[int, int, int]]:
+    """The committed frames beyond the first ``before``: page number, size after a commit or 0, offset of the page.
+
+    Raises:
+        FormatError: One of them is not there, or of another run of the WAL.
+    """
+    layout = struct.Struct(f">II16s{index.page_size}x")
+    indexed = _indexed_pages(index_fd, before + 1, index.frames)
+    at_once = max(1, _CHUNK // layout.size)
+    for first in range(before + 1, index.frames + 1, at_once):
+        count = min(at_once, index.frames + 1 - first)
+        start = _offset(first, index.page_size)
+        chunk = os.pread(wal_fd, count * layout.size, start)
+        if len(chunk) < count * layout.size:
+            raise FormatError(f"the WAL ends in frame {first + len(chunk) // layout.size} of {index.frames} committed")
+        for number, committed_size, signature in layout.iter_unpack(chunk):
+            if number != next(indexed) or (signature[:8] != index.salts and signature != _UNSIGNED):
+                frame = 1 + (start - _WAL_HEADER_SIZE) // layout.size
+                raise FormatError(f"frame {frame} of {index.frames} committed was overwritten")
+            yield number, committed_size, start + _FRAME_HEADER_SIZE
+            start += layout.size
+
+
+def _checksum(order: str, data: bytes) -> tuple[int, int]:
     """Section 4.2, "Checksum Algorithm": two sums modulo 2^32, each of which feeds the other, over pairs of words."""
-    first, second = running
-    unrolled = len(data) & ~31
-    # Eight words a turn and one reduction at its end: half as much again as word by word (45 -> 65 MB/s). In between,
-    # the sums outgrow 32 bits by no more than a factor of 2,584, for which Python's integers have room.
-    for a, b, c, d, e, f, g, h in struct.iter_unpack(order + "8I", data[:unrolled]):
-        first += a + second
-        second += b + first
-        first += c + second
-        second += d + first
-        first += e + second
-        second += f + first
-        first = (first + g + second) & _MASK
-        second = (second + h + first) & _MASK
-    for a, b in struct.iter_unpack(order + "2I", data[unrolled:]):
+    first = second = 0
+    for a, b in struct.iter_unpack(order + "2I", data):
         first = (first + a + second) & _MASK
         second = (second + b + first) & _MASK
     return first, second

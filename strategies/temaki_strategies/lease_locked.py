@@ -40,7 +40,7 @@ class LeaseLocked(Strategy):
         ValueError: One of these is out of its range.
     """
 
-    def __init__(self, *, ttl: float = 30.0, acquire_timeout: float = 60.0, hold: float = 0.0) -> None:
+    def __init__(self, *, ttl: float = 10.0, acquire_timeout: float = 30.0, hold: float = 0.0) -> None:
         if not 1 <= ttl < float("inf"):
             raise ValueError(f"ttl is a number of seconds, 1 or more, not {ttl!r}")
         if not ttl < acquire_timeout < float("inf"):

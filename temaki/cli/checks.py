@@ -116,7 +116,8 @@ class Examination:
         try:
             look()
         except TemakiError as error:
-            self._add(name, "failed", str(error), _advice(error))
+            advice = _advice(error)
+            self._add(name, "failed", str(error).removesuffix(advice).rstrip(), advice)
         return not any(one.state == "failed" for one in self._findings[before:])
 
     def _add(self, name: str, state: State, found: str, advice: str = "") -> None:
@@ -186,6 +187,8 @@ class Examination:
         try:
             next(iter(self._store.list(self._target.key)), None)
         except AccessDeniedError as error:
+            if not error.lacks_permission:
+                raise
             self._add(
                 "list",
                 "warning",
@@ -298,7 +301,9 @@ class Examination:
             return
         try:
             is_on = self._store.versioning()
-        except AccessDeniedError:
+        except AccessDeniedError as error:
+            if not error.lacks_permission:
+                raise
             self._add(
                 "versioning",
                 "skipped",
@@ -324,7 +329,9 @@ class Examination:
         prefix = f"{self._target.key}.temaki-"
         try:
             found = [info.key for info in self._store.list(prefix) if info.key != self._probe]
-        except AccessDeniedError:
+        except AccessDeniedError as error:
+            if not error.lacks_permission:
+                raise
             return
         if found:
             self._add(
@@ -341,7 +348,7 @@ _ADVICE: Final[tuple[tuple[type[TemakiError], str], ...]] = (
             "s3:ListBucket on the bucket; or use other credentials (AWS_PROFILE, a role)."
         ),
     ),
-    (StoreUnavailableError, "Check the network, AWS_ENDPOINT_URL_S3 and AWS_REGION; then run doctor again."),
+    (StoreUnavailableError, "Check the network, AWS_ENDPOINT_URL_S3 and AWS_DEFAULT_REGION; then run doctor again."),
     (
         UnsafeStoreError,
         "Use a store that implements If-Match and If-None-Match for PutObject, or strategy='read-only'.",
@@ -353,7 +360,7 @@ _ADVICE: Final[tuple[tuple[type[TemakiError], str], ...]] = (
 
 
 def _advice(error: TemakiError) -> str:
-    region = getattr(error, "region", None)
-    if region:
-        return f"Set AWS_REGION={region}, or region in the AWS profile."
+    """What to do. The store knows best: its words are those that every other command prints."""
+    if isinstance(error, StoreError) and error.advice:
+        return error.advice
     return next((text for kind, text in _ADVICE if isinstance(error, kind)), "See the message.")

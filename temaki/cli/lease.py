@@ -32,8 +32,9 @@ def show(url: Url = None, *, as_json: AsJson = False) -> None:
 def break_(url: Url = None, *, yes: Yes = False, as_json: AsJson = False) -> None:
     """Evict who holds the lease, after asking.
 
-    The evicted process can store nothing any more that it has begun: the lease's generation goes on, and is the fence.
-    (A dead process needs no eviction: its lease runs out by itself.)
+    The evicted process finds out when it renews the lease, within a third of its ttl, or when somebody else has stored
+    a commit: it stores nothing any more of what it has begun. (A dead process needs no eviction: its lease runs out by
+    itself.)
 
     Example: temaki lease break s3://my-bucket/app.sqlite
     """
@@ -55,7 +56,8 @@ def evict(target: Target, out: Terminal, *, yes: bool) -> LeaseResult:
     state = as_lease(seen.record)
     out.confirm(
         f"Evict {state.holder} from the lease on {target.url}? It has held it since {moment(state.since)} UTC "
-        f"({state.purpose}, generation {state.generation}); what it is writing now will be refused.",
+        f"({state.purpose}, generation {state.generation}). It finds out within {seen.record.ttl / 3:.1f} s, and what "
+        "it is writing then is refused.",
         yes=yes,
     )
     return LeaseResult(url=target.url, lease=as_lease(_break(target, seen.record)), evicted=state.holder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pony.orm.dbproviders.sqlite import SQLitePool
 
 from temaki.connection import Connection
 from temaki.engine import Engine
+from temaki.fork import process
 from temaki.generation import Generation
 
 
@@ -72,11 +72,11 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
     def _take_idle(self) -> Connection | None:
         idle, self.con = self.con, None
         # One that was inherited by a fork is the parent's; temaki.fork keeps it from being closed.
-        return idle if idle is not None and idle.pid == os.getpid() else None
+        return idle if idle is not None and idle.process == process() else None
 
     def release(self, con: Connection) -> None:
         """End the connection's session; it stays for the thread's next one, if its generation does."""
-        if con.pid != os.getpid():
+        if con.process != process():
             return
         try:
             if not con.closed:
@@ -92,7 +92,7 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
 
     def drop(self, con: Connection) -> None:
         """End the connection's session and close it."""
-        if con.pid != os.getpid():
+        if con.process != process():
             return
         with suppress(sqlite3.Error):
             con.close()

@@ -7,7 +7,6 @@ SQLite's COMMIT and the upload; ``release`` or ``drop`` → the end.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import closing
 from threading import Lock
@@ -20,7 +19,7 @@ from pony.orm.dbproviders.sqlite import SQLiteProvider
 
 from temaki.connection import Connection
 from temaki.engine import Engine, session_of
-from temaki.errors import ConflictError
+from temaki.fork import process, require_own
 from temaki.orm.no_repeat import NoRepeat
 from temaki.orm.pool import SessionPool
 
@@ -83,7 +82,7 @@ class StoreProvider(SQLiteProvider):
     @wrap_dbapi_exceptions
     def set_transaction_mode(self, connection: Connection, cache: Any) -> None:
         """Begin to write, where Pony asks for it; a session that reads is pinned already."""
-        self._require_same_process(connection)
+        require_own(connection.process, self.engine.url)
         if not self.engine.writes:
             self._begin_read_only(connection, cache)
         elif cache.immediate:
@@ -131,7 +130,7 @@ class StoreProvider(SQLiteProvider):
 
     @wrap_dbapi_exceptions
     def _commit(self, connection: Connection) -> None:
-        self._require_same_process(connection)
+        require_own(connection.process, self.engine.url)
         if self.engine.writes:
             self.engine.commit(connection)
         else:
@@ -140,7 +139,7 @@ class StoreProvider(SQLiteProvider):
     def rollback(self, connection: Connection, cache: Any = None) -> None:
         """Undo what is not committed."""
         self._no_repeat.remember_interrupt()
-        if connection.closed or connection.pid != os.getpid():
+        if connection.closed or connection.process != process():
             if cache is not None and cache.in_transaction:
                 cache.in_transaction = False
                 self.release_lock()
@@ -148,11 +147,3 @@ class StoreProvider(SQLiteProvider):
         with connection.trusted():
             super().rollback(connection, cache)
         connection.end_transaction()
-
-    def _require_same_process(self, connection: Connection) -> None:
-        if connection.pid != os.getpid():
-            raise ConflictError(
-                f"This db_session began before a fork, in the parent process; it cannot go on in the child. Nothing "
-                f"was stored in {self.engine.url}. Begin a db_session in the child.",
-                url=self.engine.url,
-            )

@@ -8,12 +8,12 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from temaki.errors import AccessDeniedError, StoreError, StoreUnavailableError
-from temaki.fork import reset_in_child
+from temaki.fork import look, reset_in_child
 from temaki.store import ReadableBody
 
 PIECE = 1024 * 1024
@@ -103,19 +103,26 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def _identity(handle: int) -> tuple[int, int]:
+    status = os.fstat(handle)
+    return status.st_dev, status.st_ino
+
+
 class FileLocks:
     """Exclusive locks on files, between threads and processes; the system releases those of a dead process."""
 
     def __init__(self, timeout: float = 15.0) -> None:
         self._timeout = timeout
-        self._held: set[int] = set()
+        self._held: dict[int, tuple[int, int]] = {}  # descriptors; device and inode of what they are open on
         reset_in_child(self)
 
     def reset_after_fork(self) -> None:
         """Drop what the parent's other threads hold: if it were killed, its locks would live on in this process."""
-        for handle in self._held:
-            os.close(handle)
-        self._held = set()
+        for handle, file in self._held.items():
+            with suppress(OSError):  # what a child has closed by now, it may have opened as something else
+                if _identity(handle) == file:
+                    os.close(handle)
+        self._held = {}
 
     @contextmanager
     def hold(self, path: Path, url: str) -> Iterator[int]:
@@ -124,18 +131,20 @@ class FileLocks:
         Raises:
             StoreUnavailableError: Others hold it for longer than the timeout; nothing was written.
         """
+        look()
         held = self._held
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        held.add(handle)
+        held[handle] = _identity(handle)
         try:
             self._acquire(handle, url)
             yield handle
         finally:
+            look()
             if held is self._held:  # else we are in a child that was forked meanwhile, and it is closed already
                 # Closing is not enough: the lock belongs to all copies of the descriptor, and a child that is being
                 # forked right now has one. And it comes first: what an interrupt leaves undone here is no lock.
                 fcntl.flock(handle, fcntl.LOCK_UN)
-                held.discard(handle)
+                held.pop(handle, None)
                 os.close(handle)
 
     def _acquire(self, handle: int, url: str) -> None:

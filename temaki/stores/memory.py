@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from typing import Self
 
 from temaki.clock import Clock, SystemClock
 from temaki.errors import NotFoundError, PreconditionFailedError
-from temaki.fork import reset_in_child
+from temaki.fork import ProcessLock
 from temaki.store import Download, ObjectInfo, ReadableBody
 from temaki.stores.rules import check_conditions, check_range, checked_key, checked_metadata, cut_range, read_body
 
@@ -56,33 +55,25 @@ class MemoryStore:
     honours_conditions = True
 
     _registry: dict[str, MemoryStore] = {}  # noqa: RUF012 - one for the process, on purpose
-    _registry_lock = threading.Lock()
 
     def __init__(self, name: str = "memory", *, clock: Clock | None = None) -> None:
         self.url = f"memory://{name}"
         self._clock = clock or SystemClock()
         self._objects: dict[str, _Object] = {}
-        self._lock = threading.Lock()
-        reset_in_child(self)
+        self._lock = ProcessLock()
 
     @classmethod
     def named(cls, name: str) -> MemoryStore:
         """The process's store of that name: what ``memory://name/key`` refers to."""
-        with cls._registry_lock:
-            return cls._registry.setdefault(name, cls(name))
+        return cls._registry.setdefault(name, cls(name))  # one step, so that it needs no lock
 
     @classmethod
     def forget(cls, name: str | None = None) -> None:
         """Drop the named store, or all of them, so that the next :meth:`named` starts with an empty one."""
-        with cls._registry_lock:
-            if name is None:
-                cls._registry.clear()
-            else:
-                cls._registry.pop(name, None)
-
-    def reset_after_fork(self) -> None:
-        """A lock that another thread of the parent held would never be released here."""
-        self._lock = threading.Lock()
+        if name is None:
+            cls._registry.clear()
+        else:
+            cls._registry.pop(name, None)
 
     def __repr__(self) -> str:
         return f"MemoryStore({self.url!r})"
@@ -128,7 +119,7 @@ class MemoryStore:
         # A slow body is read before the condition is decided: the decision and the write are one step.
         data = read_body(body)
         etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        with self._lock:
+        with self._lock():
             current = self._objects.get(key)
             if if_none_match and current is not None:
                 raise _refused(url, f"it exists, with the ETag {current.info.etag}")
@@ -142,18 +133,18 @@ class MemoryStore:
 
     def delete(self, key: str) -> None:
         """See :meth:`temaki.store.Store.delete`."""
-        with self._lock:
+        with self._lock():
             self._objects.pop(key, None)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See :meth:`temaki.store.Store.list`. The listing shows one moment."""
-        with self._lock:
+        with self._lock():
             found = [stored.info for key, stored in self._objects.items() if key.startswith(prefix)]
         for info in sorted(found, key=lambda info: info.key.encode()):
             yield replace(info, metadata={})
 
     def _find(self, key: str) -> _Object:
-        with self._lock:
+        with self._lock():
             found = self._objects.get(key)
         if found is None:
             url = f"{self.url}/{key}"

@@ -5,22 +5,21 @@ nothing else. What S3 answers is kept without quotes too.
 
 A HEAD that answers 404 has no body, so that nothing tells a missing object from a missing bucket or from a proxy's
 page. It is asked again as a GET of one byte, whose answer does: that takes the same permission (s3:GetObject), where
-asking for the bucket would take another.
+asking for the bucket would take another. The same goes for 400, 401 and 403, which do not say what is wrong with the
+credentials.
 """
 
 from __future__ import annotations
 
-import threading
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
-from temaki._version import __version__
-from temaki.errors import ConfigurationError, StoreError
-from temaki.fork import never_close_in_child, reset_in_child
+from temaki.errors import AccessDeniedError, ConfigurationError, StoreError
+from temaki.fork import ProcessLock, look, reset_in_child
 from temaki.store import Download, ObjectInfo, ObjectVersion, ReadableBody
 from temaki.stores.rules import (
-    body_size,
     check_conditions,
     check_range,
     checked_key,
@@ -33,19 +32,13 @@ if TYPE_CHECKING:
 
     from mypy_boto3_s3 import S3Client
 
-    from temaki.stores.s3_errors import Request
-
-CONNECT_TIMEOUT = 3.0
-READ_TIMEOUT = 15.0
-MAX_CONNECTIONS = 50
-UNANNOUNCED = 8 << 20
-"""Bytes of a body up to which it is sent with its head, without a round trip in which the server is asked for it."""
+    from temaki.stores.s3_client import Place, SharedClient
+    from temaki.stores.s3_request import Request, Verb
 
 _PIECE = 1 << 20
 _NOT_MODIFIED, _NOT_FOUND = 304, 404  # HTTP statuses
-_AWS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
-
-Verb = Literal["get", "head", "put", "delete", "list"]
+_UNEXPLAINED = {400, 401, 403, _NOT_FOUND}
+"""Statuses of a HEAD that say too little: why is in the body that the answer to a GET has."""
 
 
 class S3Store:
@@ -56,16 +49,18 @@ class S3Store:
         client: A boto3 S3 client, used as it is. Its own retries do no harm to the data, but hide from temaki what
             happened: ``Config(retries={"total_max_attempts": 1})`` is the better choice. Without one, temaki makes a
             client from boto3's usual configuration when the first request is made; that one sends small bodies at once,
-            without waiting for ``100 Continue``.
+            without waiting for ``100 Continue``. All stores of a process with the same configuration share it. After
+            an error of credentials the next request asks boto3 for credentials again; a given client keeps its own.
     """
 
     def __init__(self, bucket: str, *, client: Any = None) -> None:
         self.bucket = bucket
         self.url = f"s3://{bucket}"
         self._given: S3Client | None = client
-        self._client: S3Client | None = client
-        self._close_first = False
-        self._lock = threading.Lock()
+        self._shared: SharedClient | None = None
+        self._place: Place | None = None
+        self._close_first = self._is_watched = False
+        self._lock = ProcessLock()
         reset_in_child(self)
 
     def __repr__(self) -> str:
@@ -73,15 +68,14 @@ class S3Store:
 
     def reset_after_fork(self) -> None:
         """Share no connection with the parent: two processes on one TLS stream garble it."""
-        self._lock = threading.Lock()
-        self._client = self._given
+        self._shared = None
         self._close_first = self._given is not None
 
     @property
     def honours_conditions(self) -> bool:
         """True for AWS; other servers have to show it. Makes the client, but no request."""
         with self._translated("head", self.url) as request:
-            return _is_aws(self._connected(request))
+            return self._is_aws(self._connected(request))
 
     def get(
         self,
@@ -114,7 +108,7 @@ class S3Store:
             arguments["Range"] = f"bytes={byte_range[0]}-{byte_range[1] - 1}"
         with self._translated("get", url, if_match=if_match is not None) as request:
             client = self._connected(request)
-            if _is_aws(client):
+            if self._is_aws(client):
                 arguments["ChecksumMode"] = "ENABLED"
             try:
                 answer = client.get_object(Bucket=self.bucket, Key=key, **arguments)
@@ -142,7 +136,8 @@ class S3Store:
             try:
                 return _info(key, client.head_object(Bucket=self.bucket, Key=key), request)
             except client.exceptions.ClientError as error:
-                if _status(error.response) != _NOT_FOUND:
+                # A service that gives credentials may have answered, and not S3.
+                if _status(error.response) not in _UNEXPLAINED or error.operation_name != "HeadObject":
                     raise
         return self._head_by_get(key, url)
 
@@ -169,12 +164,12 @@ class S3Store:
                 body = bytes(body)
             else:
                 body.seek(0)  # botocore sends from where the body stands
-            if not _is_aws(client):
+            if not self._is_aws(client):
                 arguments["ContentMD5"] = _md5(body)
             answer = client.put_object(Bucket=self.bucket, Key=key, Body=body, **arguments)  # type: ignore[arg-type]
             etag = _unquoted(answer.get("ETag", ""))
             if not etag:
-                from temaki.stores.s3_errors import unavailable
+                from temaki.stores.s3_unsent import unavailable
 
                 raise unavailable(
                     request, "the answer has no ETag, so that it was cut off or is not S3's. Check proxies on the way"
@@ -195,7 +190,7 @@ class S3Store:
         """See :meth:`temaki.store.Store.list`."""
         with self._translated("list", self.url) as request:
             client = self._connected(request)
-        if _is_aws(client):
+        if self._is_aws(client):
             yield from self._pages(client, prefix)
         else:  # Some servers list folder by folder ("a/b" before "a-b").
             yield from sorted(self._pages(client, prefix), key=lambda info: info.key.encode())
@@ -274,37 +269,76 @@ class S3Store:
 
     def _connected(self, request: Request) -> S3Client:
         """The client; the request gets to know where it goes."""
-        with self._lock:
-            if self._close_first and self._client is not None:
-                self._client.close()
-                self._close_first = False
-            if self._client is None:
-                self._client = _new_client()
-                # A child keeps the parent's client untouched and makes one of its own.
-                never_close_in_child(self._client)
-            client = self._client
+        look()
+        client = self._given_client() if self._given is not None else self._own_client(request)
         from urllib.parse import urlsplit
 
         parts = urlsplit(client.meta.endpoint_url)
+        request.client = client
         request.endpoint = parts.netloc.rpartition("@")[2]
+        request.is_given = self._given is not None
         request.sdk_retries = _attempts(client) != 1
         return client
 
+    def _given_client(self) -> S3Client:
+        from temaki.stores.s3_client import watch
+
+        assert self._given is not None
+        with self._lock():
+            if self._close_first:
+                self._given.close()
+                self._close_first = False
+            if not self._is_watched:
+                with suppress(AttributeError):  # a wrapper of one's own
+                    watch(self._given)
+                self._is_watched = True
+        return self._given
+
+    def _own_client(self, request: Request) -> S3Client:
+        from temaki.stores.s3_client import place_of, shared_client
+
+        shared = self._shared
+        if shared is None or shared.is_given_up:
+            shared = shared_client()
+        client = shared.get()
+        if shared is not self._shared:
+            place = place_of(client)
+            if self._place not in {None, place}:
+                # The configuration says something else by now. A database does not move to another server for that.
+                shared = shared_client(self._place)
+                client = shared.get()
+            else:
+                self._place = place
+            self._shared = shared
+        request.shared = shared
+        return client
+
+    @staticmethod
+    def _is_aws(client: S3Client) -> bool:
+        from temaki.stores.s3_client import is_aws
+
+        return is_aws(client)
+
     @contextmanager
     def _translated(self, verb: Verb, url: str, *, if_match: bool = False) -> Iterator[Request]:
-        """Dress whatever boto3 raises. The imports are here because importing temaki must not import boto3."""
+        """Translate whatever boto3 raises. The imports are here because importing temaki must not import boto3."""
         try:
-            from temaki.stores.s3_errors import Request, dressed
+            from temaki.stores.s3_errors import translated
+            from temaki.stores.s3_request import Request
         except ImportError as error:
             message = f"{url} needs boto3: {error}. Install it with: pip install boto3"
             raise ConfigurationError(message, url=url) from error
-        request = Request(verb, self.url, url, if_match=if_match)
+        request = Request(verb, self.url, url, if_match=if_match, earlier=sys.exception())
         try:
-            yield request
+            with request.watched():
+                yield request
         except Exception as error:
-            found = dressed(error, request)
+            found = translated(error, request)
             if found is None:
                 raise
+            if isinstance(found, AccessDeniedError) and request.shared is not None:
+                # boto3 would keep these credentials, or that there are none, for the client's life.
+                request.shared.is_given_up = True
             raise found from error
 
 
@@ -319,7 +353,8 @@ class _S3Download:
         self._request = request
 
     def read(self, size: int, /) -> bytes:
-        from temaki.stores.s3_errors import dressed, unavailable
+        from temaki.stores.s3_errors import translated
+        from temaki.stores.s3_unsent import unavailable
 
         if size <= 0 or not self._left:
             return b""
@@ -329,7 +364,7 @@ class _S3Download:
             # botocore compares the checksum when it is asked for more than there is.
             surplus = b"" if self._left else self._body.read(1)
         except Exception as error:
-            found = dressed(error, self._request)
+            found = translated(error, self._request)
             if found is None:
                 raise
             raise found from error
@@ -344,37 +379,6 @@ class _S3Download:
         self._body.close()
 
 
-def _new_client() -> S3Client:
-    """A client from boto3's usual configuration.
-
-    It is what ``boto3.session.Session().client("s3")`` asks botocore for. boto3 adds ``upload_file`` and resources to
-    it, which nobody uses here, and which take 30 ms of a cold start.
-    """
-    from botocore.config import Config  # only who makes a request pays for it
-    from botocore.session import get_session
-
-    config = Config(
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
-        tcp_keepalive=True,
-        max_pool_connections=MAX_CONNECTIONS,
-        user_agent_extra=f"temaki/{__version__}",
-    )
-    try:
-        client = cast("S3Client", get_session().create_client("s3", config=config))
-    except ValueError as error:
-        message = f"boto3 cannot make an S3 client: {error}. Check AWS_ENDPOINT_URL_S3 and the AWS profile."
-        raise ConfigurationError(message) from error
-    if not _is_aws(client):
-        # Where a client goes is known only when it is there. botocore reads both settings anew for each request.
-        settings: Any = client.meta.config
-        settings.request_checksum_calculation = "when_required"
-        settings.response_checksum_validation = "when_required"
-    client.meta.events.register_last("before-call.s3", _send_at_once)
-    return client
-
-
 def _version(found: Any) -> ObjectVersion:
     is_deletion = "ETag" not in found
     return ObjectVersion(
@@ -385,16 +389,6 @@ def _version(found: Any) -> ObjectVersion:
         is_current=bool(found.get("IsLatest")),
         is_deletion=is_deletion,
     )
-
-
-def _send_at_once(params: Any, **_: Any) -> None:
-    """Take back botocore's ``Expect: 100-continue``, with which it waits for the server's word before every body.
-
-    That word takes a round trip. It is worth it where it may save a transfer: for large bodies, that the server refuses
-    by their head alone.
-    """
-    if "Expect" in params["headers"] and body_size(params["body"]) <= UNANNOUNCED:
-        del params["headers"]["Expect"]
 
 
 def _md5(body: bytes | ReadableBody) -> str:
@@ -414,12 +408,6 @@ def _md5(body: bytes | ReadableBody) -> str:
             found.update(piece)
         body.seek(0)
     return b64encode(found.digest()).decode()
-
-
-def _is_aws(client: S3Client) -> bool:
-    from urllib.parse import urlsplit
-
-    return ("." + (urlsplit(client.meta.endpoint_url).hostname or "")).endswith(_AWS)
 
 
 def _attempts(client: S3Client) -> int | None:
@@ -455,7 +443,7 @@ def _info(key: str, answer: Any, request: Request) -> ObjectInfo:
     """
     etag = _unquoted(answer.get("ETag", ""))
     if not etag or "ContentLength" not in answer:
-        from temaki.stores.s3_errors import unavailable
+        from temaki.stores.s3_unsent import unavailable
 
         what = "the answer has no ETag or no length, so that it was cut off or is not S3's. Check proxies on the way"
         raise unavailable(request, what, status=_status(answer))

@@ -10,9 +10,8 @@ object overwrites with conditional writes".
 from __future__ import annotations
 
 import http.client
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
@@ -28,20 +27,22 @@ from temaki.errors import (
     StoreUnavailableError,
     TemakiError,
 )
+from temaki.stores.s3_denied import BUSY, REFUSED_CREDENTIALS, S3_CODES, denial
+from temaki.stores.s3_request import Request
+from temaki.stores.s3_unsent import proxy_of, refused_by_proxy, unavailable, unsent
 
-_CREDENTIALS = (
-    boto.NoCredentialsError,
-    boto.PartialCredentialsError,
-    boto.CredentialRetrievalError,
-    boto.TokenRetrievalError,
-    boto.NoAuthTokenError,
-    boto.SSOError,
-    boto.MetadataRetrievalError,
-    boto.RefreshWithMFAUnsupportedError,
-)
+_OPERATIONS = {
+    "GetObject",
+    "HeadObject",
+    "PutObject",
+    "DeleteObject",
+    "ListObjectsV2",
+    "ListObjectVersions",
+    "GetBucketVersioning",
+}
+"""What the store asks S3 for. An answer to anything else is that of another service, which botocore asked before."""
+
 _BODY = (boto.IncompleteReadError, boto.FlexibleChecksumError, boto.ChecksumError)
-_NEVER_SENT = (boto.EndpointConnectionError, boto.ConnectTimeoutError)
-
 # Codes that S3 and its imitators send with various statuses; they decide before the status does.
 _REGION = {
     "PermanentRedirect",
@@ -50,62 +51,28 @@ _REGION = {
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
 }
-_DENIED = {
-    "AccessDenied": "the credentials lack a permission, or the bucket is another account's",
-    "AllAccessDisabled": "all access to it is disabled",
-    "AccountProblem": "there is a problem with the AWS account",
-    "SignatureDoesNotMatch": "the secret key is wrong",
-    "InvalidAccessKeyId": "the access key is not known there",
-    "InvalidSecurity": "the credentials are not valid",
-    "ExpiredToken": "the session's token has expired. Sign in again, or refresh it",
-    "TokenRefreshRequired": "the session's token must be refreshed",
-    "InvalidToken": "the session's token is not valid",
-    "RequestTimeTooSkewed": "this machine's clock is too far from the store's. Set it",
-    "RequestExpired": "this machine's clock is too far from the store's. Set it",
-}
-_BUSY = {
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "RequestLimitExceeded",
-    "BandwidthLimitExceeded",
-    "ServiceUnavailable",
-    "InternalError",
-    "RequestTimeout",
-    "RequestTimeoutException",
-    "OperationAborted",
-}
 _DAMAGED_ON_THE_WAY = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"}
 
-_LIST_BUCKET = (
-    "A missing object looks the same to credentials without s3:ListBucket: grant that for the bucket, and "
-    "s3:GetObject, s3:PutObject and s3:DeleteObject for its objects."
-)
 
-
-@dataclass(slots=True)
-class Request:
-    """What was asked, for the message.
-
-    Attributes:
-        verb: The method of the store.
-        bucket: URL of the bucket.
-        url: URL of the object, or of the bucket in a listing.
-        endpoint: Host and port of the server, without credentials.
-        if_match: Whether the request was for one version only.
-        sdk_retries: Whether the SDK may have sent it more than once, so that the last failure is not the whole story.
-    """
-
-    verb: Literal["get", "head", "put", "delete", "list"]
-    bucket: str
-    url: str
-    endpoint: str = "its endpoint"
-    if_match: bool = False
-    sdk_retries: bool = False
-
-
-def dressed(error: Exception, request: Request) -> TemakiError | None:
+def translated(error: Exception, request: Request) -> TemakiError | None:
     """One of temaki's errors for one that the SDK raised; None for what is not the SDK's."""
+    if isinstance(error, TemakiError):
+        return None
+    found = _translated(error, request)
+    if found is None or not request.in_doubt or request.verb not in {"put", "delete"}:
+        return found
+    if isinstance(found, (StoreUnavailableError, PreconditionFailedError)):
+        return found
+    # The last of the SDK's attempts has a clear end, and an earlier one has not.
+    return unavailable(request, f"an earlier attempt got no answer, and the last one failed ({found})")
+
+
+def _translated(error: Exception, request: Request) -> TemakiError | None:
+    if isinstance(error, boto.ClientError) and error.operation_name in _OPERATIONS:
+        return _answered(error, request)
+    found = unsent(error, request)
+    if found is not None:
+        return found
     if isinstance(error, boto.ClientError):
         return _answered(error, request)
     if isinstance(error, (boto.BotoCoreError, ResponseParserError, Urllib3Error, http.client.HTTPException, OSError)):
@@ -113,41 +80,13 @@ def dressed(error: Exception, request: Request) -> TemakiError | None:
     return None
 
 
-def unavailable(
-    request: Request, what: str, *, ambiguous: bool = True, status: int | None = None, code: str | None = None
-) -> StoreUnavailableError:
-    """The error for a request without a usable answer."""
-    fate = ""
-    if request.verb in {"put", "delete"}:
-        fate = " It may have been carried out all the same." if ambiguous else " Nothing was changed."
-    message = f"{request.url}: {what}.{fate} Try again."
-    return StoreUnavailableError(message, url=request.url, status=status, code=code, ambiguous=ambiguous)
-
-
 def _unanswered(error: Exception, request: Request) -> TemakiError:
     name = type(error).__name__
     facts: dict[str, Any] = {"url": request.url, "status": None, "code": name}
-    if isinstance(error, _CREDENTIALS):
-        message = (
-            f"{request.url} cannot be accessed: boto3 has no usable credentials ({error}). Set AWS_ACCESS_KEY_ID and "
-            f"AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role: see boto3's page 'Credentials'."
-        )
-        return AccessDeniedError(message, **facts)
-    if isinstance(error, _NEVER_SENT):
-        # botocore raises both before the first byte of the request is written, when it has no connection yet. With
-        # retries of its own it may have sent the request before.
-        what = f"no connection to {request.endpoint} ({name}). Check the network and the endpoint's URL"
-        return unavailable(request, what, ambiguous=request.sdk_retries, code=name)
-    if isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        message = (
-            f"{request.url}: the certificate of {request.endpoint} is not trusted. Nothing was sent. If it is your "
-            f"own, set AWS_CA_BUNDLE."
-        )
-        return StoreError(message, **facts)
     if isinstance(error, _BODY):
         return unavailable(request, f"the body ended early or was damaged on its way ({name})", code=name)
     if isinstance(error, (boto.HTTPClientError, boto.ConnectionError)) or not isinstance(error, boto.BotoCoreError):
-        what = f"no usable answer from {request.endpoint} ({name})"
+        what = f"no usable answer from {_at(request)} ({name})"
         return unavailable(request, what, code=name)
     message = f"{request.url}: boto3 cannot send this request: {error}. Check its configuration, and the bucket's name."
     return ConfigurationError(message, **facts)
@@ -163,7 +102,9 @@ def _answered(error: boto.ClientError, request: Request) -> TemakiError:  # noqa
         return BucketNotFoundError(message, **{**facts, "url": request.bucket})
     if code in _REGION or status in {301, 302, 307, 308}:
         return _wrong_region(error, request, facts)
-    if code in _DENIED or status in {401, 403}:
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        return refused_by_proxy(status, proxy_of(request) or "on the way", request, facts)
+    if code in S3_CODES or status in {401, 403}:
         return _denied(request, facts)
     if status == HTTPStatus.NOT_FOUND:
         return _not_found(request, facts)
@@ -181,8 +122,8 @@ def _answered(error: boto.ClientError, request: Request) -> TemakiError:  # noqa
             f"what it lacks: temaki cannot do without them."
         )
         return StoreError(message, **facts)
-    if code in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {408, 409, 425, 429}:
-        return unavailable(request, f"{request.endpoint} answered {status} {code}", status=status, code=code)
+    if code in BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {408, 409, 425, 429}:
+        return unavailable(request, f"{_at(request)} answered {status} {code}", status=status, code=code)
     if code in _DAMAGED_ON_THE_WAY:
         return unavailable(request, f"the body was damaged on its way ({code})", status=status, code=code)
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -213,10 +154,21 @@ def _denied(request: Request, facts: dict[str, Any]) -> TemakiError:
             f"{request.url} is archived, so that it cannot be read. Restore it, or keep it out of archive classes."
         )
         return StoreError(message, **facts)
-    why = _DENIED.get(code, "access is denied")
-    hint = "" if code in _DENIED and code != "AccessDenied" else f" {_LIST_BUCKET}"
-    message = f"{request.url} cannot be accessed: {why} ({facts['status']} {code} from {request.endpoint}).{hint}"
-    return AccessDeniedError(message, **facts)
+    proxy = proxy_of(request)
+    if code == str(facts["status"]) and proxy is not None:  # S3 has a code of its own for each refusal
+        return refused_by_proxy(facts["status"], proxy, request, facts)
+    why, advice = denial(code)
+    is_refused = code in REFUSED_CREDENTIALS
+    if is_refused and request.is_given:
+        advice += " temaki was given its client, which keeps its credentials: give it one that renews them."
+    message = f"{request.url} cannot be accessed: {why} ({facts['status']} {code} from {request.endpoint}). {advice}"
+    return AccessDeniedError(message, advice=advice, lacks_permission=not is_refused, **facts)
+
+
+def _at(request: Request) -> str:
+    """Who answered, or did not: with a proxy on the way that cannot be told."""
+    proxy = proxy_of(request)
+    return request.endpoint if proxy is None else f"{request.endpoint}, or the proxy {proxy} on the way,"
 
 
 def _wrong_region(error: boto.ClientError, request: Request, facts: dict[str, Any]) -> TemakiError:
@@ -224,12 +176,16 @@ def _wrong_region(error: boto.ClientError, request: Request, facts: dict[str, An
     details: dict[str, Any] = dict(error.response.get("Error", {}))
     region = headers.get("x-amz-bucket-region") or details.get("Region") or details.get("Endpoint")
     where = f"in {region!r}" if region else "in another region, or at another endpoint"
-    setting = f"AWS_REGION={region}" if region else "AWS_REGION (or AWS_ENDPOINT_URL_S3)"
+    if region:
+        # Many expect boto3 to read AWS_REGION, as other SDKs do.
+        setting = f"AWS_DEFAULT_REGION={region} (boto3 does not read AWS_REGION={region})"
+    else:
+        setting = "AWS_DEFAULT_REGION (or AWS_ENDPOINT_URL_S3)"
+    advice = f"Set {setting}, or region in the AWS profile."
     message = (
-        f"{request.url}: the bucket is {where} ({facts['status']} {facts['code']} from {request.endpoint}). "
-        f"Set {setting}, or region in the AWS profile."
+        f"{request.url}: the bucket is {where} ({facts['status']} {facts['code']} from {request.endpoint}). {advice}"
     )
-    return StoreError(message, region=region, **facts)
+    return StoreError(message, region=region, advice=advice, **facts)
 
 
 def _other(request: Request, details: dict[str, Any], facts: dict[str, Any]) -> TemakiError:

@@ -111,7 +111,7 @@ def _full_disk() -> Iterator[None]:
 
 def killed_while_its_folder_is_made(url: str) -> None:
     """Killed between the private folder's creation and its lock."""
-    temaki.folder._lock = kill_myself
+    temaki.folder._Lock.take = kill_myself  # type: ignore[method-assign]
     Application(url).value()
 
 

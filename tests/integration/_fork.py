@@ -6,13 +6,14 @@ import multiprocessing
 import os
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pony.orm import commit, db_session
+from pony.orm import commit, db_session, flush
 
-from tests.integration._worker import Application, Forked, Gate, create, hear, main, outcome_of, poll, say
+from tests.integration._worker import Application, Forked, Gate, create, fork, hear, main, outcome_of, poll, say
 
 
 def _books(app: Application) -> dict[str, Any]:
@@ -53,6 +54,47 @@ def in_session(url: str, cache_dir: str | None) -> dict[str, Any]:
     return {"child": [child[0], new], **_books(app)}
 
 
+def use_inherited_session(url: str, cache_dir: str | None, kind: str) -> dict[str, Any]:
+    """The child uses what belongs to the parent's session, in every way that there is; the parent goes on."""
+    options: dict[str, Any] = {"strategy": "lease-locked"} if kind == "under a lease" else {}
+    app = Application(url, cache_dir=cache_dir, **options)
+    app.increment()
+
+    def use(connection: Any, cursor: Any) -> list[str]:
+        uses: list[Callable[[], object]] = [
+            lambda: app.Row.select()[:],
+            lambda: app.db.select("count(*) from Row"),
+            lambda: app.db.execute("insert into Row (id, text) values (99, 'x')"),
+            lambda: connection.execute("select 1"),
+            connection.cursor,
+            connection.commit,
+            connection.rollback,
+            lambda: connection.backup(connection),
+            cursor.fetchone,
+            cursor.fetchmany,
+            cursor.fetchall,
+            lambda: cursor.execute("select 1"),
+            lambda: cursor.executemany("select ?", [(1,)]),
+            lambda: app.Row(id=98, text="x") and flush(),
+            commit,
+        ]
+        outcomes = {outcome_of(use) for use in uses}
+        connection.close()
+        outcome_of(db_session.__exit__)  # after a commit that failed there is nothing left to say
+        return sorted(outcomes)
+
+    with db_session:
+        app.step()
+        connection = app.db.get_connection()
+        rows = "select * from Row union all select * from Row"
+        expected = connection.execute(rows).fetchall()
+        cursor = connection.execute(rows)
+        child = Forked(use, connection, cursor).result()
+        assert cursor.fetchall() == expected, "the parent's is as it was"
+    new = Forked(app.increment).result()
+    return {"child": [child, new], **_books(app)}
+
+
 def with_another_thread_in_commit(url: str, cache_dir: str | None) -> dict[str, Any]:
     """A thread holds all locks when the process forks. The child has sessions of its own all the same."""
     gate = Gate(url)
@@ -81,7 +123,7 @@ def ending_child(url: str, cache_dir: str | None, how: str) -> dict[str, Any]:
     app.increment()
     children = []
     for _ in range(3):
-        pid = os.fork()
+        pid = fork()
         if not pid:
             if how == "after a session":
                 app.increment()
@@ -152,7 +194,7 @@ def orphan(url: str, cache_dir: str) -> None:
     app = Application(url, cache_dir=cache_dir)
     app.increment()
     parent = os.getpid()
-    pid = os.fork()
+    pid = fork()
     if pid:
         say(pid)
         hear()
@@ -173,6 +215,7 @@ if __name__ == "__main__":
         after_binding,
         with_open_connection,
         in_session,
+        use_inherited_session,
         with_another_thread_in_commit,
         ending_child,
         in_pool,

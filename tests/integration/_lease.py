@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 from pony.orm import db_session
 
+from temaki.errors import LeaseLostError
 from temaki.lease import Lease
 from temaki.stores import open_store
 from temaki.testing import CountingStore
@@ -73,8 +75,10 @@ def _pause() -> None:
     hear()
 
 
-def hold(url: str, options: dict[str, float]) -> int:
-    """Be inside a transaction until told to go on."""
+def hold(url: str, options: dict[str, float], host: str = "") -> int:
+    """Be inside a transaction until told to go on; on this machine, or as if on another one."""
+    if host:
+        socket.gethostname = lambda: host
     return Writer(url, **options).add(then=_pause)
 
 
@@ -86,6 +90,43 @@ def take_over(url: str, options: dict[str, float]) -> dict[str, Any]:
     begin = time.monotonic()
     value = writer.add()
     return {"value": value, "seconds": time.monotonic() - begin}
+
+
+def kill_a_worker(url: str, options: dict[str, float]) -> dict[str, Any]:
+    """A worker is killed in its transaction, while another one waits for the lease. How long that one waited after."""
+    writer = Writer(url, **options)
+    reader, inside = os.pipe()
+
+    def hang() -> None:
+        os.write(inside, b"!")
+        signal.pause()
+
+    killed = Forked(lambda: writer.add(then=hang))
+    os.read(reader, 1)
+    other = Forked(lambda: [writer.add(), time.monotonic()])
+    time.sleep(0.5)  # the other one waits by now; if not, it shows the same
+    killed.kill_after(0)
+    code, _ = killed.end()
+    begin = time.monotonic()
+    value, end = other.result()
+    return {"value": value, "seconds": end - begin, "killed": code}
+
+
+def be_evicted(url: str, options: dict[str, float]) -> dict[str, Any]:
+    """Be inside a transaction until told to go on; then renew the lease, as its heartbeat does, and commit."""
+    writer = Writer(url, **options)
+
+    def pause_and_renew() -> None:
+        _pause()
+        lease = writer.lease
+        assert lease._seen is not None
+        lease.renew(lease._seen.record.generation)
+
+    try:
+        writer.add(then=pause_and_renew)
+    except LeaseLostError as error:
+        return {"message": str(error), "evicted by": error.evicted_by, "again": writer.add()}
+    return {"message": "it was not"}
 
 
 def freeze(url: str, point: str, options: dict[str, float]) -> dict[str, Any]:
@@ -242,6 +283,8 @@ if __name__ == "__main__":
         create,
         hold,
         take_over,
+        kill_a_worker,
+        be_evicted,
         freeze,
         add_many,
         add_in_threads,

@@ -6,6 +6,7 @@ Each program is run as a file: with ``python -c`` Pony is interactive, and needs
 from __future__ import annotations
 
 import atexit
+import ctypes
 import faulthandler
 import json
 import os
@@ -24,6 +25,8 @@ from temaki.stores import open_store
 
 PATIENCE = 50.0
 RETRIES = 1000
+UNSEEN = "UNSEEN_FORKS"
+"""A variable of the environment: forks are made in C, behind Python's back."""
 _TURN = 0.2  # seconds
 
 
@@ -188,6 +191,11 @@ def _end_in_time() -> None:
     _watched = True
 
 
+def fork() -> int:
+    """Fork; as Python does, or as programs do that embed it, of which Python hears nothing."""
+    return int(ctypes.PyDLL(None).fork()) if os.environ.get(UNSEEN) else os.fork()
+
+
 class Forked:
     """A process of its own that this one has forked, to run one function.
 
@@ -199,7 +207,7 @@ class Forked:
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self._reader, writer = os.pipe()
-        self.pid = os.fork()
+        self.pid = fork()
         if self.pid:
             os.close(writer)
             return

@@ -97,6 +97,52 @@ def test_doctor_finds_what_is_wrong_with_the_store(
     assert [name for name, one in by_name.items() if one["state"] == "failed"] == [check] * (state == "failed")
 
 
+DENIALS = {
+    "SignatureDoesNotMatch": (403, "AWS_SECRET_ACCESS_KEY"),
+    "InvalidAccessKeyId": (403, "AWS_ACCESS_KEY_ID"),
+    "RequestTimeTooSkewed": (403, "clock"),
+    "ExpiredToken": (400, "Sign in again"),
+    "InvalidToken": (400, "Sign in again"),
+    "AccessDenied": (403, "s3:ListBucket"),
+}
+
+
+@pytest.mark.parametrize("code", DENIALS)
+def test_doctor_and_status_use_the_same_words(temaki: Commands, way: Proxy, bucket: str, code: str) -> None:
+    """Both say what is wrong with the credentials, and doctor advises a grant only where a grant is missing."""
+    status, advice = DENIALS[code]
+    # S3's answer to a HEAD has no body, and so no code.
+    way.refuse = lambda request: (status, b"", {}) if request.method == "HEAD" else error(status, code)
+    found = temaki("doctor", f"s3://{bucket}/app.sqlite", "--json").json("doctor")["findings"][-1]
+    said = temaki("status", f"s3://{bucket}/app.sqlite", "--json").json("status")["message"]
+    assert (found["check"], found["state"]) == ("bucket", "failed")
+    assert f"{found['found']} {found['advice']}" == said
+    assert advice in found["advice"]
+    assert ("Grant" in said or "grant" in said) is (code == "AccessDenied")
+
+
+def test_doctor_and_status_with_a_wrong_secret(tmp_path: Path, seaweedfs: Server) -> None:
+    """The same with a server that checks signatures."""
+    temaki = Commands(tmp_path, {**seaweedfs.environment, "AWS_SECRET_ACCESS_KEY": "wrong"})
+    url = f"s3://{seaweedfs.bucket()}/app.sqlite"
+    found = temaki("doctor", url, "--json").json("doctor")["findings"][-1]
+    said = temaki("status", url, "--json").json("status")["message"]
+    assert "the secret key is wrong" in found["found"]
+    assert f"{found['found']} {found['advice']}" == said
+
+
+def test_doctor_names_the_service_that_gives_no_credentials(temaki: Commands, tmp_path: Path, bucket: str) -> None:
+    """A helper program that fails is no matter of the bucket."""
+    (tmp_path / "config").write_text("[default]\ncredential_process = sh -c 'echo sealed >&2; exit 1'\n")
+    temaki.env["AWS_CONFIG_FILE"] = str(tmp_path / "config")
+    temaki.env["AWS_SHARED_CREDENTIALS_FILE"] = str(tmp_path / "credentials")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        temaki.env.pop(name, None)
+    found = temaki("doctor", f"s3://{bucket}/app.sqlite", "--json").json("doctor")["findings"][-1]
+    assert (found["check"], "sealed" in found["found"]) == ("bucket", True)
+    assert "credential_process" in found["advice"]
+
+
 def test_doctor_finds_a_missing_bucket_and_an_unreachable_endpoint(temaki: Commands, bucket: str) -> None:
     """A bucket that nobody has made; an endpoint at which nobody listens; versioning that is off."""
     missing = temaki("doctor", "s3://nobody-made-this/app.sqlite", "--json")

@@ -1,4 +1,7 @@
-"""A forked child keeps its hands off its parent's working copy and locks, and works with a copy of its own."""
+"""A forked child keeps its hands off its parent's working copy and locks, and works with a copy of its own.
+
+Whether Python sees the fork, or it is made in C, as uWSGI does: then none of Python's hooks runs.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,16 @@ import pytest
 from temaki.testing import Server
 from tests.integration._children import Place
 from tests.integration._proxy import FaultyProxy
+from tests.integration._worker import UNSEEN
 
 PROGRAM = "_fork.py"
+
+
+@pytest.fixture(params=["seen", "unseen"], autouse=True)
+def _forks(request: pytest.FixtureRequest, place: Place) -> None:
+    """How the programs fork."""
+    if request.param == "unseen":
+        place.env[UNSEEN] = "yes"
 
 
 @pytest.fixture(params=["private folder", "cache_dir"])
@@ -44,6 +55,12 @@ def test_with_an_open_connection(place: Place, cache: str | None) -> None:
 def test_in_a_session(place: Place, cache: str | None) -> None:
     """A session cannot be committed on both sides of a fork: the child is told so, the parent's commit is stored."""
     assert _run(place, cache, "in_session", value=3) == ["ConflictError", 3]
+
+
+@pytest.mark.parametrize("kind", ["without a lease", "under a lease"])
+def test_nothing_of_an_inherited_session_can_be_used(place: Place, cache: str | None, kind: str) -> None:
+    """Queries, cursors, raw connections, flush and commit raise temaki's error; the parent's session is unharmed."""
+    assert _run(place, cache, "use_inherited_session", kind, value=3) == [["ConflictError"], 3]
 
 
 def test_while_another_thread_commits(place: Place, cache: str | None) -> None:

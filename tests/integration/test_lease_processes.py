@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from temaki.testing import Server
 from tests.integration._children import Child, Place
+from tests.integration._worker import UNSEEN
 
 PROGRAM = "_lease.py"
 LONG = {"ttl": 30.0, "acquire_timeout": 60.0, "hold": 30.0}
@@ -76,7 +79,7 @@ def test_another_process_takes_over_soon_after_kill_9(spot: Spot) -> None:
     """A holder that dies inside a transaction with ttl = 3 s holds others up for 1.5 x ttl + 2 s at most."""
     options = {"ttl": 3.0, "acquire_timeout": 20.0}
     other = spot.start("take_over", options)
-    holder = spot.start("hold", options)
+    holder = spot.start("hold", options, "another machine")
     other.hear("ready")
     holder.hear("inside")
     holder.signal(signal.SIGKILL)
@@ -85,6 +88,47 @@ def test_another_process_takes_over_soon_after_kill_9(spot: Spot) -> None:
     found = other.result()
     assert found["value"] == 1, "nothing of the dead one's transaction is stored"
     assert found["seconds"] <= 1.5 * 3 + 2
+
+
+@pytest.mark.parametrize("fork", ["seen", "unseen"])
+def test_the_dead_on_the_same_machine_are_not_waited_for(folder: Spot, fork: str) -> None:
+    """One of the processes of a server is killed in a transaction: the others see that it is gone, whatever its ttl."""
+    folder.env = {UNSEEN: "yes"} if fork == "unseen" else {}
+    found = folder.run("kill_a_worker", LONG)
+    assert (found["value"], found["killed"]) == (1, -signal.SIGKILL)
+    assert found["seconds"] < 10, "the ttl is 30 s"
+
+
+def test_the_frozen_on_the_same_machine_are_waited_for(folder: Spot) -> None:
+    """A process that stands still is not gone: it has the lease until it expires."""
+    options = {"ttl": 60.0, "acquire_timeout": 61.0}
+    other = folder.start("take_over", {**options, "acquire_timeout": 62.0})
+    holder = folder.start("hold", options)
+    other.hear("ready")
+    holder.hear("inside")
+    before = _record(folder)
+    holder.signal(signal.SIGSTOP)
+    other.tell()
+    with pytest.raises(AssertionError, match="no message within 2"):
+        other.hear(patience=2.5)
+    assert _record(folder) == before
+    holder.signal(signal.SIGKILL)
+    assert other.result()["value"] == 1
+
+
+def test_the_evicted_is_told_that_it_was(folder: Spot) -> None:
+    """`temaki lease break` in the middle of a transaction: its error says so, and blames nobody for being silent."""
+    holder = folder.start("be_evicted", LONG)
+    holder.hear("inside")
+    command = [str(Path(sys.executable).with_name("temaki")), "lease", "break", folder.url, "--yes"]
+    done = subprocess.run(command, check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    holder.tell()
+    found = holder.result()
+    assert "was evicted (`temaki lease break`, by process" in found["message"]
+    assert "silent" not in found["message"]
+    assert found["evicted by"].startswith("process ")
+    assert found["again"] == 1
 
 
 def _overtaken(spot: Spot, point: str) -> Any:
@@ -140,8 +184,10 @@ def test_threads_share_the_lease_of_their_process(folder: Spot) -> None:
     assert found["lease uploads"] <= 2 * _record(folder)["generation"]
 
 
-def test_forked_child_does_not_inherit_it(folder: Spot) -> None:
+@pytest.mark.parametrize("fork", ["seen", "unseen"])
+def test_forked_child_does_not_inherit_it(folder: Spot, fork: str) -> None:
     """A child's end does not give the parent's lease back, and a child that writes waits for its parent to."""
+    folder.env = {UNSEEN: "yes"} if fork == "unseen" else {}
     parent = folder.start("fork")
     parent.hear("the first child has ended")
     before = _record(folder)

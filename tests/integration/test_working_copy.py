@@ -63,7 +63,7 @@ TAMPERINGS: dict[str, Callable[[Path], object]] = {
     "another kind of JSON": lambda record: record.write_text("[1, 2]"),
     "no commit id": _without_commit_id,
     "another boot": _change(boot="00000000-0000-0000-0000-000000000000"),
-    "another format": _change(format=2),
+    "another format": _change(format=1),
     "another size": _change(size=4096),
     "a file that is not there": _change(file="777.sqlite"),
     "a file elsewhere": _change(file="../../bucket/app.sqlite"),

@@ -26,6 +26,10 @@ class Loopback:
         self.requests: list[tuple[str, bytes]] = []
         threading.Thread(target=self._serve, daemon=True).start()
 
+    def answer(self, *answers: Answer) -> None:
+        """Give these answers from now on."""
+        self._answers = list(answers)
+
     def close(self) -> None:
         """Answer no more: connections are refused from now on."""
         with suppress(OSError):

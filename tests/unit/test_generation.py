@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from temaki.errors import CorruptDatabaseError
+from temaki.errors import CorruptDatabaseError, WorkingCopyError
 from temaki.generation import Generation
 from temaki.wal import Scan
 from tests.versions import URL, begin, connect, read, save, version, write
@@ -47,7 +47,7 @@ def test_nothing_beyond_the_mark_is_nothing_to_store(generation: Generation) -> 
     connection.end_transaction()
     begin(connection)
     connection.commit_locally()
-    assert generation.uncommitted_to_store().pages == {}
+    assert generation.uncommitted_to_store(connection).pages == {}
 
 
 def test_image_is_what_was_committed(generation: Generation, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_image_is_what_was_committed(generation: Generation, tmp_path: Path) -> 
     connection = connect(generation)
     before = generation.path.read_bytes()
     write(connection, 11)
-    found = generation.uncommitted_to_store()
+    found = generation.uncommitted_to_store(connection)
     assert uploaded(generation, found, 2, tmp_path) == 11
     assert generation.path.read_bytes() == before
 
@@ -79,7 +79,7 @@ def test_large_commit_checkpoints_nothing(generation: Generation) -> None:
     begin(connection)
     connection.cursor().execute("UPDATE t SET value = zeroblob(6000000)")
     connection.commit_locally()
-    assert len(generation.uncommitted_to_store().pages) > 1000
+    assert len(generation.uncommitted_to_store(connection).pages) > 1000
     assert generation.path.read_bytes() == before
 
 
@@ -98,11 +98,11 @@ def test_acknowledged_commit_is_checkpointed(generation: Generation, tmp_path: P
     connection = connect(generation)
     for number in range(2, 6):
         write(connection, 10 * number)
-        found = generation.uncommitted_to_store()
+        found = generation.uncommitted_to_store(connection)
         assert uploaded(generation, found, number, tmp_path) == 10 * number
         generation.acknowledge(found, version(number))
         assert (generation.version, generation.complete) == (version(number), True)
-        assert generation.uncommitted_to_store().pages == {}
+        assert generation.uncommitted_to_store(connection).pages == {}
         assert value_in(tmp_path / "main.sqlite", generation.path.read_bytes()) == 10 * number
 
 
@@ -113,18 +113,18 @@ def test_pinned_reader_delays_the_checkpoint_and_nothing_else(generation: Genera
     begin(writer)
     writer.cursor().execute("CREATE TABLE more AS SELECT zeroblob(20000) AS x")
     writer.commit_locally()
-    generation.acknowledge(generation.uncommitted_to_store(), version(2))
+    generation.acknowledge(generation.uncommitted_to_store(writer), version(2))
     for number in range(3, 6):
         write(writer, 10 * number)
-        found = generation.uncommitted_to_store()
+        found = generation.uncommitted_to_store(writer)
         assert len(found.pages) == 1
         assert uploaded(generation, found, number, tmp_path) == 10 * number
         generation.acknowledge(found, version(number))
-        assert (generation.complete, generation.uncommitted_to_store().pages) == (False, {})
+        assert (generation.complete, generation.uncommitted_to_store(writer).pages) == (False, {})
         assert read(reader) == 10
     reader.end_transaction()
     write(writer, 60)
-    found = generation.uncommitted_to_store()
+    found = generation.uncommitted_to_store(writer)
     assert uploaded(generation, found, 6, tmp_path) == 60
     generation.acknowledge(found, version(6))
     assert generation.complete
@@ -137,17 +137,17 @@ def test_wal_starts_over(generation: Generation, tmp_path: Path) -> None:
     begin(connection)
     connection.cursor().execute("CREATE TABLE more AS SELECT value, zeroblob(20000) AS x FROM t")
     connection.commit_locally()
-    generation.acknowledge(generation.uncommitted_to_store(), version(2))
+    generation.acknowledge(generation.uncommitted_to_store(connection), version(2))
     size = Path(f"{generation.path}-wal").stat().st_size
     write(connection, 30)
-    found = generation.uncommitted_to_store()
+    found = generation.uncommitted_to_store(connection)
     assert found.restarted
     assert len(found.pages) == 1
     assert Path(f"{generation.path}-wal").stat().st_size == size
     assert uploaded(generation, found, 3, tmp_path) == 30
     generation.acknowledge(found, version(3))
     write(connection, 40)
-    assert uploaded(generation, generation.uncommitted_to_store(), 4, tmp_path) == 40
+    assert uploaded(generation, generation.uncommitted_to_store(connection), 4, tmp_path) == 40
 
 
 def test_foreign_damage_is_not_uploaded(generation: Generation) -> None:
@@ -155,11 +155,11 @@ def test_foreign_damage_is_not_uploaded(generation: Generation) -> None:
     reader, writer = connect(generation), connect(generation)
     reader.pin()
     write(writer, 20)
-    generation.acknowledge(generation.uncommitted_to_store(), version(2))
+    generation.acknowledge(generation.uncommitted_to_store(writer), version(2))
     with open(f"{generation.path}-wal", "r+b") as wal:
         wal.truncate(40)
-    with pytest.raises(CorruptDatabaseError, match=rf"{URL} in .*damaged by something else.*Nothing was stored"):
-        generation.uncommitted_to_store()
+    with pytest.raises(WorkingCopyError, match=rf"{URL} in .*damaged by something else.*Nothing was stored"):
+        generation.uncommitted_to_store(writer)
 
 
 def test_truncated_main_file_is_not_uploaded(generation: Generation) -> None:
@@ -168,12 +168,12 @@ def test_truncated_main_file_is_not_uploaded(generation: Generation) -> None:
     begin(connection)
     connection.cursor().execute("CREATE TABLE more AS SELECT zeroblob(40000) AS x")
     connection.commit_locally()
-    generation.acknowledge(generation.uncommitted_to_store(), version(2))
+    generation.acknowledge(generation.uncommitted_to_store(connection), version(2))
     write(connection, 30)
-    found = generation.uncommitted_to_store()
+    found = generation.uncommitted_to_store(connection)
     with open(generation.path, "r+b") as file:
         file.truncate(8192)
-    with pytest.raises(CorruptDatabaseError, match="Nothing was stored"):
+    with pytest.raises(WorkingCopyError, match="Nothing was stored"):
         generation.image(found, 3)
 
 
@@ -195,10 +195,10 @@ def test_new_database_is_in_wal_mode(tmp_path: Path) -> None:
     connection = connect(generation)
     assert connection.cursor().execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert generation.path.stat().st_mode & 0o777 == 0o600
-    assert generation.uncommitted_to_store().pages == {}
+    assert generation.uncommitted_to_store(connection).pages == {}
     begin(connection)
     connection.cursor().execute("CREATE TABLE t AS SELECT 5 AS value")
     connection.commit_locally()
-    assert uploaded(generation, generation.uncommitted_to_store(), 1, tmp_path) == 5
+    assert uploaded(generation, generation.uncommitted_to_store(connection), 1, tmp_path) == 5
     connection.close()
     generation.dispose()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from temaki.errors import LeaseLostError, LeaseRecordError, LeaseTimeoutError, StoreUnavailableError
 from temaki.lease import Lease
+from temaki.lease_owner import Owner
 from temaki.lease_record import LeaseObject, LeaseRecord
 from temaki.lease_turn import SLOT, ahead
 from temaki.stores.directory import DirectoryStore
@@ -401,7 +406,7 @@ def test_a_contended_lease_goes_to_the_least_recently_served(bucket: MemoryStore
     assert hand_over(second, 2, third) == 3
     third.release(3)
     served = third.there().served
-    assert [ahead(served, host._owner.token) for host in (first, second, third)] == [0, 1, 2]
+    assert [ahead(served, host._turn.name(served)) for host in (first, second, third)] == [0, 1, 2]
     assert third.there().is_contended
     assert seconds_to_take(first, clock) == 0
     assert first.there().is_contended, "for one more time, whoever takes it: others may still be waiting"
@@ -504,7 +509,9 @@ def test_a_forked_child_holds_nothing(one: Host, two: Host) -> None:
     one.close()
     assert one.requests() == []
     assert two.there().held
-    assert one._owner != owner
+    two.break_(two.there())
+    one.acquire()
+    assert one.there().owner.token != owner.token
 
 
 def test_outgrowing_leaves_the_other_threads_behind(one: Host) -> None:
@@ -607,3 +614,208 @@ def test_a_process_that_ends_gives_it_back(tmp_path: Path, how: str, code: int) 
     record = LeaseObject(DirectoryStore(str(tmp_path)), KEY, clock=clock, rng=random.Random(1), timeout=1).read()
     assert record is not None
     assert (record.record.held, record.record.generation) == (False, 1)
+
+
+# -- whose it is --------------------------------------------------------------------------------------------------
+
+
+def clone(host: Host, bucket: MemoryStore) -> Host:
+    """What a second machine has that is restored from a snapshot of the host's: the same memory."""
+    other = Host(bucket, host.clock, hold=host._hold)
+    for name in ("_seen", "_written", "_taken", "_idle_until", "_left", "_loss"):
+        setattr(other, name, getattr(host, name))
+    other._turn, other._sent = copy.copy(host._turn), copy.copy(host._sent)
+    return other
+
+
+def test_the_token_is_drawn_each_time_that_it_is_taken(one: Host, clock: ManualClock) -> None:
+    """Nothing that was drawn before is used; but the process keeps its turn among the others."""
+    tokens = []
+    for generation in (1, 2, 3):
+        one.acquire()
+        tokens.append(one.there().owner.token)
+        one.release(generation)
+    assert len(set(tokens)) == 3
+    assert list(one.there().served.values()) == [3], "one process, under one name"
+
+
+def test_clones_wait_for_each_other(one: Host, bucket: MemoryStore, clock: ManualClock) -> None:
+    """Restored from a snapshot that was taken after the lease had been used: one takes it, the other one waits."""
+    one.acquire()
+    one.release(1)
+    other = clone(one, bucket)
+    one.acquire()
+    assert (hand_over(one, 2, other), len(clock.slept) > 0) == (3, True)
+    with pytest.raises(LeaseLostError):
+        one.check(2)
+
+
+def test_clones_that_had_it_find_out_that_one_has_it(bucket: MemoryStore, clock: ManualClock) -> None:
+    """Restored from a snapshot in the middle of a hold: whoever writes first keeps it, the other has lost it."""
+    one = Host(bucket, clock, hold=TTL)
+    one.acquire()
+    other = clone(one, bucket)
+    user = User()
+    assert other.rejoin(user) == 1
+    one.renew(1)
+    with pytest.raises(LeaseLostError):
+        other.renew(1)
+    other.close()
+    one.check(1)
+    assert one.there().held, "what the other one gives back is not its own"
+
+
+def test_a_clone_does_not_take_it_from_a_living_one(bucket: MemoryStore, clock: ManualClock) -> None:
+    """It had it in the snapshot, and believes in that no more; what is there now another machine has renewed."""
+    one = Host(bucket, clock, hold=10 * TTL)
+    one.acquire()
+    other = clone(one, bucket)
+    clock.advance(TTL)
+    one.renew(1)
+    started = clock.monotonic()
+    assert other.acquire() == 2
+    assert clock.monotonic() - started == pytest.approx(TTL, abs=1.5)
+
+
+def test_of_two_clones_one_takes_what_both_had(bucket: MemoryStore, clock: ManualClock) -> None:
+    """Both find their common record; the second one finds the first one's, and waits."""
+    one = Host(bucket, clock, hold=10 * TTL, acquire_timeout=TTL / 2)
+    one.release(one.acquire())
+    other = clone(one, bucket)
+    other._acquire_timeout = TTL / 2
+    clock.advance(TTL)
+    assert (one.acquire(), clock.slept) == (2, [])
+    with pytest.raises(LeaseTimeoutError):
+        other.acquire()
+
+
+def test_clones_take_turns(bucket: MemoryStore, clock: ManualClock) -> None:
+    """One of them takes another name, or it would always come after those that the other one has let pass."""
+    one, third = Host(bucket, clock), Host(bucket, clock)
+    one.acquire()
+    hand_over(one, 1, third)
+    third.release(2)
+    other = clone(one, bucket)
+    one.release(one.acquire())
+    other.release(other.acquire())
+    served = one.there().served
+    assert len({name for name in served if served[name] >= 3}) == 2
+    assert sorted(served.values()) == [2, 3, 4]
+
+
+def test_the_dead_on_this_machine_are_not_waited_for(one: Host, two: Host, clock: ManualClock) -> None:
+    """A record whose owner is certainly gone is free; one whose owner may be there is not."""
+    one.acquire()
+    seen = one._record.read()
+    assert seen is not None
+    child = subprocess.Popen(["true"])
+    child.wait()
+    cases: list[tuple[dict[str, Any], bool]] = [
+        ({"pid": child.pid, "host": "another machine"}, True),
+        ({"host": seen.record.owner.host}, False),
+    ]
+    for changes, waits in cases:
+        seen = one._record.write(replace(seen.record, owner=replace(seen.record.owner, **changes)), seen)
+        started = clock.monotonic()
+        two._acquire_timeout = TTL / 2
+        if waits:
+            with pytest.raises(LeaseTimeoutError):
+                two.acquire()
+        else:
+            assert two.acquire() == 2
+            assert clock.monotonic() == started
+
+
+# -- what is said of a loss -----------------------------------------------------------------------------------------
+
+
+def _loss(host: Host, generation: int = 1) -> LeaseLostError:
+    with pytest.raises(LeaseLostError) as caught:
+        host.renew(generation)
+    with pytest.raises(LeaseLostError, match=re.escape(str(caught.value))):
+        host.check(generation)  # it says the same a second time
+    return caught.value
+
+
+def test_the_evicted_is_told_so(one: Host, two: Host) -> None:
+    """By whom, too; also where others have had the lease since."""
+    one.acquire()
+    two.break_(two.there())
+    by = str(two.there().owner)
+    two.release(two.acquire())
+    error = _loss(one)
+    assert f"was evicted (`temaki lease break`, by {by})" in str(error)
+    assert "silent" not in str(error)
+    assert (error.evicted_by, error.generation) == (by, 1)
+    assert pickle.loads(pickle.dumps(error)).evicted_by == by
+
+
+def test_the_heartbeat_says_so_too(one: Host, two: Host, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Its warning has the same reason as the error."""
+    one.acquire()
+    two.break_(two.there())
+    clock.advance(TTL / 3)
+    one.tick()
+    assert "was evicted" in caplog.text
+    assert "was evicted" in str(_loss(one))
+
+
+def test_only_a_few_evictions_are_remembered(one: Host, two: Host) -> None:
+    """The record does not grow for ever."""
+    for _ in range(10):
+        generation = one.acquire()
+        two.break_(two.there())
+        _loss(one, generation)
+    assert list(two.there().evicted) == [str(generation) for generation in range(13, 21, 2)]
+
+
+def test_who_was_not_silent_is_not_told_that_it_was(one: Host, two: Host, bucket: MemoryStore) -> None:
+    """A record that was deleted, or put back; an older temaki's eviction; a lease that was given back or outgrown."""
+    one.acquire()
+    found = bucket.get(KEY)
+    assert found is not None
+    first = found.read(found.length)
+    bucket.delete(KEY)
+    said = [str(_loss(one))]
+
+    two.release(two.acquire())
+    one.acquire()
+    bucket.put(KEY, first)
+    said.append(str(_loss(one, 2)))
+
+    bucket.delete(KEY)
+    one.acquire()
+    there = two._record.read()
+    assert there is not None
+    two._record.write(replace(there.record, held=False, generation=2, owner=Owner("vm", 7, "t0ken")), there)
+    said.append(str(_loss(one)))
+
+    one.acquire()
+    one.outgrow(one.of[3][-1], 3, 9)
+    said.append(str(_loss(one, 3)))
+    one.close()
+    said.append(str(_loss(one, 10)))
+    for message, reason in zip(
+        said,
+        [
+            "its record was deleted or moved away",
+            "an older record was put in the place of its own (generation 1, by process",
+            "process 7 on vm has replaced its record, 0.0 s after this process had renewed it",
+            "another thread of this process goes on under generation 10",
+            "this process has given it back, as it was about to end",
+        ],
+        strict=True,
+    ):
+        assert reason in message
+        assert "silent" not in message
+
+
+def test_taken_over_by_the_waiting(one: Host, two: Host, clock: ManualClock) -> None:
+    """Who was silent is told for how long, who has taken it, and what helps."""
+    one.acquire()
+    clock.advance(TTL + 5)
+    two.acquire()
+    error = _loss(one)
+    assert f"silent for longer than its ttl of 30 s (for 35.0 s), and {two.there().owner} has taken it" in str(error)
+    assert "longer ttl" in str(error)
+    assert error.evicted_by is None

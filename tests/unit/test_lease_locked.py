@@ -100,8 +100,8 @@ def stored_generation(bucket: MemoryStore) -> str | None:
         ({"ttl": 0.5}, "ttl is a number of seconds, 1 or more, not 0.5"),
         ({"ttl": float("nan")}, "ttl is a number"),
         ({"ttl": float("inf")}, "ttl is a number"),
-        ({"ttl": 60.0}, r"acquire_timeout is a number of seconds, more than ttl \(60\), not 60.0"),
-        ({"acquire_timeout": 30.0}, "acquire_timeout is a number"),
+        ({"ttl": 30.0}, r"acquire_timeout is a number of seconds, more than ttl \(30\), not 30.0"),
+        ({"acquire_timeout": 10.0}, "acquire_timeout is a number"),
         ({"acquire_timeout": float("inf")}, "acquire_timeout is a number"),
         ({"acquire_timeout": float("nan")}, "acquire_timeout is a number"),
         ({"hold": -0.1}, "hold is a number of seconds, 0 or more, not -0.1"),
@@ -122,7 +122,7 @@ def test_options_from_the_environment() -> None:
     """Text becomes seconds, and what is not given has its default."""
     raw = {"ttl": Option("ttl", "3", ENVIRONMENT), "hold": Option("hold", "0.5", ENVIRONMENT)}
     made = make_strategy(LeaseLocked, raw)
-    assert (made.ttl, made.acquire_timeout, made.hold) == (3.0, 60.0, 0.5)
+    assert (made.ttl, made.acquire_timeout, made.hold) == (3.0, 30.0, 0.5)
 
 
 # -- what it costs --------------------------------------------------------------------------------------------------

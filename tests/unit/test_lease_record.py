@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from temaki.errors import LeaseRecordError, StoreUnavailableError
-from temaki.lease_record import ChangedError, LeaseObject, LeaseRecord, Owner, Seen, _age, new_write_id
+from temaki.lease_owner import Owner
+from temaki.lease_record import ChangedError, LeaseObject, LeaseRecord, Seen, _age, new_write_id
 from temaki.store import ObjectInfo
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
@@ -244,3 +245,56 @@ def test_age_is_never_more_than_what_the_store_shows(last_modified: int | None, 
 def test_write_ids_differ() -> None:
     """They are random, and long enough."""
     assert len({new_write_id() for _ in range(1000)}) == 1000
+
+
+def test_a_record_of_temaki_0_1_is_read() -> None:
+    """It says less of its owner, and nothing of evictions."""
+    bucket = Bucket()
+    facts = json.loads(a_record().to_bytes())
+    del facts["evicted"]
+    facts["owner"] = {name: facts["owner"][name] for name in ("host", "pid", "token")}
+    bucket.put(json.dumps(facts).encode())
+    record = bucket.seen().record
+    assert (record.owner, record.evicted) == (Owner("vm", 42, "t0ken"), {})
+    assert not record.owner.is_gone()
+
+
+def test_what_temaki_0_1_reads_is_still_there() -> None:
+    """It ignores what it does not know, in a record of the format that it knows."""
+    owner = Owner("vm", 42, "t0ken", boot="b", namespaces="n", started=7)
+    facts = json.loads(a_record(owner=owner, evicted={"6": "process 1 on vm"}).to_bytes())
+    types = {
+        "format": int, "held": bool, "generation": int, "ttl": float, "purpose": str, "since": float, "served": dict,
+        "waited": int, "write": str,
+    }  # fmt: skip
+    assert {name: type(facts[name]) for name in types} == types
+    assert facts["format"] == 1
+    assert {name: type(facts["owner"][name]) for name in ("host", "pid", "token")} == {
+        "host": str,
+        "pid": int,
+        "token": str,
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"owner": {"boot": 1}}, {"owner": {"namespaces": []}}, {"owner": {"started": "7"}}, {"evicted": {"6": 1}}],
+    ids=str,
+)
+def test_what_is_new_is_checked_as_well(changes: dict[str, Any]) -> None:
+    """A record that only looks like one is left alone."""
+    bucket = Bucket()
+    facts = json.loads(a_record().to_bytes())
+    facts["owner"].update(changes.get("owner", {}))
+    facts["evicted"].update(changes.get("evicted", {}))
+    bucket.put(json.dumps(facts).encode())
+    with pytest.raises(LeaseRecordError):
+        bucket.object.read()
+
+
+def test_everything_that_is_written_is_read_back() -> None:
+    """The new fields, too."""
+    bucket = Bucket()
+    record = a_record(owner=Owner("vm", 42, "t0ken", boot="b", namespaces="n", started=7), evicted={"6": "x"})
+    bucket.put(record.to_bytes())
+    assert bucket.seen().record == record

@@ -63,7 +63,7 @@ def test_a_child_can_use_a_lock_that_a_thread_of_its_parent_held() -> None:
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with store._lock:
+        with store._lock():
             held.set()
             release.wait()
 

@@ -22,7 +22,7 @@ def test_s3() -> None:
     store, key = open_store("s3://my-bucket/apps/my app%20+é.sqlite", client=client)
     assert isinstance(store, S3Store)
     assert (store.url, store.bucket, key) == ("s3://my-bucket", "my-bucket", "apps/my app%20+é.sqlite")
-    assert store._client is client
+    assert store._given is client
 
 
 def test_file(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import struct
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
@@ -30,10 +31,13 @@ from temaki.errors import (
     TemakiError,
 )
 from temaki.store import Store
-from temaki.stores import s3
+from temaki.stores import s3_client
 from temaki.stores.s3 import S3Store
 from temaki.testing.stores import fetch, in_parallel, read_all
 from tests.unit.loopback import Answer, http, loopback, reset, s3_error, silence
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 ETAG = "0123456789abcdef0123456789abcdef"
 SECRET = "a-secret-that-nobody-may-see"
@@ -70,6 +74,12 @@ def store_at(
     )
     client = (session or SESSION).client("s3", endpoint_url=endpoint, config=config)
     return S3Store("bucket", client=client)
+
+
+def own_client(store: S3Store) -> S3Client:
+    """The client that temaki has made for the store."""
+    assert store._shared is not None
+    return store._shared.get()
 
 
 def get(store: Store) -> object:
@@ -373,16 +383,37 @@ def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not caught.value.ambiguous
 
 
-def test_a_client_that_retries_hides_what_happened() -> None:
-    """A given client with retries of its own may have sent a request before its last connection was refused."""
+def test_a_client_that_retries_may_have_sent_it_before() -> None:
+    """With a given client that retries, a write is in doubt if any of its attempts may have been carried out."""
+    with loopback(reset) as server:
+        store = store_at(server.endpoint, attempts=2)
+
+        def close(**_: object) -> None:
+            if server.requests:
+                server.close()
+
+        store._given.meta.events.register("before-send.s3", close)  # type: ignore[union-attr]
+        with pytest.raises(StoreUnavailableError) as caught:
+            put(store)
+    assert caught.value.code == "EndpointConnectionError"
+    assert caught.value.ambiguous
+
+
+def test_a_client_that_retries_and_never_connects() -> None:
+    """With a given client that retries, a write of which no attempt got a connection is not in doubt."""
     with loopback(http(200)) as server:
         endpoint = server.endpoint
-    config = Config(retries={"total_max_attempts": 2, "mode": "standard"}, connect_timeout=1)
-    store = S3Store("bucket", client=boto3.client("s3", endpoint_url=endpoint, config=config))
-    store._given.meta.events.register("needs-retry.s3", lambda **_: None)  # type: ignore[union-attr]
     with pytest.raises(StoreUnavailableError) as caught:
-        put(store)
-    assert caught.value.ambiguous
+        put(store_at(endpoint, attempts=2))
+    assert not caught.value.ambiguous
+
+
+def test_a_clear_end_after_an_unclear_attempt() -> None:
+    """A refusal of the SDK's last attempt says nothing of an earlier one that got no answer."""
+    error = failure(put, reset, s3_error(403, "AccessDenied"), attempts=2)
+    assert isinstance(error, StoreUnavailableError)
+    assert error.ambiguous
+    assert "AccessDenied" in str(error)
 
 
 @pytest.mark.parametrize("ask", [get, head, put])
@@ -579,8 +610,7 @@ def test_the_own_client(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "temaki/" in heads
     for word in ("x-amz-checksum", "x-amz-sdk-checksum", "x-amz-trailer", "aws-chunked"):
         assert word not in heads
-    assert store._client is not None
-    config = store._client.meta.config
+    config = own_client(store).meta.config
     assert (config.connect_timeout, config.read_timeout, config.tcp_keepalive) == (3.0, 15.0, True)  # type: ignore[attr-defined]
 
 
@@ -594,8 +624,7 @@ def test_aws_gets_and_gives_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
 
     store = S3Store("bucket")
     assert store.honours_conditions
-    assert store._client is not None
-    store._client.meta.events.register("before-send.s3", stop)
+    own_client(store).meta.events.register("before-send.s3", stop)
     for ask in (get, put):
         with pytest.raises(StoreUnavailableError):
             ask(store)
@@ -603,7 +632,7 @@ def test_aws_gets_and_gives_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "crc32" in sent[1]
 
 
-@pytest.mark.parametrize("size", [0, s3.UNANNOUNCED, s3.UNANNOUNCED + 1])
+@pytest.mark.parametrize("size", [0, s3_client.UNANNOUNCED, s3_client.UNANNOUNCED + 1])
 def test_only_a_large_body_waits_for_the_servers_word(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """A commit of a small database costs no round trip for ``100 Continue``, which botocore would wait for."""
     with loopback(http(200, ETag=ETAG)) as server:
@@ -612,20 +641,20 @@ def test_only_a_large_body_waits_for_the_servers_word(monkeypatch: pytest.Monkey
         store.put("key", bytes(size))
         store.put("key", io.BytesIO(bytes(size)))
     for head, body in server.requests:
-        assert ("expect: 100-continue" in head.lower()) is (size > s3.UNANNOUNCED)
+        assert ("expect: 100-continue" in head.lower()) is (size > s3_client.UNANNOUNCED)
         assert len(body) == size
 
 
 def test_the_client_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that make the first request together share one client; nothing is made before that."""
     made: list[object] = []
-    new_client = s3._new_client
+    new_client = s3_client.new_client
 
-    def count() -> object:
+    def count(place: s3_client.Place | None) -> object:
         made.append(1)
-        return new_client()
+        return new_client(place)
 
-    monkeypatch.setattr(s3, "_new_client", count)
+    monkeypatch.setattr(s3_client, "new_client", count)
     store = S3Store("bucket")
     assert made == []
     in_parallel([lambda: store.honours_conditions] * 8)
@@ -636,7 +665,7 @@ def test_a_child_has_connections_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     """After a fork the child makes a client of its own; a given client loses its inherited connections first."""
     store = S3Store("bucket")
     assert store.honours_conditions
-    mine = store._client
+    mine = own_client(store)
     given = store_at("http://127.0.0.1:9")
     closed: list[int] = []
     monkeypatch.setattr(given._given, "close", lambda: closed.append(os.getpid()))
@@ -651,8 +680,8 @@ def test_a_child_has_connections_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
             for _ in range(2):
                 with pytest.raises(StoreUnavailableError):
                     get(given)
-            right = store._client is not mine and closed == [os.getpid()]
+            right = own_client(store) is not mine and closed == [os.getpid()]
         finally:
             os._exit(0 if right else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert store._client is mine
+    assert own_client(store) is mine

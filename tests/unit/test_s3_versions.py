@@ -48,7 +48,7 @@ def test_a_listing_of_several_pages_is_complete(store: S3Store) -> None:
     """S3 gives a thousand on a page."""
     for number in range(7):
         store.put("key", b"x" * number)
-    client = store._client
+    client = store._given
     assert client is not None
     paginate = client.get_paginator("list_object_versions").paginate
     pages = list(paginate(Bucket=store.bucket, Prefix="key", PaginationConfig={"PageSize": 3}))

@@ -8,6 +8,8 @@ from typing import Any
 
 from temaki.testing.simulation.scheduler import Task, running
 
+_LOOK = 0.01  # seconds
+
 
 class SimulatedLock:
     """As ``threading.Lock``."""
@@ -140,6 +142,14 @@ class SimulatedThread:
 
     def _run(self) -> None:
         self._target(*self._args)
+
+    def join(self, timeout: float) -> None:  # noqa: D102
+        task = running()
+        if task is None:
+            return
+        deadline = task.scheduler.now + timeout
+        while self.is_alive() and task.scheduler.now < deadline:
+            task.pause(_LOOK)
 
     def is_alive(self) -> bool:  # noqa: D102
         return self._task is not None and not self._task.finished

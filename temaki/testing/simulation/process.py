@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -143,8 +142,7 @@ class Process:
             generation.dispose() if generation._is_open else None  # noqa: SLF001
         folder = self.shared.replica._folder  # noqa: SLF001
         if folder is not None:
-            with suppress(OSError):
-                os.close(folder._lock_fd)  # noqa: SLF001
+            folder.die()
         made = self.shared.lease._made  # noqa: SLF001
         if made is not None:
             made[1].reset_after_fork()  # holds nothing any more, so that nothing is given back when Python exits

@@ -44,6 +44,8 @@ class _Random:
     def Random(seed: int = 0) -> random.Random:  # noqa: N802 - the module's name for it
         return random.Random(seed)  # noqa: S311 - repeatable, on purpose
 
+    SystemRandom = Random
+
     def __getattr__(self, name: str) -> Any:
         return getattr(random, name)
 
