@@ -104,7 +104,7 @@ def share(
         conflict = None if found is None else _conflict(found, store, given, cache_dir)
         if conflict is not None and found is not None and found.bindings:
             raise conflict
-        if found is not None and conflict is None:
+        if found is not None and conflict is None and (found.timeout == timeout or found.bindings):
             if found.timeout != timeout:
                 _log.warning(
                     "%s is already bound in this process with timeout=%g, which stays; call unbind() of that Database "
@@ -115,7 +115,9 @@ def share(
                 )
             return found
         _shared[url] = made = _make(url, key, store, given, cache_dir, timeout, clock or SystemClock())
-        return made
+    if found is not None:  # somebody still refers to it, and nobody is bound to it
+        found.close()
+    return made
 
 
 def _make(  # noqa: PLR0917 - one call, from share()

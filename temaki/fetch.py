@@ -208,6 +208,8 @@ def _checked_version(info: ObjectInfo, first: bytes, url: str) -> Version:
 def _check_size(header: DatabaseHeader, version: Version) -> None:
     expected = header.page_count * header.page_size
     if version.is_adopted:
+        if header.size_is_valid and version.size >= expected:
+            return  # what is beyond is no part of the database, and is cut off
         if version.size % header.page_size or version.size < header.page_size:
             raise FormatError(f"truncated: its pages have {header.page_size} bytes, and it ends within one")
         if header.size_is_valid and version.size < expected:

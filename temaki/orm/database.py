@@ -39,6 +39,7 @@ class Database(core.Database):
     """
 
     _seeder: Seeder | None = None
+    _schema: Any = None
     _was_unbound = False
 
     def bind_s3(
@@ -68,14 +69,25 @@ class Database(core.Database):
         """
         bind_s3(self, url, strategy=strategy, store=store, client=client, cache_dir=cache_dir, **options)
 
-    def bind(self, *args: Any, **kwargs: Any) -> None:
-        """As Pony's; also again after :meth:`unbind`, with the mapping kept.
+    @property
+    def schema(self) -> Any:
+        """Pony's tables and columns; None before the mapping. After :meth:`unbind` it goes on with the next binding.
+
+        (``bind`` itself stays Pony's: it takes a relative file name to be relative to its caller's source file.)
 
         Raises:
-            ConfigurationError: The entities were mapped for another kind of database.
+            ConfigurationError: The database was unbound, or bound to another kind than it was mapped for.
         """
-        super().bind(*args, **kwargs)
-        _keep_mapping(self)
+        if self._schema is not None:
+            if self.provider is None:
+                raise _unbound()
+            if self._schema.provider is not self.provider:
+                _keep_mapping(self, self._schema)
+        return self._schema
+
+    @schema.setter
+    def schema(self, schema: Any) -> None:
+        self._schema = schema
 
     def unbind(self) -> None:
         """Let go of what the database is bound to: its working copy, its files, its lease and their threads.
@@ -125,6 +137,7 @@ class Database(core.Database):
         """
         if self.provider is None:
             raise _unbound()
+        _ = self.schema  # raises if it was mapped for another kind of database
         found = declarations(self)
         if self._was_unbound:
             self._was_unbound = False
@@ -338,7 +351,9 @@ def bind_s3(
         strategy_of(chosen),
     )
     db.bind(StoreProvider, engine=engine)
-    _keep_mapping(db)
+    schema = db._schema if isinstance(db, Database) else db.schema  # noqa: SLF001 - one with its property
+    if schema is not None:
+        _keep_mapping(db, schema)
     db.provider_name = "sqlite"  # else @db.on_connect(provider="sqlite") would never be called
 
 
@@ -361,25 +376,23 @@ def unbind(db: core.Database) -> None:
         db.provider.disconnect()
     db.provider = db.provider_name = None
     if isinstance(db, Database):
-        db._was_unbound = db.schema is not None  # noqa: SLF001 - one with its method
+        db._was_unbound = db._schema is not None  # noqa: SLF001 - one with its method
 
 
-def _keep_mapping(db: core.Database) -> None:
+def _keep_mapping(db: core.Database, schema: Any) -> None:
     """Have a mapping that is there already go on with the new provider.
 
     Raises:
         ConfigurationError: It is for another kind of database; the binding is undone.
     """
-    if db.schema is None:
-        return
-    if db.schema.dialect != db.provider.dialect:
-        mapped, dialect = db.schema.dialect, db.provider.dialect
+    if schema.dialect != db.provider.dialect:
+        mapped, dialect = schema.dialect, db.provider.dialect
         unbind(db)
         raise ConfigurationError(
             f"The entities of this Database were mapped for {mapped}, and cannot be bound to {dialect} any more. Make "
             "another Database, and define the entities on it.",
         )
-    db.schema.provider = db.provider
+    schema.provider = db.provider
 
 
 def sync_of(db: core.Database) -> Sync:
