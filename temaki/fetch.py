@@ -173,6 +173,11 @@ class Fetched:
             assert started is not None, "an unconditional GET has a body"
             self.version = started.version
         self._source.transfer(started, target).run()
+        header = read_header(started.first)
+        if header.size_is_valid:
+            # Some writers leave more in the file. SQLite ignores it until its first commit in WAL mode, and would then
+            # take it for pages of the database, which nothing refers to.
+            target.cut(header.page_count * header.page_size)
         target.write(_WAL_MODE, _WAL_MODE_AT)
 
 

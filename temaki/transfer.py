@@ -71,6 +71,12 @@ class Target:
                 count = os.pwrite(self._fd, view, offset)
                 view, offset = view[count:], offset + count
 
+    def cut(self, size: int) -> None:
+        """Remove what is beyond ``size`` bytes, if anything is."""
+        with self._dressed():
+            if os.fstat(self._fd).st_size > size:
+                os.ftruncate(self._fd, size)
+
     def close(self) -> None:
         """It is complete."""
         fd, self._fd = self._fd, -1
