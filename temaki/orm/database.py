@@ -351,7 +351,7 @@ def bind_s3(
         strategy_of(chosen),
     )
     db.bind(StoreProvider, engine=engine)
-    schema = db._schema if isinstance(db, Database) else db.schema  # noqa: SLF001 - one with its property
+    schema = mapping_of(db)
     if schema is not None:
         _keep_mapping(db, schema)
     db.provider_name = "sqlite"  # else @db.on_connect(provider="sqlite") would never be called
@@ -377,6 +377,11 @@ def unbind(db: core.Database) -> None:
     db.provider = db.provider_name = None
     if isinstance(db, Database):
         db._was_unbound = db._schema is not None  # noqa: SLF001 - one with its method
+
+
+def mapping_of(db: core.Database) -> Any:
+    """Pony's schema of a database, bound or not; None if it was never mapped."""
+    return db._schema if isinstance(db, Database) else db.schema  # noqa: SLF001 - one with its property
 
 
 def _keep_mapping(db: core.Database, schema: Any) -> None:
