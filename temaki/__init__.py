@@ -38,7 +38,7 @@ from temaki.errors import (
     WorkingCopyError,
 )
 from temaki.orm.cause import cause_of
-from temaki.orm.database import Database, bind_s3, sync_of
+from temaki.orm.database import Database, bind_s3, sync_of, unbind
 from temaki.orm.db_session import db_session
 from temaki.orm.seeding import Seeded
 
@@ -71,4 +71,5 @@ __all__ = [
     "cause_of",
     "db_session",
     "sync_of",
+    "unbind",
 ]

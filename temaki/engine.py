@@ -5,11 +5,13 @@ The engine is what the Pony binding calls. It knows nothing of Pony; it knows wh
 
 from __future__ import annotations
 
+import gc
 import logging
 import sqlite3
+import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from temaki.clock import Clock, SystemClock
 from temaki.connection import Connection
 from temaki.counted import CountedClock
 from temaki.errors import ConfigurationError, CorruptDatabaseError, SyncError, WorkingCopyError
-from temaki.fork import ProcessLock, look, process
+from temaki.fork import ProcessLock, look, process, reset_in_child
 from temaki.generation import Generation
 from temaki.metering import Meter, MeteredStore
 from temaki.pull import Puller
@@ -45,7 +47,8 @@ class Shared:
     """What all databases of a process that are bound to one URL share, each with its own strategy."""
 
     store: Store
-    explicit_store: bool
+    given: object
+    timeout: float
     remote: Remote
     replica: Replica
     puller: Puller
@@ -53,7 +56,12 @@ class Shared:
     meter: Meter
     reporter: Reporter
     clock: Clock
-    timeout: float
+    bindings: weakref.WeakSet[Engine] = field(default_factory=weakref.WeakSet)
+
+    def close(self) -> None:
+        """Let go of the working copy and the lease, with its thread."""
+        self.replica.close()
+        self.lease.close()
 
 
 _shared: weakref.WeakValueDictionary[str, Shared] = weakref.WeakValueDictionary()
@@ -65,18 +73,21 @@ def share(
     key: str,
     store: Store,
     *,
-    explicit_store: bool,
+    given: object = None,
     cache_dir: Path | None,
     timeout: float,
     clock: Clock | None = None,
 ) -> Shared:
     """The remote and the replica of a URL: made at the first call, the same ones for every later one.
 
+    They are made anew with other arguments if what was bound with the old ones is gone, as where a cell of a notebook
+    is run again.
+
     Args:
         url: The database's URL, in its canonical form.
         key: The object's name in ``store``.
         store: The bucket.
-        explicit_store: Whether the user passed the store, so that another one under the same URL is a mistake.
+        given: The store or the client that the user passed, so that another one under the same URL is a mistake.
         cache_dir: Where to keep the working copy between processes, or None.
         timeout: Seconds after which no new attempt of a request is made.
         clock: Time, for tests.
@@ -84,32 +95,61 @@ def share(
     Raises:
         ConfigurationError: The URL is in use with another store or cache folder.
     """
-    clock = clock or SystemClock()
     with _shared_lock():
         found = _shared.get(url)
-        if found is None:
-            meter, reporter = Meter(), Reporter(url)
-            metered = MeteredStore(store, meter)
-            waiting = CountedClock(clock, reporter, "retry")
-            stored = Remote(metered, key, url=url, clock=waiting, timeout=timeout)
-            replica = Replica(url, cache_dir)
-            puller = Puller(stored, replica, clock, reporter)
-            lease = SharedLease(metered, key, url=url, clock=CountedClock(clock, reporter, "wait"), reporter=reporter)
-            found = Shared(store, explicit_store, stored, replica, puller, lease, meter, reporter, clock, timeout)
-            _shared[url] = found
-        elif (explicit_store or found.explicit_store) and found.store is not store:
-            raise ConfigurationError(
-                f"{url} is already bound in this process, with another store or client. Pass the same one, or use "
-                "another URL.",
-                url=url,
-            )
-        elif found.replica.cache_dir != cache_dir:
-            raise ConfigurationError(
-                f"{url} is already bound in this process with cache_dir={str(found.replica.cache_dir)!r}, "
-                f"not {str(cache_dir)!r}. One URL has one working copy per process: use the same cache_dir.",
-                url=url,
-            )
-        return found
+    if found is not None and (found.timeout != timeout or _conflict(found, store, given, cache_dir) is not None):
+        found = None
+        gc.collect()  # a dropped Database refers to itself
+    with _shared_lock():
+        found = _shared.get(url)
+        conflict = None if found is None else _conflict(found, store, given, cache_dir)
+        if conflict is not None and found is not None and found.bindings:
+            raise conflict
+        if found is not None and conflict is None and (found.timeout == timeout or found.bindings):
+            if found.timeout != timeout:
+                _log.warning(
+                    "%s is already bound in this process with timeout=%g, which stays; call unbind() of that Database "
+                    "to have timeout=%g",
+                    url,
+                    found.timeout,
+                    timeout,
+                )
+            return found
+        _shared[url] = made = _make(url, key, store, given, cache_dir, timeout, clock or SystemClock())
+    if found is not None:  # somebody still refers to it, and nobody is bound to it
+        found.close()
+    return made
+
+
+def _make(  # noqa: PLR0917 - one call, from share()
+    url: str, key: str, store: Store, given: object, cache_dir: Path | None, timeout: float, clock: Clock
+) -> Shared:
+    meter, reporter = Meter(), Reporter(url)
+    metered = MeteredStore(store, meter)
+    stored = Remote(metered, key, url=url, clock=CountedClock(clock, reporter, "retry"), timeout=timeout)
+    replica = Replica(url, cache_dir)
+    puller = Puller(stored, replica, clock, reporter)
+    lease = SharedLease(metered, key, url=url, clock=CountedClock(clock, reporter, "wait"), reporter=reporter)
+    return Shared(store, given, timeout, stored, replica, puller, lease, meter, reporter, clock)
+
+
+def _conflict(found: Shared, store: Store, given: object, cache_dir: Path | None) -> ConfigurationError | None:
+    """Why what is bound to the URL cannot be shared; None if it can."""
+    url = found.replica.url
+    other = "or call unbind() of the Database that is bound to it"
+    if given is not found.given and store is not found.store:
+        return ConfigurationError(
+            f"{url} is already bound in this process, with another store or client. Pass the same one, use another "
+            f"URL, {other}.",
+            url=url,
+        )
+    if found.replica.cache_dir != cache_dir:
+        return ConfigurationError(
+            f"{url} is already bound in this process with cache_dir={str(found.replica.cache_dir)!r}, "
+            f"not {str(cache_dir)!r}. One URL has one working copy per process: use the same cache_dir, {other}.",
+            url=url,
+        )
+    return None
 
 
 class Engine:
@@ -121,19 +161,68 @@ class Engine:
     """
 
     def __init__(self, shared: Shared, strategy: Strategy) -> None:
-        self._shared = shared
-        self._replica = shared.replica
+        self._bound: Shared | None = shared
+        self.url = shared.replica.url
         self.strategy = strategy
+        self.reset_after_fork()
+        reset_in_child(self)
+        shared.bindings.add(self)
+        shared.replica.reopen()
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: no session of the parent's goes on here."""
+        self._lock = threading.Lock()
+        self._open: weakref.WeakSet[Session] = weakref.WeakSet()
 
     @property
     def shared(self) -> Shared:
-        """What it shares with others on the same URL."""
-        return self._shared
+        """What it shares with others on the same URL.
+
+        Raises:
+            ConfigurationError: It was let go of.
+        """
+        if self._bound is None:
+            raise ConfigurationError(
+                f"This Database is not bound to {self.url} any more: unbind() was called. Bind it again with "
+                "bind_s3().",
+                url=self.url,
+            )
+        return self._bound
 
     @property
-    def url(self) -> str:
-        """The database's URL."""
-        return self._replica.url
+    def _shared(self) -> Shared:
+        return self.shared
+
+    @property
+    def _replica(self) -> Replica:
+        return self.shared.replica
+
+    def let_go(self) -> None:
+        """Have no part in the URL any more. The last one to leave closes the working copy and gives back the lease.
+
+        Raises:
+            ConfigurationError: A session is open.
+        """
+        look()
+        shared = self.shared
+        with self._lock:
+            if self._open:
+                raise ConfigurationError(
+                    f"unbind() of {self.url}: {len(self._open)} of its sessions are open, in other threads or in "
+                    "suspended generators. End them first.",
+                    url=self.url,
+                )
+            self._bound = None
+        shared.lease.forget(self)
+        shared.bindings.discard(self)
+        if shared.bindings:
+            gc.collect()  # dropped ones refer to themselves
+        with _shared_lock():
+            if shared.bindings:
+                return
+            if _shared.get(self.url) is shared:
+                del _shared[self.url]
+        shared.close()
 
     @property
     def writer(self) -> WriterLock:
@@ -166,9 +255,21 @@ class Engine:
         Returns:
             The connection, with the session in it.
         """
-        shared = self._shared
-        session = Session(shared.remote, self._replica, shared.puller, shared.lease, immediate=immediate, which=which)
+        look()
+        with self._lock:
+            shared = self.shared
+            session = Session(
+                shared.remote,
+                shared.replica,
+                shared.puller,
+                shared.lease,
+                immediate=immediate,
+                which=which,
+                binding=self,
+            )
+            self._open.add(session)
         try:
+            shared.replica.begin_use(session)
             vanished = 0
             while True:
                 with self._watch("pull"):
@@ -275,19 +376,19 @@ class Engine:
                 session.writing = False
                 session.forget_image()
         if stored is not None:  # told when readers need not wait any more
-            self._shared.reporter.published(
+            self.shared.reporter.published(
                 stored.version, len(found.pages), watch.seconds, superseded=stored.superseded
             )
         return stored is not None
 
     def _watch(self, operation: Operation) -> Watch:
-        return Watch(self._shared.reporter, operation, self._shared.clock.monotonic)
+        return Watch(self.shared.reporter, operation, self.shared.clock.monotonic)
 
     def _store(self, session: Session, generation: Generation, found: Scan) -> remote.Published:
         if not self._replica.is_current(generation):
             raise session.conflict("replaced while it was being changed")
         session.prepare(found)
-        moment = self._shared.puller.moment()
+        moment = self.shared.puller.moment()
         try:
             self.strategy.push(session)
         except Exception:
@@ -314,7 +415,7 @@ class Engine:
                 self._replica.abandon(generation)
                 return
             generation.acknowledge(found, published.version)
-            self._shared.puller.acknowledged(moment)
+            self.shared.puller.acknowledged(moment)
             self._replica.settle(generation)
         except Exception:  # noqa: BLE001 - see above
             _log.exception("%s: version %s is stored; the working copy is not", self.url, published.version.sequence)
@@ -343,6 +444,9 @@ class Engine:
                 session.end_turn()
             finally:
                 self._leave(session)
+                self._replica.end_use(session)
+                with self._lock:
+                    self._open.discard(session)
 
     def _leave(self, session: Session) -> None:
         generation, session.generation = session.generation, None

@@ -40,6 +40,25 @@ class Pulled(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WentBack(Event):
+    """The stored object was replaced by a version without the commits that this process has seen.
+
+    Somebody put an old copy there, or an object with another history. It is followed: sessions read it from now on.
+
+    Attributes:
+        sequence: Number of the version that is stored now.
+        commit: Its id.
+        known_sequence: Number of the version that was known before, and is not in its history.
+        known_commit: Its id.
+    """
+
+    sequence: int
+    commit: str
+    known_sequence: int
+    known_commit: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unchanged(Event):
     """The store was asked, and the working copy is current.
 

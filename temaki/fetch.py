@@ -173,6 +173,11 @@ class Fetched:
             assert started is not None, "an unconditional GET has a body"
             self.version = started.version
         self._source.transfer(started, target).run()
+        header = read_header(started.first)
+        if header.size_is_valid:
+            # Some writers leave more in the file. SQLite ignores it until its first commit in WAL mode, and would then
+            # take it for pages of the database, which nothing refers to.
+            target.cut(header.page_count * header.page_size)
         target.write(_WAL_MODE, _WAL_MODE_AT)
 
 
@@ -208,6 +213,8 @@ def _checked_version(info: ObjectInfo, first: bytes, url: str) -> Version:
 def _check_size(header: DatabaseHeader, version: Version) -> None:
     expected = header.page_count * header.page_size
     if version.is_adopted:
+        if header.size_is_valid and version.size >= expected:
+            return  # what is beyond is no part of the database, and is cut off
         if version.size % header.page_size or version.size < header.page_size:
             raise FormatError(f"truncated: its pages have {header.page_size} bytes, and it ends within one")
         if header.size_is_valid and version.size < expected:

@@ -64,7 +64,8 @@ class Folder:
             # Both names are realpaths, so that an authorizer can compare them.
             self.path = Path(os.path.realpath(self.path))
         self._end = weakref.finalize(self, _end, self._lock, None if self.reusable else str(self.path), process())
-        self._end.atexit = not self.reusable  # the process's end gives a lock back anyway
+        # Not at exit, after which handlers of atexit may begin sessions: the replica releases it then (see lease_exit).
+        self._end.atexit = False
         _sweep(parent, prefix, keep=self.path.name)
 
     def is_intact(self) -> bool:
@@ -80,7 +81,10 @@ class Folder:
 
     def release(self) -> None:
         """Give the lock back, and remove a private folder. Repeating it does nothing more."""
-        self._end()
+        pending = self._end.detach()
+        if pending is not None:  # called here: a finalizer does nothing any more once the process ends
+            _, end, arguments, _ = pending
+            end(*arguments)
 
     def die(self) -> None:
         """What the end of the process by ``kill -9`` does: the lock is free, and everything stays. For tests."""

@@ -229,6 +229,12 @@ class Generation:
         self.close_idle()
         self._close()
 
+    def close(self) -> None:
+        """Close everything and keep the file, which is all of it: nothing is uncommitted, and nobody is in it."""
+        assert self.complete
+        self.close_idle()
+        self._close()
+
     def __del__(self) -> None:
         # The last generation of a database that nobody refers to any more. A forked child must not touch it.
         if getattr(self, "_is_open", False) and self._process == process():

@@ -40,7 +40,7 @@ from temaki.clock import Clock
 from temaki.errors import LeaseLostError, LeaseTimeoutError, StoreError, SyncError
 from temaki.fork import look as look_for_fork
 from temaki.fork import reset_in_child
-from temaki.lease_exit import close_at_exit
+from temaki.lease_exit import close_lease_at_exit, is_ending
 from temaki.lease_owner import Owner
 from temaki.lease_record import ChangedError, LeaseObject, LeaseRecord, Seen, new_write_id
 from temaki.lease_turn import SLOT, courtesy, look, serve
@@ -110,6 +110,7 @@ class Lease:
         self._left: tuple[str, float] = ("", 0.0)  # the record that this process left when it gave it back, and when
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
         self._heart: threading.Thread | None = None
+        self._is_left = False
 
     # -- for who wants to write -----------------------------------------------------------------------------------
 
@@ -141,7 +142,7 @@ class Lease:
                 self._users = weakref.WeakSet([user])
                 self._idle_until = None
                 self._wake_heart()
-            close_at_exit(self)
+            close_lease_at_exit(self)
             generation = seen.record.generation
             self._reporter.lease_acquired(generation, self._clock.monotonic() - begun)
             return generation
@@ -238,11 +239,11 @@ class Lease:
                 return
             now = self._clock.monotonic()
             until = max(self._taken[0] + self._hold, now + keep)
-            if until > now and self._believes():
+            if until > now and self._believes() and not self._is_left and not is_ending():
                 self._idle_until = until
-                self._wake_heart()
-                return
-            self._give_back()
+                if self._wake_heart():
+                    return
+            self._give_back()  # nobody would do so later
             heart = self._heart
         # A thread that still waits for Python's interpreter lock while a program like uWSGI forks in C leaves that lock
         # unusable in the child. So there is none any more when the session is over.
@@ -250,11 +251,33 @@ class Lease:
             heart.join(_PATIENCE)
 
     def close(self) -> None:
+        """Give it back, whoever is using it, and end its thread."""
+        look_for_fork()
+        with self._state:
+            self._users = weakref.WeakSet()
+            self._give_back()
+            heart = self._heart
+        if heart is not None and heart is not threading.current_thread():
+            heart.join(_PATIENCE)  # it has nothing to do any more
+
+    def close_at_exit(self) -> None:
         """Give it back, whoever is using it: the process ends."""
         look_for_fork()
         with self._state:
             self._users = weakref.WeakSet()
             self._give_back()
+
+    def leave(self) -> None:
+        """Nobody will ask for it any more: have it given back as soon as nobody uses it, instead of at its hold's end.
+
+        Makes no request and waits for nobody, so that a finalizer may call it.
+        """
+        self._is_left = True
+        if self._state.acquire(blocking=False):  # else its heart is awake, and will see it
+            try:
+                self._state.notify_all()
+            finally:
+                self._state.release()
 
     # -- for operators --------------------------------------------------------------------------------------------
 
@@ -457,7 +480,7 @@ class Lease:
                 return None
             if self._users:
                 return self._keep_alive(self._seen)
-            left = (self._idle_until or 0.0) - self._clock.monotonic()
+            left = 0.0 if self._is_left else (self._idle_until or 0.0) - self._clock.monotonic()
             if left <= 0:
                 self._give_back()
             return left if left > 0 else None
@@ -476,13 +499,35 @@ class Lease:
             return self._ttl / 10
         return self._ttl / 3
 
-    def _wake_heart(self) -> None:
+    def _wake_heart(self) -> bool:
+        """Have something done when it is due.
+
+        Without a thread the lease is good for its ttl all the same, and :meth:`check` renews it before a commit. So
+        that is no error: at a limit of threads, or while the interpreter shuts down (Python 3.12), sessions go on.
+
+        Returns:
+            False where there can be no thread: an idle lease has to be given back at once.
+        """
         if not self._beats:
-            return
-        if self._heart is None:
-            self._heart = threading.Thread(target=self._beat, name="temaki-lease", daemon=True)
-            self._heart.start()
+            return True
+        if self._heart is None or not self._heart.is_alive():  # an interrupt may have come before it began
+            heart = threading.Thread(target=self._beat, name="temaki-lease", daemon=True)
+            try:
+                self._heart = heart
+                heart.start()
+            except RuntimeError as error:
+                self._heart = None
+                _log.log(
+                    logging.DEBUG if is_ending() else logging.WARNING,
+                    "%s: no thread can be started to renew the lease (%s). A transaction that takes longer than its "
+                    "ttl of %g s may lose it. Raise the limit of threads of this process or user.",
+                    self.url,
+                    error,
+                    self._ttl,
+                )
+                return False
         self._state.notify_all()
+        return True
 
     def _beat(self) -> None:
         with self._state:

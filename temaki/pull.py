@@ -88,9 +88,14 @@ class Puller:
             _log.debug("%s: the working copy changed while it was pulled; asking again", self._replica.url)
 
     def _pull_once(self, *, conditional: bool) -> bool:
+        with self._replica.use():
+            return self._pull_in_use(conditional=conditional)
+
+    def _pull_in_use(self, *, conditional: bool) -> bool:
         replica = self._replica
         base = replica.base()
         version = None if base is None else base.version
+        last = version or self._reporter.last  # before the request: the answer cannot be older, unless it went back
         known = replica.known
         sent = self.moment()
         try:
@@ -118,6 +123,8 @@ class Puller:
         if replica.install(path, fetched.version, instead_of=base, at=version):
             self._validated = sent
             self._reporter.pulled(fetched.version, self._clock.monotonic() - sent[0])
+            if last is not None and fetched.version.went_back(last):
+                self._reporter.went_back(fetched.version, last)
             return True
         return False
 

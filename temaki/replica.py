@@ -11,7 +11,9 @@ import logging
 import os
 import sqlite3
 import threading
-from contextlib import suppress
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from temaki.connection import Connection
@@ -19,6 +21,7 @@ from temaki.errors import ConfigurationError, TemakiError, WorkingCopyError
 from temaki.folder import Folder
 from temaki.fork import look, reset_in_child
 from temaki.generation import Generation
+from temaki.lease_exit import close_copy_at_exit, is_ending
 from temaki.remote import Version
 
 _log = logging.getLogger(__name__)
@@ -71,6 +74,10 @@ class WriterLock:
         return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001
 
 
+class _User:
+    """Something that uses the working copy, and is no session."""
+
+
 class Replica:
     """The current generation, and the older ones that sessions are still reading.
 
@@ -93,6 +100,8 @@ class Replica:
         self.current: Generation | None = None
         self.known = False
         self._folder: Folder | None = None
+        self._users: weakref.WeakSet[object] = weakref.WeakSet()
+        self._is_closed = False
         reset_in_child(self)
 
     # -- pulling --------------------------------------------------------------------------------------------------
@@ -111,6 +120,7 @@ class Replica:
                 self._folder = None
             if self._folder is None:
                 self._folder = Folder(self.url, self.cache_dir)
+                close_copy_at_exit(self)
                 with self._folder.errors_named(self._folder.path):
                     self._reuse(self._folder)
             self._leave_damaged()
@@ -201,6 +211,32 @@ class Replica:
     def _is_still(self, generation: Generation | None, at: Version | None) -> bool:
         return self.current is generation and (generation is None or generation.version == at)
 
+    # -- who uses it ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """In here the working copy stays, even if it is closed meanwhile."""
+        user = _User()
+        try:
+            self.begin_use(user)
+            yield
+        finally:
+            self.end_use(user)
+
+    def begin_use(self, user: object) -> None:
+        """The working copy stays until :meth:`end_use`, or until ``user`` is no more: an interrupt may come between."""
+        look()
+        with self.lock:
+            self._users.add(user)
+
+    def end_use(self, user: object) -> None:
+        """The last one out of a closed working copy removes it. In a forked child, the parent's users are none."""
+        look()
+        with self.lock:
+            self._users.discard(user)
+            if self._is_closed or is_ending():
+                self._close_if_unused()
+
     # -- sessions -------------------------------------------------------------------------------------------------
 
     def enter(self) -> Generation | None:
@@ -256,6 +292,44 @@ class Replica:
         else:
             generation.close_idle()
 
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let go of the working copy: at once, or at the end of the last use.
+
+        In a ``cache_dir`` a clean copy stays for the next owner of the folder; everything else is removed. A session
+        that begins later still works. It starts from a fresh copy, which goes at its end.
+        """
+        with self.lock:
+            self._is_closed = True
+            self._close_if_unused()
+
+    def reopen(self) -> None:
+        """Keep the working copy between sessions again: another database has been bound to it."""
+        with self.lock:
+            self._is_closed = False
+
+    def close_at_exit(self) -> None:
+        """As :meth:`close`, but never wait: a thread that the exit is about to stop may be in a commit."""
+        if self.lock.acquire(blocking=False):
+            try:
+                self._close_if_unused()
+            finally:
+                self.lock.release()
+
+    def _close_if_unused(self) -> None:
+        if self._users:
+            return
+        generation, self.current = self.current, None
+        folder, self._folder = self._folder, None
+        if generation is not None:
+            if folder is not None and folder.reusable and generation.complete and generation.version is not None:
+                generation.close()
+            else:
+                generation.dispose()
+        if folder is not None:
+            folder.release()
+
     # -- fork -----------------------------------------------------------------------------------------------------
 
     def reset_after_fork(self) -> None:
@@ -264,3 +338,4 @@ class Replica:
         self.writer.reset()
         self.current = None
         self._folder = None  # its lock is shared with the parent: the folder is free once both are gone
+        self._users = weakref.WeakSet()

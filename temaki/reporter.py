@@ -68,6 +68,20 @@ class Reporter:
         self.last = version
         self._tell("Pulled", version.sequence, version.commit, version.size, seconds)
 
+    def went_back(self, version: Version, known: Version) -> None:
+        """The version that was pulled does not have the one in it that was known before."""
+        _log.warning(
+            "%s went back: version %d (%s) is stored now, and version %d (%s), which this process knew, is not in its "
+            "history. It is used from now on; commits since were lost from it. If nobody put an old copy there on "
+            "purpose, restore the newer version of the object.",
+            self.url,
+            version.sequence,
+            version.commit,
+            known.sequence,
+            known.commit,
+        )
+        self._tell("WentBack", version.sequence, version.commit, known.sequence, known.commit)
+
     def unchanged(self, seconds: float) -> None:
         """The store was asked, and the working copy is current."""
         self._tell("Unchanged", seconds)

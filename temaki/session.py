@@ -42,10 +42,12 @@ class Session:
         *,
         immediate: bool,
         which: Try = FIRST_TRY,
+        binding: object = None,
     ) -> None:
         self.process = process()
         self._remote = remote
         self._shared_lease = shared_lease
+        self._binding = binding
         self._replica = replica
         self._puller = puller
         self.url = replica.url
@@ -103,7 +105,7 @@ class Session:
         """
         self.require_own()
         self._remote.probe_conditions()
-        return self._shared_lease.get(ttl=ttl, acquire_timeout=acquire_timeout, hold=hold)
+        return self._shared_lease.get(ttl=ttl, acquire_timeout=acquire_timeout, hold=hold, user=self._binding)
 
     def wait_turn(self) -> None:
         """Before the pull: let another session through that was refused too often; or have this one let through.

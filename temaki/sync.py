@@ -61,6 +61,7 @@ class Snapshot:
         age: Seconds since the store last confirmed that it is current; None if it never has.
         sessions: How many have begun.
         pulls: How often another version was fetched.
+        went_back: How often the stored version was replaced by one without the commits that were known here.
         unchanged: How often the store said that there is none.
         commits: How many were stored.
         conflicts: How many sessions were refused because another writer came first.
@@ -81,6 +82,7 @@ class Snapshot:
     age: float | None
     sessions: int
     pulls: int
+    went_back: int
     unchanged: int
     commits: int
     conflicts: int
@@ -118,6 +120,7 @@ class Sync:
             age=None if age == float("inf") else age,
             sessions=counts.get("session", 0),
             pulls=counts.get("Pulled", 0),
+            went_back=counts.get("WentBack", 0),
             unchanged=counts.get("Unchanged", 0),
             commits=counts.get("Published", 0),
             conflicts=counts.get("Conflict", 0),
@@ -178,8 +181,10 @@ class Sync:
 
         Raises:
             BookmarkError: There is no such version until then; ``lost`` if there never will be.
+            ConfigurationError: The database was unbound.
             StoreError, CorruptDatabaseError: The store could not be asked.
         """
+        _ = self._engine.shared  # raises if the database was unbound
         wanted = Bookmark.parse(bookmark) if isinstance(bookmark, str) else bookmark
         clock, puller = self._shared.clock, self._shared.puller
         deadline = clock.monotonic() + timeout

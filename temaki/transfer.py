@@ -71,6 +71,12 @@ class Target:
                 count = os.pwrite(self._fd, view, offset)
                 view, offset = view[count:], offset + count
 
+    def cut(self, size: int) -> None:
+        """Remove what is beyond ``size`` bytes, if anything is."""
+        with self._dressed():
+            if os.fstat(self._fd).st_size > size:
+                os.ftruncate(self._fd, size)
+
     def close(self) -> None:
         """It is complete."""
         fd, self._fd = self._fd, -1
@@ -180,22 +186,19 @@ class Transfer:
             self._position = stop
 
     def _go_together(self, first: tuple[int, int], others: list[tuple[int, int]], stream: contextlib.ExitStack) -> None:
-        """All parts at once."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        # Leaving the pool waits for its threads: none of them may write to a descriptor that has been closed.
-        with ThreadPoolExecutor(len(others), thread_name_prefix="temaki-fetch") as pool:
-            try:
-                under_way = [pool.submit(self._stopping_all, *bounds) for bounds in others]
-                with contextlib.suppress(Stopped):  # another part failed, and says why
-                    self._go_on(*first, stream)
-            except BaseException:
-                self._stop.set()
-                raise
-        for part in under_way:
-            error = part.exception()
-            if error is not None and not isinstance(error, Stopped):
-                raise error
+        """All parts at once; one after the other, as far as there are no threads for them."""
+        parts = _Parts(others, self._fetch, self._stop)
+        try:
+            parts.start()
+            with contextlib.suppress(Stopped):  # another part failed, and says why
+                self._go_on(*first, stream)
+                parts.help()
+        except BaseException:
+            self._stop.set()
+            raise
+        finally:
+            parts.wait()  # none of them may write to a descriptor that has been closed
+        parts.raise_error()
 
     def _go_on(self, start: int, stop: int, stream: contextlib.ExitStack) -> None:
         """The stream that is open brings the next part, and is closed; if it breaks, that part is fetched."""
@@ -207,13 +210,6 @@ class Transfer:
         stream.close()
         if self._is_broken:
             self._fetch(start, stop)
-
-    def _stopping_all(self, start: int, stop: int) -> None:
-        try:
-            self._fetch(start, stop)
-        except BaseException:
-            self._stop.set()
-            raise
 
     def _fetch(self, start: int, stop: int) -> None:
         info = self._download.info
@@ -228,6 +224,72 @@ class Transfer:
                 copy(download, self._target, start, stop, self._stop)
 
         retry(attempt, clock=self._clock, deadline=self._deadline, rng=self._rng)
+
+
+class _Parts:
+    """The parts that threads of their own fetch.
+
+    ``concurrent.futures`` refuses to work once the interpreter shuts down, where a thread or a handler of ``atexit``
+    may still begin a session. Here a part without a thread is fetched by the thread that waits for it.
+
+    Args:
+        bounds: First byte of each part, and the byte after its last.
+        fetch: Fetches one part.
+        stop: Set if a part fails, so that the others need not go on.
+    """
+
+    def __init__(self, bounds: list[tuple[int, int]], fetch: Callable[[int, int], None], stop: threading.Event) -> None:
+        self._left, self._fetch, self._stop = list(bounds), fetch, stop
+        self._lock = threading.Lock()
+        self._running: dict[int, threading.Lock] = {}  # by thread: a lock that it holds while it fetches
+        self._error: BaseException | None = None
+
+    def start(self) -> None:
+        """One thread for each part, as far as there are threads to be had."""
+        for number in range(len(self._left)):
+            try:
+                threading.Thread(target=self._run, name=f"temaki-fetch_{number}", daemon=True).start()
+            except RuntimeError:  # a limit of the system's, or the interpreter shuts down (Python 3.12)
+                return
+
+    def help(self) -> None:
+        """Fetch what no thread has begun with."""
+        while (part := self._next()) is not None:
+            self._fetch(*part)
+
+    def wait(self) -> None:
+        """Until no thread is fetching. None begins any more."""
+        with self._lock:
+            self._left.clear()
+            running = list(self._running.values())
+        for lock in running:
+            with lock:
+                pass
+
+    def raise_error(self) -> None:
+        """What the first thread that failed raised, if one did."""
+        if self._error is not None:
+            raise self._error
+
+    def _next(self) -> tuple[int, int] | None:
+        with self._lock:
+            return self._left.pop(0) if self._left and not self._stop.is_set() else None
+
+    def _run(self) -> None:
+        mine = threading.Lock()
+        with mine:
+            with self._lock:
+                if not self._left or self._stop.is_set():
+                    return
+                part = self._left.pop(0)
+                self._running[threading.get_ident()] = mine
+            try:
+                self._fetch(*part)
+            except Stopped:
+                pass
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+                self._error = self._error or error
+                self._stop.set()
 
 
 class Stopped(Exception):  # noqa: N818 - no error of its own

@@ -71,6 +71,20 @@ class Version:
         """Whether another tool wrote it."""
         return self.commit.startswith(ADOPTED)
 
+    def went_back(self, known: Version) -> bool:
+        """Whether this version was put into the place of one that has ``known`` in it, and does not have it itself.
+
+        So it is when somebody copies an old object over the new one, however many commits were built on it since; if
+        the lineage does not go back so far, only a lower number shows it. What another tool wrote has no lineage: a
+        file that was changed by hand and uploaded is a new version, unless its number is lower.
+        """
+        if known.commit in self.lineage:
+            return False
+        if self.sequence < known.sequence:
+            return True
+        reaches = self.complete or len(self.lineage) > self.sequence - known.sequence
+        return reaches and not self.is_adopted and not self.lineage[-1].startswith(ADOPTED)
+
     def to_json(self) -> dict[str, Any]:
         """As plain data; :meth:`from_json` makes it a version again."""
         return {

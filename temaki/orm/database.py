@@ -39,6 +39,8 @@ class Database(core.Database):
     """
 
     _seeder: Seeder | None = None
+    _schema: Any = None
+    _was_unbound = False
 
     def bind_s3(
         self,
@@ -68,6 +70,38 @@ class Database(core.Database):
         bind_s3(self, url, strategy=strategy, store=store, client=client, cache_dir=cache_dir, **options)
 
     @property
+    def schema(self) -> Any:
+        """Pony's tables and columns; None before the mapping. After :meth:`unbind` it goes on with the next binding.
+
+        (``bind`` itself stays Pony's: it takes a relative file name to be relative to its caller's source file.)
+
+        Raises:
+            ConfigurationError: The database was unbound, or bound to another kind than it was mapped for.
+        """
+        if self._schema is not None:
+            if self.provider is None:
+                raise _unbound()
+            if self._schema.provider is not self.provider:
+                _keep_mapping(self, self._schema)
+        return self._schema
+
+    @schema.setter
+    def schema(self, schema: Any) -> None:
+        self._schema = schema
+
+    def unbind(self) -> None:
+        """Let go of what the database is bound to: its working copy, its files, its lease and their threads.
+
+        It can then be bound again, to another place, too. Entities and mapping stay; call :meth:`generate_mapping`
+        again to have the tables and rows completed there. Nothing happens if it is not bound. What other databases of
+        this process share with it, because they are bound to the same URL, stays until they are unbound.
+
+        Raises:
+            ConfigurationError: A ``db_session`` is active, or a session of this database is open elsewhere.
+        """
+        unbind(self)
+
+    @property
     def sync(self) -> Sync:
         """Counters, events and bookmarks of this database; see :class:`temaki.sync.Sync`.
 
@@ -89,6 +123,8 @@ class Database(core.Database):
         entities are stored in the transaction that creates the tables; with ``create_tables=False`` in one of their
         own, if the tables are there.
 
+        After :meth:`unbind` and another binding, the mapping is there already; the rest is done as at the first time.
+
         Args:
             filename: As in Pony.
             check_tables: Whether to look for the tables and columns.
@@ -101,7 +137,15 @@ class Database(core.Database):
         """
         if self.provider is None:
             raise _unbound()
+        _ = self.schema  # raises if it was mapped for another kind of database
         found = declarations(self)
+        if self._was_unbound:
+            self._was_unbound = False
+            self._seeder = self._make_seeder(found)
+            if check_tables and not create_tables:
+                self.check_tables()
+            self._complete(self._seeder, create_tables=create_tables, check_tables=check_tables)
+            return
         if not found and not (isinstance(self.provider, StoreProvider) and create_tables):
             super().generate_mapping(filename, check_tables=check_tables, create_tables=create_tables)
             return
@@ -287,8 +331,8 @@ def bind_s3(
     if db.provider is not None:
         bound = db.provider.engine.url if isinstance(db.provider, StoreProvider) else f"{db.provider.dialect} already"
         raise ConfigurationError(
-            f"This Database is already bound, to {bound}; Pony binds one once. Make another Database for another "
-            "place.",
+            f"This Database is already bound, to {bound}; it has one place at a time. Make another Database for "
+            "another place, or call unbind() first.",
             url=url,
         )
     chosen = settings.resolve(
@@ -302,14 +346,60 @@ def bind_s3(
             canonical_url(chosen.url),
             key,
             store or found,
-            explicit_store=store is not None or client is not None,
+            given=client if store is None else store,
             cache_dir=chosen.cache_dir,
             timeout=chosen.timeout,
         ),
         strategy_of(chosen),
     )
     db.bind(StoreProvider, engine=engine)
+    schema = mapping_of(db)
+    if schema is not None:
+        _keep_mapping(db, schema)
     db.provider_name = "sqlite"  # else @db.on_connect(provider="sqlite") would never be called
+
+
+def unbind(db: core.Database) -> None:
+    """:meth:`Database.unbind` for a plain ``pony.orm.Database``. Its tables are made by ``create_tables()`` then.
+
+    Raises:
+        ConfigurationError: A ``db_session`` is active, or a session of this database is open elsewhere.
+    """
+    if db.provider is None:
+        return
+    if core.local.db_context_counter:
+        raise ConfigurationError("unbind() was called inside of a db_session. Call it outside.")
+    cache = core.local.db2cache.get(db)
+    if cache is not None:  # Pony's interactive mode has sessions without db_session
+        cache.rollback()
+    if isinstance(db.provider, StoreProvider):
+        db.provider.let_go()
+    else:
+        db.provider.disconnect()
+    db.provider = db.provider_name = None
+    if isinstance(db, Database):
+        db._was_unbound = db._schema is not None  # noqa: SLF001 - one with its method
+
+
+def mapping_of(db: core.Database) -> Any:
+    """Pony's schema of a database, bound or not; None if it was never mapped."""
+    return db._schema if isinstance(db, Database) else db.schema  # noqa: SLF001 - one with its property
+
+
+def _keep_mapping(db: core.Database, schema: Any) -> None:
+    """Have a mapping that is there already go on with the new provider.
+
+    Raises:
+        ConfigurationError: It is for another kind of database; the binding is undone.
+    """
+    if schema.dialect != db.provider.dialect:
+        mapped, dialect = schema.dialect, db.provider.dialect
+        unbind(db)
+        raise ConfigurationError(
+            f"The entities of this Database were mapped for {mapped}, and cannot be bound to {dialect} any more. Make "
+            "another Database, and define the entities on it.",
+        )
+    schema.provider = db.provider
 
 
 def sync_of(db: core.Database) -> Sync:

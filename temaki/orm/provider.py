@@ -51,6 +51,15 @@ class StoreProvider(SQLiteProvider):
     def _call_on_connect(self, connection: Connection) -> None:
         self.database.call_on_connect(connection)
 
+    def let_go(self) -> None:
+        """Have no part in the store any more. (The mapping goes on referring to this provider, for its dialect.)
+
+        Raises:
+            ConfigurationError: A session is open.
+        """
+        self.engine.let_go()
+        self.pool = SessionPool(self.engine, self._call_on_connect)  # the old one has connections of all threads
+
     def acquire_lock(self) -> None:
         """Wait for the writer before, also one of another database that is bound to the same URL."""
         assert self.pool.entering is not None

@@ -17,7 +17,7 @@ from pony.orm.dbproviders.sqlite import SQLiteProvider
 from temaki import settings
 from temaki.engine import Engine, share
 from temaki.errors import ConfigurationError
-from temaki.orm.database import Database, strategy_of
+from temaki.orm.database import Database, mapping_of, strategy_of
 from temaki.orm.provider import StoreProvider
 from temaki.store import Store
 
@@ -65,9 +65,10 @@ class Binder:
         """
         if core.local.db_context_counter:
             raise ConfigurationError("temaki_bind was called inside of a db_session. Call it before the first one.")
-        if db.schema is not None and not isinstance(db.schema.provider, (SQLiteProvider, type(None))):
+        schema = mapping_of(db)
+        if schema is not None and not isinstance(schema.provider, (SQLiteProvider, type(None))):
             raise ConfigurationError(
-                f"This Database was mapped for {db.schema.dialect}: its entities cannot be bound to SQLite any more. "
+                f"This Database was mapped for {schema.dialect}: its entities cannot be bound to SQLite any more. "
                 "Map another Database in the tests."
             )
         if not any(one.db is db for one in self._before):
@@ -78,10 +79,10 @@ class Binder:
         # One URL has one working copy per process: each binding gets its own.
         url = f"memory://test-{uuid4().hex}/{key}"
         _bind(db, url, key, self.store, options)
-        if db.schema is None:
+        if schema is None:
             db.generate_mapping(check_tables=create_tables, create_tables=create_tables)
         else:
-            db.schema.provider = db.provider
+            schema.provider = db.provider
             if create_tables:
                 _make_tables(db)
         return self.store
@@ -92,14 +93,15 @@ class Binder:
             before = self._before.pop()
             _let_go(before.db)
             before.db.provider, before.db.provider_name = before.provider, before.provider_name
-            if before.db.schema is not None:
-                before.db.schema.provider = before.provider
+            schema = mapping_of(before.db)
+            if schema is not None:
+                schema.provider = before.provider
 
 
 def _bind(db: core.Database, url: str, key: str, store: Store, arguments: dict[str, Any]) -> None:
     """As ``bind_s3``, but by these arguments alone: what is configured for the application is not for its tests."""
     chosen = settings.resolve({**arguments, "url": url}, environ={}, folder=os.devnull)
-    shared = share(url, key, store, explicit_store=True, cache_dir=chosen.cache_dir, timeout=chosen.timeout)
+    shared = share(url, key, store, given=store, cache_dir=chosen.cache_dir, timeout=chosen.timeout)
     db.bind(StoreProvider, engine=Engine(shared, strategy_of(chosen)))
     db.provider_name = "sqlite"
 

@@ -68,6 +68,21 @@ def foreign(tmp_path: Path, *statements: str, rows: int = 300) -> bytes:
     return path.read_bytes()
 
 
+def foreign_into(path: Path) -> None:
+    """The counter at 7, in a file that is there."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute('CREATE TABLE "Counter" ("id" INTEGER NOT NULL PRIMARY KEY, "value" INTEGER NOT NULL)')
+        connection.execute("INSERT INTO Counter VALUES (1, 7)")
+
+
+def assert_sound(bucket: MemoryStore, tmp_path: Path) -> None:
+    """The stored version has no damage that SQLite knows of."""
+    path = tmp_path / "stored.sqlite"
+    path.write_bytes(contents(bucket))
+    with closing(sqlite3.connect(path)) as stored:
+        assert stored.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
 def whole(tmp_path: Path) -> bytes:
     """A good one."""
     return foreign(tmp_path)
@@ -199,6 +214,83 @@ class TestWrittenByAnotherTool:
         stored = contents(bucket)
         assert struct.unpack_from(">I", stored, 28)[0] * 4096 == len(stored)
         assert Client(bucket, EtagCached()).map().value() == 8
+
+    @pytest.mark.parametrize("slack", [4096, 1000, 10 * 4096])
+    @pytest.mark.parametrize("page_size", [512, 4096, 65536])
+    def test_slack_at_the_end(self, bucket: MemoryStore, tmp_path: Path, page_size: int, slack: int) -> None:
+        """What a file has beyond the size in its header is no part of any version that is built on it."""
+        data = foreign(tmp_path, f"PRAGMA page_size = {page_size}")
+        bucket.put(KEY, data + b"\xa5" * slack)
+        client = Client(bucket, EtagCached()).map(create_tables=True)
+        assert client.value() == 7
+        assert client.increment() == 8
+        assert_sound(bucket, tmp_path)
+        assert len(contents(bucket)) == len(data)
+
+    @pytest.mark.parametrize("reserved", [8, 12, 32])
+    @pytest.mark.parametrize("is_empty", [True, False])
+    def test_reserved_bytes(self, bucket: MemoryStore, tmp_path: Path, reserved: int, is_empty: bool) -> None:
+        """Some writers keep bytes for themselves at the end of each page (checksums, encryption); so do the commits."""
+        path = tmp_path / "reserved.sqlite"
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA user_version = 1")
+        data = bytearray(path.read_bytes())
+        data[20] = reserved
+        struct.pack_into(">H", data, 105, 4096 - reserved)  # where the cells of page 1 begin: there are none
+        path.write_bytes(data)
+        if not is_empty:
+            foreign_into(path)
+        bucket.put(KEY, path.read_bytes())
+        client = Client(bucket, EtagCached()).map(create_tables=True)
+        if is_empty:
+            with db_session:
+                client.Counter(id=1, value=7)
+        assert client.increment() == 8
+        assert contents(bucket)[20] == reserved
+        assert_sound(bucket, tmp_path)
+
+    @pytest.mark.parametrize("statement", ["PRAGMA application_id = 34", "PRAGMA encoding = 'UTF-16be'", "VACUUM"])
+    def test_empty_schema(self, bucket: MemoryStore, tmp_path: Path, statement: str) -> None:
+        """A database without any table, and without a schema format in its header, is completed."""
+        path = tmp_path / "empty.sqlite"
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(statement)
+            connection.execute("PRAGMA user_version = 3")
+        bucket.put(KEY, path.read_bytes())
+        client = Client(bucket, EtagCached()).map(create_tables=True)
+        with db_session:
+            client.Counter(id=1, value=7)
+        assert client.increment() == 8
+        assert struct.unpack_from(">I", contents(bucket), 60) == (3,)
+        assert_sound(bucket, tmp_path)
+
+    @pytest.mark.parametrize(
+        "statements",
+        [
+            (),
+            ("PRAGMA auto_vacuum = FULL",),
+            ("PRAGMA auto_vacuum = INCREMENTAL", "PRAGMA encoding = 'UTF-16'"),
+            ("PRAGMA application_id = 34",),
+        ],
+    )
+    @pytest.mark.parametrize("is_stale", [True, False])
+    def test_stays_sound(
+        self, bucket: MemoryStore, tmp_path: Path, statements: tuple[str, ...], is_stale: bool
+    ) -> None:
+        """With a freelist that the commits use up, and a size in the header that an old SQLite did not keep up."""
+        data = bytearray(foreign(tmp_path, *statements))
+        if is_stale:
+            struct.pack_into(">I", data, 28, 3)
+            struct.pack_into(">I", data, 92, 0)
+        bucket.put(KEY, bytes(data))
+        client = Client(bucket, EtagCached()).map(create_tables=True)
+        for number in range(3):
+            with db_session:
+                client.db.execute("INSERT INTO filler SELECT hex(zeroblob(200)) FROM filler LIMIT 30")
+            with db_session:
+                client.db.execute("DELETE FROM filler WHERE rowid % 3 = $number")
+            assert client.increment() == 8 + number
+            assert_sound(bucket, tmp_path)
 
     def test_without_tables_is_completed(self, bucket: MemoryStore) -> None:
         """An adopted file gets what is missing, in one upload."""

@@ -9,6 +9,7 @@ from pony.orm import Database as PlainDatabase
 from pony.orm import PrimaryKey, Required, db_session, select
 
 from temaki import ConfigurationError, Database, Seeded
+from temaki.orm.database import mapping_of
 from temaki.stores.memory import MemoryStore
 from temaki.testing import Binder
 
@@ -38,7 +39,7 @@ def test_each_binder_starts_with_nothing(kind: Any) -> None:
         assert _write_and_count(note) == 1
         binder.unbind()
         assert db.provider is None
-        assert db.schema.provider is None
+        assert mapping_of(db).provider is None
 
 
 def test_binding_again_is_a_new_start_on_the_same_store(temaki_bind: Binder, temaki_store: MemoryStore) -> None:

@@ -22,6 +22,7 @@ from temaki.events import (
     Published,
     Pulled,
     Unchanged,
+    WentBack,
 )
 from temaki.reporter import Reporter, Watch
 from temaki.testing import ManualClock
@@ -52,6 +53,7 @@ def test_what_is_reported_is_what_is_told() -> None:
     reporter.listen(heard.append)
     version = Version(etag="e", commit="abc", sequence=3, size=4096, lineage=("abc",), complete=True)
     reporter.pulled(version, 0.1)
+    reporter.went_back(version, version)
     reporter.unchanged(0.2)
     reporter.published(version, 7, 0.3, superseded=True)
     reporter.lease_acquired(5, 0.4)
@@ -60,6 +62,7 @@ def test_what_is_reported_is_what_is_told() -> None:
     reporter.lease_timed_out(0.5)
     assert heard == [
         Pulled(URL, sequence=3, commit="abc", size=4096, seconds=0.1),
+        WentBack(URL, sequence=3, commit="abc", known_sequence=3, known_commit="abc"),
         Unchanged(URL, seconds=0.2),
         Published(URL, sequence=3, commit="abc", size=4096, pages=7, seconds=0.3, superseded=True),
         LeaseAcquired(URL, generation=5, seconds=0.4),

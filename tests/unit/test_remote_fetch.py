@@ -264,8 +264,15 @@ class TestAdoption:
         data[92:96] = bytes(4) if data[24:28] != bytes(4) else b"\0\0\0\1"
         bench.bucket.put(KEY, bytes(data))
         save(bench.remote(), tmp_path / "db")
-        bench.bucket.put(KEY, database(20) + bytes(4096))
+        assert (tmp_path / "db").stat().st_size == len(data)  # nobody knows better
+
+    @pytest.mark.parametrize("slack", [1, 4096, 5000, 3 * 4096])
+    def test_more_than_the_database(self, bench: Bench, tmp_path: Path, slack: int) -> None:
+        """The database's size is the header's, if that is valid: what the file has beyond it is left off."""
+        data = database(20)
+        bench.bucket.put(KEY, data + b"\xa5" * slack)
         save(bench.remote(), tmp_path / "longer")
+        assert (tmp_path / "longer").read_bytes() == in_wal_mode(data)
 
 
 class TestCorrupt:

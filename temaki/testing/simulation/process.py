@@ -93,7 +93,7 @@ class Process:
             self.url,
             KEY,
             self.wire,
-            explicit_store=True,
+            given=self.wire,
             cache_dir=folder,
             timeout=world.timeout,
             clock=self.view,
