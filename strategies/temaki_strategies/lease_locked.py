@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from temaki.lease import Lease
 
 
+_PATIENCE = 30.0  # seconds
+
+
 @dataclass(eq=False)
 class _Use:
     """A session's part in the lease."""
@@ -33,6 +36,7 @@ class LeaseLocked(Strategy):
     Args:
         ttl: Seconds after which the lease of a process that has gone silent may be taken over. At least 1.
         acquire_timeout: Seconds for which to wait for others. More than ``ttl``, or nobody would outwait a dead holder.
+            Without it, 30 seconds, or twice the ``ttl`` if that is more.
         hold: Seconds, from when it was taken, for which a process keeps the lease between sessions, so that its next
             commit needs no request for it. Others wait meanwhile.
 
@@ -40,9 +44,11 @@ class LeaseLocked(Strategy):
         ValueError: One of these is out of its range.
     """
 
-    def __init__(self, *, ttl: float = 10.0, acquire_timeout: float = 30.0, hold: float = 0.0) -> None:
+    def __init__(self, *, ttl: float = 10.0, acquire_timeout: float | None = None, hold: float = 0.0) -> None:
         if not 1 <= ttl < float("inf"):
             raise ValueError(f"ttl is a number of seconds, 1 or more, not {ttl!r}")
+        if acquire_timeout is None:
+            acquire_timeout = max(_PATIENCE, 2 * ttl)
         if not ttl < acquire_timeout < float("inf"):
             raise ValueError(
                 f"acquire_timeout is a number of seconds, more than ttl ({ttl:g}), not {acquire_timeout!r}"

@@ -181,7 +181,9 @@ class Bed:
             write()
         except CommitException as error:
             cause = cause_of(error)
-            raise (cause if isinstance(cause, (TemakiError, KeyboardInterrupt)) else error) from None
+            if isinstance(cause, (TemakiError, KeyboardInterrupt)):
+                raise cause from cause.__cause__  # which says whether it was interrupted
+            raise
 
     def _store_as_another(self) -> None:
         """Store the next version as another process would."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Sequence
-from typing import get_type_hints
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from temaki import Database, settings
 from temaki.options import GENERAL
@@ -49,9 +50,15 @@ def _options() -> str:
         hints = get_type_hints(cls.__init__)
         for name, parameter in inspect.signature(cls).parameters.items():
             what = described.get(name, "")
-            default = f"{_default(parameter.default)} ({hints[name].__name__})"
+            default = f"{_default(parameter.default)} ({_type(hints[name])})"
             rows.append((f"`{strategy}`", f"`{name}`", f"`TEMAKI_{name.upper()}`", default, what))
     return _table(("strategy", "option", "environment", "default", "what"), rows)
+
+
+def _type(hint: Any) -> str:
+    """Name of a type, without the None that stands for a default that depends on others."""
+    (kind,) = {hint} if isinstance(hint, type) else set(get_args(hint)) - {NoneType}
+    return str(kind.__name__)
 
 
 def _attributes(cls: object) -> dict[str, str]:

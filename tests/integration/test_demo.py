@@ -98,7 +98,7 @@ def test_folder_gets_a_fresh_key(environment: dict[str, str], leftovers: Path, t
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("s3://some-bucket/app.sqlite", "no usable credentials"),
+        ("s3://some-bucket/app.sqlite", "boto3 found no credentials"),
         ("memory://name/app.sqlite", "memory of its own"),
         ("http://example.com/app.sqlite", "does not know the scheme 'http'"),
         ("file:///no/such/folder/app.sqlite", "does not exist"),

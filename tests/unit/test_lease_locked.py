@@ -100,7 +100,10 @@ def stored_generation(bucket: MemoryStore) -> str | None:
         ({"ttl": 0.5}, "ttl is a number of seconds, 1 or more, not 0.5"),
         ({"ttl": float("nan")}, "ttl is a number"),
         ({"ttl": float("inf")}, "ttl is a number"),
-        ({"ttl": 30.0}, r"acquire_timeout is a number of seconds, more than ttl \(30\), not 30.0"),
+        (
+            {"ttl": 30.0, "acquire_timeout": 30.0},
+            r"acquire_timeout is a number of seconds, more than ttl \(30\), not 30.0",
+        ),
         ({"acquire_timeout": 10.0}, "acquire_timeout is a number"),
         ({"acquire_timeout": float("inf")}, "acquire_timeout is a number"),
         ({"acquire_timeout": float("nan")}, "acquire_timeout is a number"),
@@ -116,6 +119,11 @@ def test_options_out_of_range(options: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
         make_strategy(LeaseLocked, raw)
     assert f"TEMAKI_{next(iter(options)).upper()}" in str(caught.value)
+
+
+def test_waits_longer_than_a_dead_holder_lasts() -> None:
+    """A ``ttl`` alone is enough: who waits does so for 30 seconds, or twice the ``ttl``."""
+    assert [LeaseLocked(ttl=ttl).acquire_timeout for ttl in (1, 10, 15, 30, 60)] == [30, 30, 30, 60, 120]
 
 
 def test_options_from_the_environment() -> None:
