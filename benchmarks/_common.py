@@ -15,8 +15,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from temaki.passing import PassingStore, Verb
 from temaki.store import Store
+from temaki.stores.wrapper import PassingStore, Verb
 
 T = TypeVar("T")
 

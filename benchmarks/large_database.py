@@ -28,10 +28,10 @@ from pony.orm import Required, db_session
 
 from benchmarks._common import Targets, make_database, median, mib, ms, s3_server, table
 from temaki import Database
-from temaki.engine import Engine
+from temaki.engine.engine import Engine
 from temaki.errors import NotFoundError, PreconditionFailedError
-from temaki.generation import Generation
-from temaki.replica import Replica
+from temaki.replica.generation import Generation
+from temaki.replica.replica import Replica
 from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores import open_store
 

@@ -19,11 +19,11 @@ from pony.orm import Required, db_session
 
 from benchmarks._common import SlowStore, Targets, in_turns, make_database, median, ms, s3_server, table
 from temaki import Database
-from temaki.passing import Verb
 from temaki.store import Store
 from temaki.stores import open_store
 from temaki.stores.directory import DirectoryStore
 from temaki.stores.memory import MemoryStore
+from temaki.stores.wrapper import Verb
 from temaki.testing import CountingStore
 
 KEY = "app.sqlite"

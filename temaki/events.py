@@ -1,6 +1,6 @@
 """What happens to a database's working copy and its object, as it is told to whoever listens.
 
-Nothing here is imported by temaki before somebody does: see :mod:`temaki.reporter`.
+Nothing here is imported by temaki before somebody does: see :mod:`temaki.observe.reporter`.
 """
 
 from __future__ import annotations

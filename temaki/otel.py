@@ -34,7 +34,7 @@ from temaki.events import (
     Pulled,
     Unchanged,
 )
-from temaki.metering import Request
+from temaki.observe.metering import Request
 from temaki.orm.database import sync_of
 
 try:

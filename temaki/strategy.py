@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from temaki.session import Session
+from temaki.engine.session import Session
 
 __all__ = ["Session", "Strategy"]
 

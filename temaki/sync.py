@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from temaki.errors import BookmarkError, ConfigurationError
 from temaki.events import Event
-from temaki.fork import look
-from temaki.metering import Request, Traffic
+from temaki.observe.metering import Request, Traffic
+from temaki.process.fork import look
 
 if TYPE_CHECKING:
-    from temaki.engine import Engine
+    from temaki.engine.engine import Engine
     from temaki.version import Version
 
 _SHORTEST_WAIT: Final = 0.05  # seconds between two looks

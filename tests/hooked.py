@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from temaki.passing import PassingStore, Verb
 from temaki.store import Store
+from temaki.stores.wrapper import PassingStore, Verb
 from tests.threads import PATIENCE
 
 T = TypeVar("T")

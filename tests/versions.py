@@ -8,9 +8,9 @@ import struct
 from contextlib import closing
 from pathlib import Path
 
-from temaki.connection import Connection
-from temaki.generation import Generation
-from temaki.remote import Remote, Version
+from temaki.remote.remote import Remote, Version
+from temaki.replica.connection import Connection
+from temaki.replica.generation import Generation
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 

@@ -10,7 +10,7 @@ from temaki.errors import ConflictError
 from temaki.strategy import Session, Strategy
 
 if TYPE_CHECKING:
-    from temaki.lease import Lease
+    from temaki.lease.lease import Lease
 
 
 _PATIENCE = 30.0  # seconds
@@ -58,7 +58,7 @@ class LeaseLocked(Strategy):
         self.ttl, self.acquire_timeout, self.hold = ttl, acquire_timeout, hold
         self._thread = threading.local()  # whether its last session was refused as too late
 
-        from temaki.lease_exit import close_on_sigterm  # no part of the cold start of those who use another strategy
+        from temaki.process.exit import close_on_sigterm  # no part of the cold start of those who use another strategy
 
         close_on_sigterm()  # here, because only the main thread can, and that is mostly the one that binds
 

@@ -16,23 +16,23 @@ from typing import Annotated, Final
 
 import typer
 
-from temaki import settings
 from temaki.cli.local import scratch
 from temaki.cli.options import AsJson, Url
 from temaki.cli.results import Bench, SessionCost
 from temaki.cli.target import Target
 from temaki.cli.terminal import Terminal, terminal
 from temaki.cli.timing import quantiles
+from temaki.config import settings
+from temaki.config.registry import load
 from temaki.errors import CommitUnknownError, StoreError, TemakiError
-from temaki.image import Image
-from temaki.metering import Meter, MeteredStore, Traffic
+from temaki.observe.metering import Meter, MeteredStore, Traffic
 from temaki.orm.cause import cause_of
 from temaki.orm.database import Database
-from temaki.passing import Verb
-from temaki.registry import load
-from temaki.remote import Remote, Version
+from temaki.remote.remote import Remote, Version
+from temaki.replica.image import Image
+from temaki.replica.wal import DATABASE_HEADER, read_header
+from temaki.stores.wrapper import Verb
 from temaki.strategy import Strategy
-from temaki.wal import DATABASE_HEADER, read_header
 
 PRICES: Final[dict[Verb, float]] = {"get": 0.0004, "head": 0.0004, "put": 0.005, "list": 0.005, "delete": 0.0}
 """Dollars per 1000 requests: S3 Standard in us-east-1, list prices of 2025. Traffic and storage come on top."""

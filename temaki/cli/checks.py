@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, Literal
 
-from temaki import settings
 from temaki._version import __version__
 from temaki.cli.results import Diagnosis, Finding, Latency
 from temaki.cli.tables import short
 from temaki.cli.target import Target
 from temaki.cli.timing import milliseconds, quantiles
+from temaki.config import settings
+from temaki.config.registry import load
 from temaki.errors import (
     AccessDeniedError,
     BucketNotFoundError,
@@ -32,8 +33,7 @@ from temaki.errors import (
     TemakiError,
     UnsafeStoreError,
 )
-from temaki.probe import probe_conditions
-from temaki.registry import load
+from temaki.remote.probe import probe_conditions
 from temaki.store import VersionedStore
 from temaki.strategy import Strategy
 

@@ -10,8 +10,8 @@ from temaki.cli.results import LeaseResult
 from temaki.cli.tables import moment
 from temaki.cli.target import Target, as_lease
 from temaki.cli.terminal import Terminal, terminal
-from temaki.lease_record import LeaseRecord
-from temaki.shared_lease import SharedLease
+from temaki.lease.record import LeaseRecord
+from temaki.lease.shared import SharedLease
 
 lease = typer.Typer(
     cls=PlainGroup,

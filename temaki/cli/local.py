@@ -14,7 +14,7 @@ from typing import Final
 
 from temaki.cli.streams import SIGNALS, undisturbed
 from temaki.errors import CorruptDatabaseError, WorkingCopyError
-from temaki.wal import DATABASE_HEADER, FormatError, read_header
+from temaki.replica.wal import DATABASE_HEADER, FormatError, read_header
 
 _ROLLBACK_MODE: Final = b"\x01\x01"
 _PAGES_AT_ONCE: Final = 4096

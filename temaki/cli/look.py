@@ -16,8 +16,8 @@ from temaki.cli.results import Status, TableRows, Verified
 from temaki.cli.target import Target, as_stored
 from temaki.cli.terminal import FOUND, Terminal, terminal
 from temaki.errors import CorruptDatabaseError
+from temaki.replica.wal import DATABASE_HEADER, read_header
 from temaki.store import ObjectInfo
-from temaki.wal import DATABASE_HEADER, read_header
 
 
 def status(

@@ -21,7 +21,7 @@ from temaki.cli.tables import short
 from temaki.cli.target import LocalCopy, Target, as_stored
 from temaki.cli.terminal import Terminal, terminal
 from temaki.errors import ConfigurationError, ConflictError, CorruptDatabaseError, WorkingCopyError
-from temaki.remote import Version
+from temaki.remote.remote import Version
 
 SHORTEST: Final = 4
 """Characters by which a commit may be named."""
@@ -185,7 +185,7 @@ def push_from(path: Path, target: Target, out: Terminal, *, expect: str | None, 
     Raises:
         CorruptDatabaseError: The file is no sound database.
         ConflictError: The current version is not the expected one, or no longer.
-        SyncError, StoreError: It could not be stored; see :meth:`temaki.remote.Remote.publish`.
+        SyncError, StoreError: It could not be stored; see :meth:`temaki.remote.remote.Remote.publish`.
     """
     out.so_far = "Nothing was stored."
     with scratch() as folder:

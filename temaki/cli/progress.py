@@ -19,9 +19,9 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from temaki.passing import PassingDownload, PassingStore
 from temaki.store import Download, ReadableBody, Store
 from temaki.stores.rules import body_size
+from temaki.stores.wrapper import PassingDownload, PassingStore
 
 THRESHOLD: Final = 8 << 20
 """Bytes from which a transfer is shown."""

@@ -11,22 +11,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from temaki import settings
 from temaki.cli.local import make_plain
 from temaki.cli.results import LeaseState, StoredVersion
 from temaki.cli.streams import readable
 from temaki.clock import SystemClock
+from temaki.config import settings
+from temaki.config.registry import load
 from temaki.errors import ConfigurationError, NotFoundError, StoreError
-from temaki.image import Image
-from temaki.lease_record import SUFFIX, LeaseObject, LeaseRecord
-from temaki.registry import load
-from temaki.remote import Published, Remote, Version
-from temaki.retry import retry
+from temaki.lease.record import SUFFIX, LeaseObject, LeaseRecord
+from temaki.remote.remote import Published, Remote, Version
+from temaki.remote.retry import retry
+from temaki.replica.image import Image
+from temaki.replica.wal import DATABASE_HEADER, read_header
 from temaki.stores import canonical_url, open_store
-from temaki.wal import DATABASE_HEADER, read_header
 
 if TYPE_CHECKING:
-    from temaki.remote import Fetched
+    from temaki.remote.remote import Fetched
     from temaki.store import ObjectInfo, Store
 
 T = TypeVar("T")
@@ -153,7 +153,7 @@ class Target:
         Raises:
             ConflictError: Another version came first.
             UnsafeStoreError: The store does not honour conditions.
-            CommitUnknownError, StoreError: See :meth:`temaki.remote.Remote.publish`.
+            CommitUnknownError, StoreError: See :meth:`temaki.remote.remote.Remote.publish`.
         """
         self.remote.probe_conditions()
         number = sequence or (1 if base is None else base.sequence + 1)

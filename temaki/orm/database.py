@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from pony.orm import core
 
-from temaki import settings
-from temaki.engine import Engine, share
+from temaki.config import settings
+from temaki.config.registry import load
+from temaki.engine.engine import Engine, share
 from temaki.errors import ConfigurationError, ConflictError, NotFoundError, TemakiError
 from temaki.orm.cause import cause_of
 from temaki.orm.provider import StoreProvider
 from temaki.orm.seeding import Declaration, declarations
-from temaki.registry import load
 from temaki.stores import canonical_url, open_store
 from temaki.strategy import Strategy
 

@@ -9,11 +9,11 @@ from typing import cast
 
 from pony.orm.dbproviders.sqlite import SQLitePool
 
-from temaki.connection import Connection
-from temaki.engine import Engine
-from temaki.fork import process
-from temaki.generation import Generation
-from temaki.turn import FIRST_TRY, Try
+from temaki.engine.engine import Engine
+from temaki.lease.turn import FIRST_TRY, Try
+from temaki.process.fork import process
+from temaki.replica.connection import Connection
+from temaki.replica.generation import Generation
 
 
 class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init__, are each thread's own
@@ -72,7 +72,7 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
 
     def _take_idle(self) -> Connection | None:
         idle, self.con = self.con, None
-        # One that was inherited by a fork is the parent's; temaki.fork keeps it from being closed.
+        # One that was inherited by a fork is the parent's; temaki.process.fork keeps it from being closed.
         return idle if idle is not None and idle.process == process() else None
 
     def release(self, con: Connection) -> None:

@@ -17,13 +17,13 @@ from pony.orm.core import log_orm
 from pony.orm.dbapiprovider import wrap_dbapi_exceptions
 from pony.orm.dbproviders.sqlite import SQLiteProvider
 
-from temaki.connection import Connection
-from temaki.engine import Engine, session_of
-from temaki.fork import process, require_own
+from temaki.engine.engine import Engine, session_of
+from temaki.lease.turn import FIRST_TRY
 from temaki.orm.no_repeat import NoRepeat, guard
 from temaki.orm.pool import SessionPool
 from temaki.orm.tries import current_tries
-from temaki.turn import FIRST_TRY
+from temaki.process.fork import process, require_own
+from temaki.replica.connection import Connection
 
 
 class StoreProvider(SQLiteProvider):

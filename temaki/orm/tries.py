@@ -11,14 +11,14 @@ from pony.orm.core import IsolationError, PartialCommitException
 
 from temaki.clock import Clock, SystemClock
 from temaki.errors import ConflictError
+from temaki.lease.turn import ENOUGH, Try
 from temaki.orm.cause import cause_of
 from temaki.orm.no_repeat import forbidden
-from temaki.turn import ENOUGH, Try
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-    from temaki.engine import Engine
+    from temaki.engine.engine import Engine
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from temaki.errors import AccessDeniedError, StoreError, StoreUnavailableError
-from temaki.fork import look, reset_in_child
+from temaki.process.fork import look, reset_in_child
 from temaki.store import ReadableBody
 
 PIECE = 1024 * 1024

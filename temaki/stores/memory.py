@@ -11,7 +11,7 @@ from typing import Self
 
 from temaki.clock import Clock, SystemClock
 from temaki.errors import NotFoundError, PreconditionFailedError
-from temaki.fork import ProcessLock
+from temaki.process.fork import ProcessLock
 from temaki.store import Download, ObjectInfo, ReadableBody
 from temaki.stores.rules import check_conditions, check_range, checked_key, checked_metadata, cut_range, read_body
 

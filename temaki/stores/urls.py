@@ -61,7 +61,7 @@ def open_store(url: str, *, client: Any = None) -> tuple[Store, str]:
     location = parse_url(url)
     # Each kind of store is imported by those who use it: binding is part of every cold start.
     if location.scheme == "s3":
-        from temaki.stores.s3 import S3Store
+        from temaki.stores.s3.store import S3Store
 
         return S3Store(location.bucket, client=client), location.key
     if client is not None:

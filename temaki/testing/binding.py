@@ -14,8 +14,8 @@ from uuid import uuid4
 from pony.orm import core
 from pony.orm.dbproviders.sqlite import SQLiteProvider
 
-from temaki import settings
-from temaki.engine import Engine, share
+from temaki.config import settings
+from temaki.engine.engine import Engine, share
 from temaki.errors import ConfigurationError
 from temaki.orm.database import Database, mapping_of, strategy_of
 from temaki.orm.provider import StoreProvider

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from temaki.errors import StoreError, StoreUnavailableError
-from temaki.passing import PassingDownload, PassingStore, Verb
 from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores.rules import body_size
+from temaki.stores.wrapper import PassingDownload, PassingStore, Verb
 
 T = TypeVar("T")
 Outcome = Literal["ok", "not_modified", "refused", "failed"]

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from temaki.clock import Clock
 from temaki.errors import ConfigurationError, PreconditionFailedError, StoreError, StoreUnavailableError
-from temaki.passing import PassingDownload, PassingStore, Verb
 from temaki.store import Download, ReadableBody, Store
 from temaki.stores.rules import read_body
+from temaki.stores.wrapper import PassingDownload, PassingStore, Verb
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from temaki.errors import StoreError
 from temaki.store import Store
 from temaki.stores.directory import DirectoryStore
 from temaki.stores.memory import MemoryStore
-from temaki.stores.s3 import S3Store
+from temaki.stores.s3.store import S3Store
 from temaki.testing import CountingStore, FaultyStore, Server, StoreTests
 from temaki.testing.stores import KEYS
 

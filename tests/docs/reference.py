@@ -9,8 +9,8 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from temaki import Database, settings
-from temaki.options import GENERAL
-from temaki.registry import available, load
+from temaki.config.options import GENERAL
+from temaki.config.registry import available, load
 from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "settings.md"

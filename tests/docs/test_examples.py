@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 
 from temaki import Database
-from temaki.registry import available
+from temaki.config.registry import available
 from temaki.testing import Server
 from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, is_project, snippets
 

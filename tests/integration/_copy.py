@@ -11,7 +11,7 @@ from typing import Any
 
 from pony.orm import db_session
 
-import temaki.folder
+import temaki.replica.folder
 from temaki import cause_of
 from temaki.stores import open_store
 from temaki.testing import CountingStore
@@ -111,7 +111,7 @@ def _full_disk() -> Iterator[None]:
 
 def killed_while_its_folder_is_made(url: str) -> None:
     """Killed between the private folder's creation and its lock."""
-    temaki.folder._Lock.take = kill_myself  # type: ignore[method-assign]
+    temaki.replica.folder._Lock.take = kill_myself  # type: ignore[method-assign]
     Application(url).value()
 
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from temaki.fetch import Fetched
-from temaki.folder import Folder
-from temaki.generation import Generation
-from temaki.replica import Replica
-from temaki.session import Session
+from temaki.engine.session import Session
+from temaki.remote.fetch import Fetched
+from temaki.replica.folder import Folder
+from temaki.replica.generation import Generation
+from temaki.replica.replica import Replica
 from temaki.stores.directory import DirectoryStore
 from tests.integration._tripwire import Tripwire
 from tests.integration._worker import Application, Forked, create, kill_myself, main

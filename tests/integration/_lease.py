@@ -15,7 +15,7 @@ from typing import Any
 from pony.orm import db_session
 
 from temaki.errors import LeaseLostError
-from temaki.lease import Lease
+from temaki.lease.lease import Lease
 from temaki.stores import open_store
 from temaki.testing import CountingStore
 from temaki_strategies import LeaseLocked

@@ -14,11 +14,11 @@ from typing import Any
 from pony.orm import db_session
 
 from temaki import CommitUnknownError, TemakiError, cause_of
-from temaki.engine import Engine
-from temaki.fetch import Fetched
-from temaki.generation import Generation
+from temaki.engine.engine import Engine
+from temaki.engine.session import Session
 from temaki.orm.database import Database
-from temaki.session import Session
+from temaki.remote.fetch import Fetched
+from temaki.replica.generation import Generation
 from tests.integration._worker import Application, Forked, main, poll
 
 PHASES: dict[str, tuple[Any, str]] = {

@@ -16,7 +16,7 @@ import temaki
 from temaki import AccessDeniedError, BucketNotFoundError, ConfigurationError, Database, TemakiError, UnsafeStoreError
 from temaki.stores.directory import DirectoryStore
 from temaki.stores.memory import MemoryStore
-from temaki.stores.s3 import S3Store
+from temaki.stores.s3.store import S3Store
 from temaki.testing import Server
 from temaki.testing.counting import CountingStore
 from temaki.testing.strategies import KEY, Client

@@ -169,7 +169,7 @@ def test_lease(place: tuple[Commands, str]) -> None:
     temaki.file("app.sqlite", *USERS)
     temaki("push", url, "app.sqlite")
     hold = (
-        "import sys; from temaki.clock import SystemClock; from temaki.shared_lease import SharedLease\n"
+        "import sys; from temaki.clock import SystemClock; from temaki.lease.shared import SharedLease\n"
         "from temaki.stores import open_store\n"
         "store, key = open_store(sys.argv[1])\n"
         "shared = SharedLease(store, key, url=sys.argv[1], clock=SystemClock())\n"

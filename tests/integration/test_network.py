@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from temaki.errors import StoreUnavailableError
-from temaki.stores.s3 import S3Store
+from temaki.stores.s3.store import S3Store
 from temaki.testing import Server
 from temaki.testing.stores import fetch
 from tests.integration._children import Place

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pony.orm import db_session
 
-from temaki import transfer
+from temaki.remote import transfer
 from temaki.stores.memory import MemoryStore
 from temaki.strategy import Strategy
 from temaki.testing import CountingStore

@@ -19,13 +19,13 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from temaki.errors import LeaseLostError, LeaseTimeoutError, PreconditionFailedError, StoreError, StoreUnavailableError
-from temaki.lease import Lease
-from temaki.lease_record import LeaseObject
-from temaki.lease_turn import LONGEST_COURTESY, LONGEST_LOOK
-from temaki.passing import Verb
+from temaki.lease.lease import Lease
+from temaki.lease.record import LeaseObject
+from temaki.lease.waiting import LONGEST_COURTESY, LONGEST_LOOK
 from temaki.store import Download, ReadableBody
 from temaki.stores.memory import MemoryStore
 from temaki.stores.rules import read_body
+from temaki.stores.wrapper import Verb
 from temaki.testing.clock import ManualClock
 from temaki.testing.faulty import Fault, FaultyStore
 
@@ -39,7 +39,7 @@ QUICK, SLOW = (0.0, 0.0, 0.01, 0.03, 0.1), (0.3, 0.6, 0.9)
 LOOK = LONGEST_LOOK + LONGEST_COURTESY
 """Seconds between two looks of a waiter, and for which it leaves a free lease to others, at most."""
 RESOLUTION = 1.0
-"""Seconds by which an age by the store's clock may be too small (``temaki.lease_record``)."""
+"""Seconds by which an age by the store's clock may be too small (``temaki.lease.record``)."""
 FAULTS_IN_A_ROW = 3
 
 

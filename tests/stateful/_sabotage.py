@@ -12,21 +12,21 @@ from dataclasses import replace
 from typing import Any, NoReturn
 from unittest import mock
 
-from temaki import fetch, publish, transfer
-from temaki.connection import Connection
-from temaki.engine import Engine, session_of
+from temaki.engine.engine import Engine, session_of
+from temaki.engine.pull import Flights, Puller
+from temaki.engine.session import Session
 from temaki.errors import NotFoundError, PreconditionFailedError
-from temaki.folder import Folder
-from temaki.generation import Generation
-from temaki.image import Image
 from temaki.orm.database import Database
 from temaki.orm.seed.ledger import Ledger
 from temaki.orm.seed.seeder import Seeder
-from temaki.publish import Publication, Published
-from temaki.pull import Flights, Puller
-from temaki.replica import Replica, WriterLock
-from temaki.retry import retry
-from temaki.session import Session
+from temaki.remote import fetch, publish, transfer
+from temaki.remote.publish import Publication, Published
+from temaki.remote.retry import retry
+from temaki.replica.connection import Connection
+from temaki.replica.folder import Folder
+from temaki.replica.generation import Generation
+from temaki.replica.image import Image
+from temaki.replica.replica import Replica, WriterLock
 from temaki.stores.memory import MemoryStore
 from temaki.version import read_version
 

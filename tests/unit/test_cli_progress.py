@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from temaki.cli.progress import THRESHOLD, showing_progress
-from temaki.passing import PassingStore
 from temaki.stores.memory import MemoryStore
+from temaki.stores.wrapper import PassingStore
 
 
 class _Terminal(io.StringIO):

@@ -1,4 +1,4 @@
-"""`temaki.connection` on plain files: what raw SQL is refused, how that is explained, and what stays SQLite's own."""
+"""`temaki.replica.connection` on plain files: what raw SQL is refused, how that is explained, and what stays SQLite's own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from temaki.connection import Connection
 from temaki.errors import CorruptDatabaseError, ReadOnlyError, StatementRefusedError, WorkingCopyError
+from temaki.replica.connection import Connection
 
 URL = "s3://bucket/app.sqlite"
 

@@ -1,4 +1,4 @@
-"""`temaki.connection`, its cursors: scripts that stay in the transaction, and snapshots that end with it."""
+"""`temaki.replica.connection`, its cursors: scripts that stay in the transaction, and snapshots that end with it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from temaki.connection import Connection
 from temaki.errors import StatementRefusedError, TemakiError
+from temaki.replica.connection import Connection
 
 URL = "s3://bucket/app.sqlite"
 

@@ -1,4 +1,4 @@
-"""`temaki.connection` as users meet it: in Pony's sessions, where a refusal must leave everything as it was."""
+"""`temaki.replica.connection` as users meet it: in Pony's sessions, where a refusal must leave everything as it was."""
 
 # ruff: noqa: PT012 - what a session raises, it raises at its end: the block is all of it
 

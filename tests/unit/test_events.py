@@ -24,7 +24,7 @@ from temaki.events import (
     Unchanged,
     WentBack,
 )
-from temaki.reporter import Reporter, Watch
+from temaki.observe.reporter import Reporter, Watch
 from temaki.testing import ManualClock
 from temaki.version import Version
 

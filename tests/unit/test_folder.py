@@ -1,4 +1,4 @@
-"""`temaki.folder`: what is kept between processes, what of it is believed, and whose it is."""
+"""`temaki.replica.folder`: what is kept between processes, what of it is believed, and whose it is."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from temaki import folder as module
 from temaki.errors import WorkingCopyError
-from temaki.folder import Folder
+from temaki.replica import folder as module
+from temaki.replica.folder import Folder
 
 URL = "s3://bucket/app.sqlite"
 VERSION = {"etag": "e", "sequence": 3}

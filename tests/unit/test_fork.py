@@ -1,4 +1,4 @@
-"""`temaki.fork`: a process notices that it was forked, whatever forked it. A child's status says what it saw."""
+"""`temaki.process.fork`: a process notices that it was forked, whatever forked it. A child's status says what it saw."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from temaki import fork
 from temaki.errors import ConflictError, StoreUnavailableError
-from temaki.fork import ProcessLock, process, require_own
-from temaki.generation import Generation
-from temaki.lease import Lease
-from temaki.lease_record import LeaseObject
+from temaki.lease.lease import Lease
+from temaki.lease.record import LeaseObject
+from temaki.process import fork
+from temaki.process.fork import ProcessLock, process, require_own
+from temaki.replica.generation import Generation
 from temaki.stores.filesystem import FileLocks
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock

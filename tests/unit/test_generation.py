@@ -1,4 +1,4 @@
-"""`temaki.generation`: acknowledged state is the main file and the WAL up to the mark, whoever else is reading."""
+"""`temaki.replica.generation`: acknowledged state is the main file and the WAL up to the mark, whoever else is reading."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from temaki.errors import CorruptDatabaseError, WorkingCopyError
-from temaki.generation import Generation
-from temaki.wal import Scan
+from temaki.replica.generation import Generation
+from temaki.replica.wal import Scan
 from tests.versions import URL, begin, connect, read, save, version, write
 
 

@@ -14,16 +14,16 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from temaki.config.settings import resolve
 from temaki.errors import ConfigurationError, CorruptDatabaseError, LeaseRecordError, StoreError
-from temaki.image import Image
-from temaki.lease_record import LeaseObject
-from temaki.settings import resolve
+from temaki.lease.record import LeaseObject
+from temaki.replica.image import Image
+from temaki.replica.wal import FormatError, Mark, read_header, scan
 from temaki.store import ObjectInfo
 from temaki.stores.memory import MemoryStore
 from temaki.stores.urls import parse_url
 from temaki.testing.clock import ManualClock
 from temaki.version import MetadataError, Version, next_version, read_version
-from temaki.wal import FormatError, Mark, read_header, scan
 from tests.versions import KEY, database, make_remote
 
 COUNT = int(os.environ.get("HOSTILE_EXAMPLES", "100"))

@@ -1,4 +1,4 @@
-"""`temaki.lease`: taking, keeping, losing and giving back. Time is a ManualClock's; nobody waits."""
+"""`temaki.lease.lease`: taking, keeping, losing and giving back. Time is a ManualClock's; nobody waits."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from temaki.errors import LeaseLostError, LeaseRecordError, LeaseTimeoutError, StoreUnavailableError
-from temaki.lease import Lease
-from temaki.lease_owner import Owner
-from temaki.lease_record import LeaseObject, LeaseRecord
-from temaki.lease_turn import SLOT, ahead
+from temaki.lease.lease import Lease
+from temaki.lease.owner import Owner
+from temaki.lease.record import LeaseObject, LeaseRecord
+from temaki.lease.waiting import SLOT, ahead
 from temaki.stores.directory import DirectoryStore
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
@@ -589,9 +589,9 @@ def test_break_evicts_nobody_else(one: Host, two: Host) -> None:
 CHILD = """
 import os, random, signal, sys
 from temaki.clock import SystemClock
-from temaki.lease import Lease
-from temaki.lease_exit import close_on_sigterm
-from temaki.lease_record import LeaseObject
+from temaki.lease.lease import Lease
+from temaki.process.exit import close_on_sigterm
+from temaki.lease.record import LeaseObject
 from temaki.stores.directory import DirectoryStore
 if "own" in sys.argv: signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 close_on_sigterm()

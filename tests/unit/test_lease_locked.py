@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from pony.orm import CommitException, PrimaryKey, Required, db_session
 
+from temaki.config.options import ENVIRONMENT, Option
+from temaki.config.settings import make_strategy
+from temaki.engine.pull import Puller
 from temaki.errors import ConfigurationError, ConflictError, LeaseLostError, LeaseRecordError
-from temaki.lease import Lease
-from temaki.lease_record import LeaseRecord
-from temaki.options import ENVIRONMENT, Option
+from temaki.lease.lease import Lease
+from temaki.lease.record import LeaseRecord
 from temaki.orm.cause import cause_of
 from temaki.orm.database import Database
-from temaki.pull import Puller
-from temaki.settings import make_strategy
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.counting import CountingStore

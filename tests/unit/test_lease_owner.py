@@ -1,4 +1,4 @@
-"""`temaki.lease_owner`: which process has the lease, and whether it is gone. With real processes."""
+"""`temaki.lease.owner`: which process has the lease, and whether it is gone. With real processes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from temaki import lease_owner
-from temaki.lease_owner import Owner
+from temaki.lease import owner as lease_owner
+from temaki.lease.owner import Owner
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing tells elsewhere: see the last test")
 
 CHILD = """
 import json, sys
 from dataclasses import asdict
-from temaki.lease_owner import Owner
+from temaki.lease.owner import Owner
 print(json.dumps(asdict(Owner.here("t0ken"))), flush=True)
 sys.stdin.read()
 """

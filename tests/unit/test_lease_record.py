@@ -1,4 +1,4 @@
-"""`temaki.lease_record`: how the record reads, and how it is replaced exactly once."""
+"""`temaki.lease.record`: how the record reads, and how it is replaced exactly once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from temaki.errors import LeaseRecordError, StoreUnavailableError
-from temaki.lease_owner import Owner
-from temaki.lease_record import ChangedError, LeaseObject, LeaseRecord, Seen, _age, new_write_id
+from temaki.lease.owner import Owner
+from temaki.lease.record import ChangedError, LeaseObject, LeaseRecord, Seen, _age, new_write_id
 from temaki.store import ObjectInfo
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock

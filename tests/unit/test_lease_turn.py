@@ -1,4 +1,4 @@
-"""`temaki.lease_turn`: the order in which contenders are served."""
+"""`temaki.lease.waiting`: the order in which contenders are served."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from temaki.lease_turn import LONGEST_COURTESY, LONGEST_LOOK, SLOT, ahead, courtesy, look, serve
+from temaki.lease.waiting import LONGEST_COURTESY, LONGEST_LOOK, SLOT, ahead, courtesy, look, serve
 
 
 def rounds(tokens: list[str], served: dict[str, int], generation: int, times: int) -> tuple[list[str], dict[str, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from temaki.errors import NotFoundError, PreconditionFailedError, StoreUnavailableError
-from temaki.metering import Meter, MeteredStore, Request
+from temaki.observe.metering import Meter, MeteredStore, Request
 from temaki.stores.memory import MemoryStore
 from temaki.testing import Fault, FaultyStore
 

@@ -12,7 +12,7 @@ from temaki.errors import ConfigurationError
 from temaki.stores import canonical_url, open_store, parse_url
 from temaki.stores.directory import DirectoryStore
 from temaki.stores.memory import MemoryStore
-from temaki.stores.s3 import S3Store
+from temaki.stores.s3.store import S3Store
 from temaki.testing.stores import fetch
 
 
@@ -153,9 +153,9 @@ import sys
 from temaki.stores import open_store
 open_store("memory://x/y")
 open_store("file:///x/y")
-assert "temaki.stores.s3" not in sys.modules
+assert "temaki.stores.s3.store" not in sys.modules
 open_store("s3://bucket/key")
-assert "temaki.stores.s3" in sys.modules
+assert "temaki.stores.s3.store" in sys.modules
 assert not {"boto3", "botocore", "urllib3"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""`temaki.pull.Puller`: the working copy becomes what the store has now, however answers and commits interleave."""
+"""`temaki.engine.pull.Puller`: the working copy becomes what the store has now, however answers and commits interleave."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import pytest
 from pony.orm import db_session
 
+from temaki.engine.pull import Puller
 from temaki.errors import CorruptDatabaseError, NotFoundError, StoreUnavailableError
-from temaki.generation import Generation
-from temaki.pull import Puller
-from temaki.remote import Version
-from temaki.replica import Replica
+from temaki.remote.remote import Version
+from temaki.replica.generation import Generation
+from temaki.replica.replica import Replica
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.counting import CountingStore

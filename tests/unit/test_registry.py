@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from temaki import registry
+from temaki.config import registry
 from temaki.errors import ConfigurationError
 from temaki.strategy import Strategy
 
@@ -180,7 +180,7 @@ def test_the_fast_path_does_without_importlib_metadata() -> None:
     """A cold start with a built-in strategy pays for one look into the folder, not for the import."""
     code = """
 import sys
-from temaki import registry
+from temaki.config import registry
 before = "importlib.metadata" in sys.modules
 registry.load("etag-cached")
 print(before, "importlib.metadata" in sys.modules)

@@ -17,7 +17,6 @@ from typing import Any, Self
 
 import pytest
 
-from temaki import transfer
 from temaki.errors import (
     AccessDeniedError,
     CorruptDatabaseError,
@@ -26,7 +25,8 @@ from temaki.errors import (
     StoreUnavailableError,
     WorkingCopyError,
 )
-from temaki.remote import Remote, Version
+from temaki.remote import transfer
+from temaki.remote.remote import Remote, Version
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.faulty import Fault, FaultyStore
@@ -431,7 +431,7 @@ class TestParallel:
                 super().__init__(*arguments)
                 made.append(self)
 
-        monkeypatch.setattr("temaki.fetch.Transfer", Noted)
+        monkeypatch.setattr("temaki.remote.fetch.Transfer", Noted)
         return made
 
     def test_streams(self, bench: Bench, tmp_path: Path) -> None:

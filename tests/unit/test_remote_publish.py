@@ -23,7 +23,7 @@ from temaki.errors import (
     StoreUnavailableError,
     UnsafeStoreError,
 )
-from temaki.remote import Published, Remote, Version
+from temaki.remote.remote import Published, Remote, Version
 from temaki.store import ReadableBody, Store
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock

@@ -1,4 +1,4 @@
-"""`temaki.replica`: sessions begin in the current generation; an old one lives until they have left it."""
+"""`temaki.replica.replica`: sessions begin in the current generation; an old one lives until they have left it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from temaki.connection import Connection
 from temaki.errors import ConfigurationError, CorruptDatabaseError
-from temaki.generation import Generation
-from temaki.replica import Replica, WriterLock
+from temaki.replica.connection import Connection
+from temaki.replica.generation import Generation
+from temaki.replica.replica import Replica, WriterLock
 from tests.threads import PATIENCE, Background, in_thread
 from tests.versions import URL, begin, connect, read, save, version, write
 

@@ -1,4 +1,4 @@
-"""`temaki.retry`: what is repeated, how long, and who hears of it."""
+"""`temaki.remote.retry`: what is repeated, how long, and who hears of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from temaki.errors import AccessDeniedError, StoreUnavailableError
-from temaki.retry import BASE_DELAY, LONGEST_DELAY, retry
+from temaki.remote.retry import BASE_DELAY, LONGEST_DELAY, retry
 from temaki.testing.clock import ManualClock
 
 
@@ -61,7 +61,7 @@ def test_success_does_not_import_tenacity() -> None:
 import random, sys
 from temaki.clock import SystemClock
 from temaki.errors import StoreUnavailableError
-from temaki.retry import retry
+from temaki.remote.retry import retry
 errors = []
 def call():
     if errors: raise errors.pop()

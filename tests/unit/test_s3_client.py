@@ -13,8 +13,8 @@ import boto3
 import pytest
 
 from temaki.errors import AccessDeniedError, ConfigurationError, StoreError
-from temaki.stores import s3_client
-from temaki.stores.s3 import S3Store
+from temaki.stores.s3 import client as s3_client
+from temaki.stores.s3.store import S3Store
 from temaki.testing.stores import in_parallel
 from tests.unit.loopback import Answer, Loopback, http, loopback, s3_error
 

@@ -31,8 +31,8 @@ from temaki.errors import (
     TemakiError,
 )
 from temaki.store import Store
-from temaki.stores import s3_client
-from temaki.stores.s3 import S3Store
+from temaki.stores.s3 import client as s3_client
+from temaki.stores.s3.store import S3Store
 from temaki.testing.stores import fetch, in_parallel, read_all
 from tests.unit.loopback import Answer, http, loopback, reset, s3_error, silence
 

@@ -23,8 +23,8 @@ from botocore.session import get_session
 from botocore.utils import InstanceMetadataFetcher
 
 from temaki.errors import AccessDeniedError, ConfigurationError, StoreError, StoreUnavailableError, TemakiError
-from temaki.stores import s3_client
-from temaki.stores.s3 import S3Store
+from temaki.stores.s3 import client as s3_client
+from temaki.stores.s3.store import S3Store
 from tests.unit.loopback import Answer, Loopback, http, loopback, reset, silence
 
 ETAG = "0123456789abcdef0123456789abcdef"

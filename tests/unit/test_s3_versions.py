@@ -8,7 +8,7 @@ from temaki.errors import NotFoundError
 from temaki.store import VersionedStore
 from temaki.stores.directory import DirectoryStore
 from temaki.stores.memory import MemoryStore
-from temaki.stores.s3 import S3Store
+from temaki.stores.s3.store import S3Store
 from temaki.testing import Server
 
 

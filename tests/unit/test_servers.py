@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from temaki.stores.s3 import S3Store
+from temaki.stores.s3.store import S3Store
 from temaki.testing import Server, moto_server
 from temaki.testing.stores import fetch
 

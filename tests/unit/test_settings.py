@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from temaki import Database
+from temaki.config.settings import Settings, make_strategy, resolve, strategy_options, working_folder
 from temaki.errors import ConfigurationError
-from temaki.settings import Settings, make_strategy, resolve, strategy_options, working_folder
 
 URL = "s3://bucket/app.sqlite"
 
@@ -532,7 +532,7 @@ def test_bind_s3_needs_no_working_folder() -> None:
 
 def test_a_closed_folder_has_no_settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``sudo -u app`` in root's home: what is said in arguments works, and what is missing is explained."""
-    monkeypatch.setattr("temaki.settings.os.access", lambda path, mode: False)
+    monkeypatch.setattr("temaki.config.settings.os.access", lambda path, mode: False)
     write(folder, temaki="url = broken")
     assert resolve({"url": URL}, environ={}, folder=folder).url == URL
     assert f"Files in {folder} do not count" in str(refused(folder))
@@ -546,7 +546,7 @@ def test_binding_by_arguments_needs_no_parser(folder: Path) -> None:
     write(folder, pyproject="[project]\nname = 'application'")
     code = """
 import sys
-from temaki.settings import resolve, strategy_options
+from temaki.config.settings import resolve, strategy_options
 class Cached:
     def __init__(self, *, max_age: float = 0.0): ...
 before = set(sys.modules)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from pony.orm.core import CommitException, OptimisticCheckError, PartialCommitException, TransactionError
 
-from temaki.engine import Engine
+from temaki.engine.engine import Engine
 from temaki.errors import (
     AccessDeniedError,
     CommitUnknownError,

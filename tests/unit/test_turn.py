@@ -8,13 +8,13 @@ from collections.abc import Callable
 import pytest
 
 from temaki.errors import AccessDeniedError, StoreUnavailableError
-from temaki.lease import Lease
-from temaki.lease_record import SUFFIX, LeaseObject
-from temaki.reporter import Reporter
+from temaki.lease.lease import Lease
+from temaki.lease.record import SUFFIX, LeaseObject
+from temaki.lease.turn import BUSY, LONGEST, LOOK, PURPOSE, RECENT, SETTLE, TTL, Turns
+from temaki.observe.reporter import Reporter
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.counting import CountingStore
-from temaki.turn import BUSY, LONGEST, LOOK, PURPOSE, RECENT, SETTLE, TTL, Turns
 from tests.hooked import HookedStore, failing
 
 KEY = "app.sqlite"

@@ -1,4 +1,4 @@
-"""`temaki.wal` against real SQLite files: what is committed, all of it, and nothing else."""
+"""`temaki.replica.wal` against real SQLite files: what is committed, all of it, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from temaki.image import Image
-from temaki.wal import FormatError, Mark, Scan, read_header, scan
+from temaki.replica.image import Image
+from temaki.replica.wal import FormatError, Mark, Scan, read_header, scan
 
 PAGE_SIZES = [512, 1024, 4096, 8192, 65536]
 REWRITTEN = [slice(18, 20), slice(24, 28), slice(92, 96)]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from temaki.engine.pull import Puller
 from temaki.events import Event, WentBack
-from temaki.pull import Puller
-from temaki.remote import Version
-from temaki.replica import Replica
-from temaki.reporter import Reporter
+from temaki.observe.reporter import Reporter
+from temaki.remote.remote import Version
+from temaki.replica.replica import Replica
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from tests.versions import KEY, URL, connect, database, make_remote, publish, read

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from temaki.errors import NotFoundError, StoreError
-from temaki.passing import Verb
 from temaki.store import Download, ObjectInfo, ReadableBody
 from temaki.stores.rules import read_body
+from temaki.stores.wrapper import Verb
 from temaki.testing.faulty import ONLY_WHEN_TOLD, Fault, FaultyStore
 from temaki.testing.simulation.scheduler import Crash, running
 

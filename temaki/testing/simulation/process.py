@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from temaki import engine
-from temaki.engine import Engine, Shared
-from temaki.generation import Generation
+from temaki.config.registry import load
+from temaki.engine import engine
+from temaki.engine.engine import Engine, Shared
 from temaki.orm.provider import StoreProvider
-from temaki.registry import load
+from temaki.replica.generation import Generation
 from temaki.strategy import Strategy
 from temaki.testing.simulation.network import KEY, Wire
 from temaki.testing.simulation.scheduler import Task, running

@@ -10,13 +10,17 @@ from contextlib import contextmanager
 from typing import Any, Final
 from unittest import mock
 
-from temaki import lease, pull, remote, replica, shared_lease, turn
-from temaki.connection import Connection
-from temaki.engine import Engine
-from temaki.fetch import Fetched
-from temaki.folder import Folder
-from temaki.generation import Generation
-from temaki.replica import Replica
+from temaki.engine import pull
+from temaki.engine.engine import Engine
+from temaki.lease import lease, turn
+from temaki.lease import shared as shared_lease
+from temaki.remote import remote
+from temaki.remote.fetch import Fetched
+from temaki.replica import replica
+from temaki.replica.connection import Connection
+from temaki.replica.folder import Folder
+from temaki.replica.generation import Generation
+from temaki.replica.replica import Replica
 from temaki.testing.simulation.locks import SimulatedThreading
 from temaki.testing.simulation.scheduler import running
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 from pony.orm import core
 from pony.orm.dbapiprovider import IntegrityError
 
-from temaki.connection import Connection
 from temaki.errors import (
     CommitUnknownError,
     ConflictError,
@@ -18,6 +17,7 @@ from temaki.errors import (
     ReadOnlyError,
     StoreError,
 )
+from temaki.replica.connection import Connection
 from temaki.testing.histories import Operation, Outcome, Value
 from temaki.testing.simulation.scheduler import Crash, Task, Violation, running
 

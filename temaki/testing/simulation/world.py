@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from temaki.errors import NotFoundError
-from temaki.remote import Remote
+from temaki.remote.remote import Remote
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.histories import Operation, Outcome, Value, anomalies

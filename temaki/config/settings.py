@@ -1,0 +1,310 @@
+"""Where the settings of a database come from: arguments, then the environment, then a TOML file.
+
+``url``, ``strategy``, ``cache_dir`` and ``timeout`` are temaki's own. Every other name is an option of the strategy.
+Each value is kept with its origin, so that an error can name it.
+
+What costs start-up time (msgspec, tomllib, difflib) is imported where it turns out to be needed: a database that is
+bound by arguments alone needs none of them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from temaki.config.options import (
+    ARGUMENTS,
+    ENVIRONMENT,
+    GENERAL,
+    PREFIX,
+    Option,
+    check_names,
+    make_strategy,
+    nearest,
+    origin,
+    strategy_options,
+)
+from temaki.errors import ConfigurationError
+
+__all__ = [
+    "DEFAULT_STRATEGY",
+    "DEFAULT_TIMEOUT",
+    "Option",
+    "Settings",
+    "check_names",
+    "make_strategy",
+    "resolve",
+    "strategy_options",
+    "working_folder",
+]
+
+DEFAULT_STRATEGY: Final = "etag-cached"
+DEFAULT_TIMEOUT: Final = 60.0
+
+# S3's rules for new buckets, widened by those of the oldest ones (capitals, underscores, up to 255 characters).
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a database is bound with.
+
+    Attributes:
+        url: The database's URL, not yet parsed.
+        strategy: The strategy's name, or the instance that was passed (its class is not checked here).
+        cache_dir: Folder for working copies, absolute; None for a private temporary one.
+        timeout: Seconds after which no new attempt of a request is started.
+        options: The strategy's options, not yet converted: see :func:`strategy_options`. Empty for an instance.
+        origins: Where ``url``, ``strategy``, ``cache_dir`` and ``timeout`` came from, for messages. A default has none.
+    """
+
+    url: str
+    strategy: object = DEFAULT_STRATEGY
+    cache_dir: Path | None = None
+    timeout: float = DEFAULT_TIMEOUT
+    options: Mapping[str, Option] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+def working_folder() -> Path:
+    """The working folder; ``.`` where it has no name any more, because it was removed under the process.
+
+    A removed folder holds no settings, so that whoever says everything in arguments needs none.
+    """
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path(os.curdir)
+
+
+def resolve(arguments: Mapping[str, object], *, environ: Mapping[str, str], folder: str | os.PathLike[str]) -> Settings:
+    """Put together what was said about a database; of two values for one setting the stronger source wins.
+
+    Args:
+        arguments: Those of ``bind_s3``, by name, the strongest. A general setting that is None was not given.
+        environ: The environment: ``TEMAKI_URL``, ``TEMAKI_STRATEGY``, ``TEMAKI_CACHE_DIR``, ``TEMAKI_TIMEOUT``,
+            ``TEMAKI_<OPTION>``, and ``AWS_BUCKET`` with ``TEMAKI_KEY`` instead of a URL. Empty ones count as unset.
+        folder: The working folder. ``temaki.toml``, or ``[tool.temaki]`` of ``pyproject.toml``, is read there, and a
+            relative ``cache_dir`` starts there. See :func:`working_folder`.
+
+    Raises:
+        ConfigurationError: A value cannot be used, a file cannot be read, or nothing names a database.
+    """
+    start = Path(folder)
+    found: dict[str, Option] = {}
+    strategy_chosen = False
+    for source, values in _sources(arguments, environ, start):
+        for name, value in values.items():
+            found.setdefault(name, Option(name, value, source, ignorable=strategy_chosen))
+        strategy_chosen = strategy_chosen or "strategy" in values
+
+    general = {name: found.pop(name) for name in GENERAL if name in found}
+    if "url" not in general:
+        raise ConfigurationError(_no_url(environ, found, start))
+    strategy = _strategy(general["strategy"]) if "strategy" in general else DEFAULT_STRATEGY
+    return Settings(
+        url=_text(general["url"], "a URL (s3://bucket/key, file:///folder/key or memory://name/key)"),
+        strategy=strategy,
+        cache_dir=_folder(general["cache_dir"], start) if "cache_dir" in general else None,
+        timeout=_seconds(general["timeout"]) if "timeout" in general else DEFAULT_TIMEOUT,
+        options=found if isinstance(strategy, str) else _none_beside(strategy, found),
+        origins={name: option.origin for name, option in general.items()},
+    )
+
+
+# -- the sources, strongest first ---------------------------------------------------------------------------------
+
+
+def _sources(
+    arguments: Mapping[str, object], environ: Mapping[str, str], folder: Path
+) -> Iterator[tuple[str, Mapping[str, object]]]:
+    given = {name: value for name, value in arguments.items() if value is not None or name not in GENERAL}
+    yield ARGUMENTS, given
+    yield ENVIRONMENT, _environment(environ, url_is_given="url" in given)
+    yield from _toml(folder)
+
+
+def _environment(environ: Mapping[str, str], *, url_is_given: bool) -> dict[str, object]:
+    values: dict[str, object] = {
+        name.removeprefix(PREFIX).lower(): text.strip()
+        for name, text in environ.items()
+        if name.startswith(PREFIX) and text.strip()
+    }
+    key = values.pop("key", None)
+    # Without a key AWS_BUCKET says nothing to us: it may well be there for another program.
+    if key is None or url_is_given:
+        return values
+    if "url" in values:
+        raise ConfigurationError(
+            "The database is given twice, by TEMAKI_URL and by TEMAKI_KEY (with AWS_BUCKET): unset one of them."
+        )
+    values["url"] = _object_url(environ.get("AWS_BUCKET", "").strip(), str(key))
+    return values
+
+
+def _object_url(bucket: str, key: str) -> str:
+    if not bucket:
+        raise ConfigurationError("TEMAKI_KEY is set and AWS_BUCKET is not: set it too, or TEMAKI_URL instead of both.")
+    if not _BUCKET.fullmatch(bucket):
+        raise ConfigurationError(
+            "environment variable AWS_BUCKET: expected a bucket's name alone (letters, digits, '.', '-' and '_'); "
+            f"got {bucket!r}. For a whole URL use TEMAKI_URL."
+        )
+    if key.startswith("/") or "://" in key:
+        raise ConfigurationError(
+            "environment variable TEMAKI_KEY: expected the object's key inside the bucket, such as app.sqlite, without "
+            f"a leading '/'; got {key!r}. For a whole URL use TEMAKI_URL."
+        )
+    return f"s3://{bucket}/{key}"
+
+
+def _toml(folder: Path) -> list[tuple[str, Mapping[str, object]]]:
+    """The one TOML source that there is, or none."""
+    sources: list[tuple[str, Mapping[str, object]]] = []
+    if _is_closed(folder):
+        return sources
+    own = _read(folder / "temaki.toml")
+    if own is not None:
+        values = _parse(own, folder / "temaki.toml")
+        for name, heading in (("tool", "[tool.temaki]"), ("temaki", "[temaki]")):
+            if isinstance(values.get(name), dict):
+                raise ConfigurationError(
+                    f"{folder / 'temaki.toml'}: here the settings stand at top level, without {heading}."
+                )
+        sources.append(("temaki.toml", values))
+    project = _read(folder / "pyproject.toml")
+    # Many working folders have this file and few mean temaki by it: the others need no parser.
+    if project is not None and b"temaki" in project:
+        tool = _parse(project, folder / "pyproject.toml").get("tool")
+        table = tool.get("temaki") if isinstance(tool, dict) else None
+        if table is not None and not isinstance(table, dict):
+            raise ConfigurationError(f"{folder / 'pyproject.toml'}: expected a table [tool.temaki]; got {table!r}.")
+        if table is not None:
+            sources.append(("[tool.temaki] of pyproject.toml", table))
+    if len(sources) > 1:
+        raise ConfigurationError(
+            f"{folder} has both temaki.toml and [tool.temaki] in pyproject.toml: keep the settings in one of them."
+        )
+    return sources
+
+
+def _is_closed(folder: Path) -> bool:
+    """Whether this user may not look into the folder at all.
+
+    A service that was started in somebody else's home folder (``sudo -u app`` in ``/root``) has no settings there.
+    """
+    return folder.is_dir() and not os.access(folder, os.X_OK)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} may hold temaki's settings, and cannot be read: {error.strerror}. Let this user read it, or start "
+            "the process in another folder."
+        ) from error
+
+
+def _parse(data: bytes, path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))  # some editors begin a file with a byte order mark
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is no valid TOML: it is not UTF-8 ({error}). Save it as UTF-8.") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{path} is no valid TOML: {error}. Correct it.") from error
+
+
+def _no_url(environ: Mapping[str, str], found: Mapping[str, Option], folder: Path) -> str:
+    for option in found.values():
+        near = nearest(option.name, ("url", "key"), certain=True)
+        if near:
+            return (
+                f"{option.origin}: there is no setting {option.name!r}. Did you mean {origin(option.source, near)}? "
+                "(No database is named without it.)"
+            )
+    closed = f" (Files in {folder} do not count: this user may not look into it.)" if _is_closed(folder) else ""
+    alone = (
+        " AWS_BUCKET alone is not enough: set TEMAKI_KEY to the object's key too." if environ.get("AWS_BUCKET") else ""
+    )
+    return (
+        f"No database is named.{alone} Give bind_s3 a URL, such as s3://bucket/app.sqlite or "
+        'file:///folder/app.sqlite; or set TEMAKI_URL; or AWS_BUCKET and TEMAKI_KEY; or write url = "…" into '
+        f"[tool.temaki] of pyproject.toml, or into temaki.toml, in the working folder.{closed}"
+    )
+
+
+# -- single values ------------------------------------------------------------------------------------------------
+
+
+def _text(option: Option, allowed: str) -> str:
+    if not isinstance(option.value, str) or not option.value:
+        raise ConfigurationError(f"{option.origin}: expected {allowed}; got {option.value!r}.")
+    return option.value
+
+
+def _strategy(option: Option) -> object:
+    value = option.value
+    if isinstance(value, type):
+        raise ConfigurationError(
+            f"{option.origin}: expected a name or an instance; got a class. Pass {value.__name__}()."
+        )
+    if option.source == ARGUMENTS and not isinstance(value, str):
+        return value
+    return _text(option, "the name of a strategy, such as 'etag-cached'")
+
+
+def _none_beside(strategy: object, options: Mapping[str, Option]) -> dict[str, Option]:
+    """An instance has its options already: those of weaker sources were meant for another strategy."""
+    for option in options.values():
+        if not option.ignorable:
+            raise ConfigurationError(
+                f"{option.origin}: the strategy is an instance here, which has its options already. Pass it to "
+                f"{type(strategy).__name__}(…) instead. bind_s3's own settings: {', '.join(GENERAL)}."
+            )
+        near = nearest(option.name, GENERAL, certain=True)
+        if near:
+            raise ConfigurationError(
+                f"{option.origin}: there is no setting {option.name!r}. Did you mean {origin(option.source, near)}?"
+            )
+    return {}
+
+
+def _folder(option: Option, start: Path) -> Path:
+    value = option.value
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ConfigurationError(f"{option.origin}: expected a folder; got {value!r}.")
+    try:
+        return (start / Path(text).expanduser()).absolute()
+    except RuntimeError as error:  # no such user, or a user without home
+        raise ConfigurationError(
+            f"{option.origin}: the home folder in {text!r} cannot be found. Give an absolute path."
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"{option.origin}: {text!r} starts at the working folder, which is gone. Give an absolute path."
+        ) from error
+
+
+def _seconds(option: Option) -> float:
+    value = option.value
+    seconds = math.nan
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and option.source == ENVIRONMENT:
+        with suppress(ValueError):
+            seconds = float(value)
+    if not 0 < seconds < math.inf:
+        raise ConfigurationError(f"{option.origin}: expected seconds, a number greater than 0; got {value!r}.")
+    return seconds

@@ -1,0 +1,235 @@
+"""The lease's record in the bucket: how it reads, and how it is replaced exactly once.
+
+A JSON object of its own beside the database, ``<key>.lease``. Every write is a compare-and-swap on its ETag and carries
+a random id, so that no two records have equal bytes. A write whose answer was lost is sent again; if it is refused
+then, the record tells whether it was this very write that had landed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from types import NoneType
+from typing import Any, Final, TypeVar
+
+from temaki.clock import Clock
+from temaki.errors import LeaseRecordError, NotFoundError, PreconditionFailedError, StoreUnavailableError
+from temaki.lease.owner import Owner
+from temaki.remote.retry import retry
+from temaki.store import ObjectInfo, Store
+
+T = TypeVar("T")
+
+SUFFIX: Final = ".lease"
+_FORMAT: Final = 1
+_LARGEST: Final = 1 << 16  # bytes; a record has about six hundred
+_RESOLUTION: Final = 1.0  # seconds: HTTP dates are whole ones
+
+
+def new_write_id() -> str:
+    """A random id for one write of a record."""
+    return os.urandom(12).hex()
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """What is stored.
+
+    Attributes:
+        held: False in a record that was left by a release.
+        owner: Who wrote it.
+        generation: How often the lease has been taken so far; never goes back.
+        ttl: Seconds for which the owner believes in it after each write.
+        purpose: What it is held for; for people.
+        since: When this generation began, by the owner's wall clock; for people, never compared.
+        served: Who has had it lately: by part of a token, the generation (``temaki.lease.waiting``).
+        waited: The last generation whose owner had to wait for it; 0 if there is none.
+        write: Random id of this very write.
+        evicted: Who was evicted lately: by generation, in digits, who evicted its owner; for people.
+    """
+
+    held: bool
+    owner: Owner
+    generation: int
+    ttl: float
+    purpose: str
+    since: float
+    served: Mapping[str, int]
+    waited: int
+    write: str = field(default_factory=new_write_id)
+    evicted: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_contended(self) -> bool:
+        """Whether somebody had to wait for it, this time or the time before."""
+        return 0 <= self.generation - self.waited <= 1
+
+    def to_bytes(self) -> bytes:
+        """As stored."""
+        return json.dumps({"format": _FORMAT, **asdict(self)}, indent=1).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A record as it was in the store at one moment.
+
+    Attributes:
+        record: What it said.
+        etag: For conditions.
+        age: Seconds for which it had been there at least, by the store's own clock; 0 where the store does not say.
+    """
+
+    record: LeaseRecord
+    etag: str
+    age: float = 0.0
+
+
+class ChangedError(Exception):
+    """Somebody else has written the record meanwhile."""
+
+
+class LeaseObject:
+    """The record in its bucket.
+
+    Args:
+        store: The bucket.
+        key: The record's own key.
+        clock: Time, for repeated attempts.
+        rng: For their jitter.
+        timeout: Seconds after which no new attempt of one request is made.
+    """
+
+    def __init__(self, store: Store, key: str, *, clock: Clock, rng: random.Random, timeout: float) -> None:
+        self._store, self._key = store, key
+        self._clock, self._rng, self._timeout = clock, rng, timeout
+        self.url = f"{store.url}/{key}"
+
+    def read(self) -> Seen | None:
+        """The record as it is now; None if there has never been one.
+
+        Raises:
+            LeaseRecordError: What is there is no record.
+            StoreError: The request failed, also when repeated.
+        """
+        return self._retry(self._read_once)
+
+    def write(self, record: LeaseRecord, instead_of: Seen | None) -> Seen:
+        """Replace the record, exactly once.
+
+        Args:
+            record: The new one.
+            instead_of: What is to be replaced; None to create it.
+
+        Raises:
+            ChangedError: Somebody else came first; nothing was written.
+            StoreUnavailableError: The store never said. It may be written, or be yet.
+            StoreError: The store refused.
+        """
+        body = record.to_bytes()
+
+        def attempt() -> Seen:
+            try:
+                etag = self._store.put(
+                    self._key,
+                    body,
+                    if_match=None if instead_of is None else instead_of.etag,
+                    if_none_match=instead_of is None,
+                )
+            except PreconditionFailedError as refusal:
+                return self._after(refusal, record, instead_of)
+            return Seen(record, etag)
+
+        return self._retry(attempt)
+
+    def _after(self, refusal: PreconditionFailedError, record: LeaseRecord, instead_of: Seen | None) -> Seen:
+        seen = self._read_once()
+        if seen is not None and seen.record.write == record.write:
+            return seen  # an attempt whose answer was lost had landed
+        if (seen and seen.etag) == (instead_of and instead_of.etag):
+            raise StoreUnavailableError(  # undecided: a conflicting request was in flight
+                f"{self.url} is unchanged, and yet the store refused to replace it: {refusal}",
+                url=self.url,
+                status=refusal.status,
+                code=refusal.code,
+                ambiguous=False,
+            ) from refusal
+        raise ChangedError
+
+    def _retry(self, attempt: Callable[[], T]) -> T:
+        deadline = self._clock.monotonic() + self._timeout
+        return retry(attempt, clock=self._clock, deadline=deadline, rng=self._rng)
+
+    def _read_once(self) -> Seen | None:
+        try:
+            download = self._store.get(self._key)
+        except NotFoundError:
+            return None
+        assert download is not None, "an unconditional GET has a body"
+        with download:
+            if not 0 < download.length <= _LARGEST:
+                raise self._foreign(f"it has {download.length} bytes")
+            raw = b""
+            while len(raw) < download.length:
+                raw += download.read(download.length - len(raw))
+            return Seen(self._parse(raw), download.info.etag, _age(download.info))
+
+    def _parse(self, raw: bytes) -> LeaseRecord:
+        try:
+            facts = json.loads(raw)
+            if _checked(facts["format"], int) != _FORMAT:
+                raise self._foreign(f"its format is {facts['format']!r}, and this temaki knows {_FORMAT}")
+            record = LeaseRecord(
+                held=_checked(facts["held"], bool),
+                owner=_owner(facts["owner"]),
+                generation=_checked(facts["generation"], int),
+                ttl=float(_checked(facts["ttl"], float, int)),
+                purpose=_checked(facts["purpose"], str),
+                since=float(_checked(facts["since"], float, int)),
+                served={name: _checked(last, int) for name, last in _checked(facts["served"], dict).items()},
+                waited=_checked(facts["waited"], int),
+                write=_checked(facts["write"], str),
+                evicted={
+                    generation: _checked(by, str) for generation, by in _checked(facts.get("evicted", {}), dict).items()
+                },
+            )
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            # The last two: an integer too large for a float, and brackets within brackets.
+            raise self._foreign(f"{type(error).__name__}: {error}") from error
+        if record.generation < 1 or not 0 < record.ttl < float("inf"):
+            raise self._foreign(f"generation {record.generation}, ttl {record.ttl}")
+        return record
+
+    def _foreign(self, why: str) -> LeaseRecordError:
+        return LeaseRecordError(
+            f"{self.url} is no lease that temaki can use: {why}. Nobody can take the lease until that is mended: "
+            "upgrade temaki here if a newer one wrote it; or, once no writer is running, move the object away.",
+            url=self.url,
+        )
+
+
+def _owner(facts: Any) -> Owner:
+    return Owner(
+        _checked(facts["host"], str),
+        _checked(facts["pid"], int),
+        _checked(facts["token"], str),
+        # What follows was not written by temaki 0.1.
+        boot=_checked(facts.get("boot"), str, NoneType),
+        namespaces=_checked(facts.get("namespaces"), str, NoneType),
+        started=_checked(facts.get("started"), int, NoneType),
+    )
+
+
+def _checked(value: Any, *types: type) -> Any:
+    if type(value) not in types:
+        raise TypeError(f"{value!r} is no {types[0].__name__}")
+    return value
+
+
+def _age(info: ObjectInfo) -> float:
+    """How long an object has been there, by one clock, the store's own."""
+    if info.date is None or info.last_modified is None:
+        return 0.0
+    return max(0.0, (info.date - info.last_modified).total_seconds() - _RESOLUTION)

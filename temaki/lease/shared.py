@@ -1,0 +1,126 @@
+"""The lease of a process, as its sessions come by it."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from temaki.clock import Clock
+from temaki.errors import ConfigurationError
+from temaki.lease.turn import Turns
+from temaki.observe.reporter import Reporter
+from temaki.process.fork import look, reset_in_child
+from temaki.store import Store
+
+if TYPE_CHECKING:
+    from temaki.lease.lease import Lease
+
+
+_Options = tuple[float, float, float]
+
+
+class SharedLease:
+    """The one lease of a process on one database, whatever number of ``Database`` objects are bound to it.
+
+    Args:
+        store: The bucket.
+        key: The database's key in it.
+        url: The database's URL, for messages.
+        clock: Time.
+        reporter: Is told when it comes and goes.
+
+    Attributes:
+        turns: Leases of another kind, on the same record; see :mod:`temaki.lease.turn`.
+    """
+
+    def __init__(self, store: Store, key: str, *, url: str, clock: Clock, reporter: Reporter | None = None) -> None:
+        self._store, self._key, self._url, self._clock, self._reporter = store, key, url, clock, reporter
+        self._rng = random.SystemRandom()  # drawn from the system each time: forked processes must not go in step
+        self.turns = Turns(store, key, url=url, clock=clock, rng=self._rng, reporter=reporter or Reporter(url))
+        self.reset_after_fork()
+        reset_in_child(self)
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: the thread that held the lock is not here. The lease itself is reset on its own."""
+        self._lock = threading.Lock()
+        self._made: tuple[_Options, Lease] | None = getattr(self, "_made", None)
+        self._users: weakref.WeakKeyDictionary[Any, _Options] = weakref.WeakKeyDictionary()
+
+    def get(self, *, ttl: float, acquire_timeout: float, hold: float, user: object = None) -> Lease:
+        """The lease, made at the first call; made anew with other options if nobody uses it with the old ones.
+
+        Args:
+            ttl: Seconds; see :class:`temaki.lease.lease.Lease` for all three.
+            acquire_timeout: Seconds.
+            hold: Seconds.
+            user: What these options belong to, for as long as it exists or until :meth:`forget`.
+
+        Raises:
+            ConfigurationError: Another user has it with other options.
+        """
+        from temaki.lease.lease import Lease  # with all that it needs, no part of the cold start of those who take none
+        from temaki.lease.record import SUFFIX, LeaseObject
+
+        look()
+        options = (ttl, acquire_timeout, hold)
+        self._make_room(options, user)
+        with self._lock:
+            if user is not None:
+                self._users[user] = options
+            if self._made is None:
+                # A renewal that gets no answer must not take so long that the lease runs out meanwhile.
+                record = LeaseObject(self._store, self._key + SUFFIX, clock=self._clock, rng=self._rng, timeout=ttl / 3)
+                lease = Lease(
+                    record,
+                    url=self._url,
+                    clock=self._clock,
+                    rng=self._rng,
+                    ttl=ttl,
+                    acquire_timeout=acquire_timeout,
+                    hold=hold,
+                    reporter=self._reporter,
+                )
+                self._made = (options, lease)
+                weakref.finalize(self, lease.leave).atexit = False
+            made, lease = self._made
+        if made != options:
+            raise ConfigurationError(
+                f"{self._url} is already locked by this process with other options: (ttl, acquire_timeout, hold) = "
+                f"{made}, not {options}. A process has one lease per database: use the same options, or call unbind() "
+                "of the Database that has the others.",
+                url=self._url,
+            )
+        return lease
+
+    def forget(self, user: object) -> None:
+        """The user does not need it any more."""
+        with self._lock:
+            self._users.pop(user, None)
+
+    def close(self) -> None:
+        """Give it back, and end its thread. The next :meth:`get` makes another one."""
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None:
+            made[1].close()
+
+    def _make_room(self, options: _Options, user: object) -> None:
+        """Close a lease with other options if whoever asked for it is gone, as where a notebook's cell is run again."""
+        if user is None or not self._has_others(options, user=None):
+            return
+        gc.collect()  # a dropped Database refers to itself
+        if self._has_others(options, user):
+            return
+        self.close()
+
+    def _has_others(self, options: _Options, user: object) -> bool:
+        """Whether the lease has other options; and if a user is given, whether another one than that wants them."""
+        with self._lock:
+            if self._made is None or self._made[0] == options:
+                return False
+            return user is None or any(
+                wanted == self._made[0] for one, wanted in list(self._users.items()) if one is not user
+            )

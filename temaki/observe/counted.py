@@ -1,0 +1,33 @@
+"""A clock that counts what it is used for."""
+
+from __future__ import annotations
+
+from temaki.clock import Clock
+from temaki.observe.reporter import Reporter
+
+
+class CountedClock:
+    """A clock that counts how often it is waited by: each wait comes before another attempt.
+
+    Args:
+        clock: The clock.
+        reporter: Counts.
+        name: What a wait counts as.
+    """
+
+    def __init__(self, clock: Clock, reporter: Reporter, name: str) -> None:
+        self._clock, self._reporter, self._name = clock, reporter, name
+
+    def monotonic(self) -> float:
+        """See :meth:`temaki.clock.Clock.monotonic`."""
+        return self._clock.monotonic()
+
+    def time(self) -> float:
+        """See :meth:`temaki.clock.Clock.time`."""
+        return self._clock.time()
+
+    def sleep(self, seconds: float) -> None:
+        """See :meth:`temaki.clock.Clock.sleep`."""
+        self._reporter.count(self._name)
+        self._reporter.add_seconds(self._name, seconds)
+        self._clock.sleep(seconds)

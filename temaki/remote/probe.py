@@ -1,0 +1,101 @@
+"""Finding out, before the first write, whether a store refuses writes whose condition is false."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from temaki.errors import (
+    AccessDeniedError,
+    PreconditionFailedError,
+    StoreError,
+    StoreUnavailableError,
+    UnsafeStoreError,
+)
+from temaki.remote.retry import retry
+
+if TYPE_CHECKING:
+    import random
+
+    from temaki.clock import Clock
+    from temaki.store import Store
+
+_NOT_IMPLEMENTED = 501  # HTTP status
+
+
+def probe_conditions(store: Store, key: str, *, clock: Clock, deadline: float, rng: random.Random) -> None:
+    """Try conditional writes on a key of its own beside the database's.
+
+    Finds stores that ignore conditions. Cannot find one that honours them, except when two requests race.
+
+    Raises:
+        UnsafeStoreError: A write was accepted whose condition was false, or one refused whose condition was true.
+        AccessDeniedError: The probe's key may not be written.
+        StoreUnavailableError: No usable answer until the deadline; nothing is known.
+        StoreError: The store refused for another reason.
+    """
+
+    def attempt() -> None:
+        # A fresh key each time: an attempt that failed half-way leaves nothing behind that this one would meet.
+        name = f"{key}.temaki-probe-{os.urandom(8).hex()}"
+        try:
+            _try_all(store, name)
+        except PreconditionFailedError as refusal:
+            if not refusal.in_flight:
+                raise _unsafe(store, f"refused to create an object that was not there ({refusal})") from refusal
+            raise StoreUnavailableError(refusal.args[0], url=refusal.url, status=refusal.status) from refusal
+        except AccessDeniedError as error:
+            if not error.lacks_permission:
+                raise
+            raise AccessDeniedError(
+                f"{store.url} does not let temaki write {name}, with which it finds out whether the store honours "
+                f"conditional writes. Allow PutObject and DeleteObject for {key}* as well as for {key}. ({error})",
+                url=error.url,
+                status=error.status,
+                code=error.code,
+            ) from error
+        except StoreError as error:
+            if error.status == _NOT_IMPLEMENTED:
+                raise _unsafe(store, f"answers that they are not implemented ({error})") from error
+            raise
+        finally:
+            with contextlib.suppress(StoreError):
+                store.delete(name)
+
+    retry(attempt, clock=clock, deadline=deadline, rng=rng)
+
+
+def _try_all(store: Store, name: str) -> None:
+    first = store.put(name, b"temaki probes conditional writes: 1", if_none_match=True)
+    if _is_accepted(store, name, 2, if_none_match=True):
+        raise _unsafe(store, "overwrote an object by a write with If-None-Match: *")
+    if not _is_accepted(store, name, 3, if_match=first):
+        raise _unsafe(store, f"refused a write with the right If-Match: {first}")
+    if _is_accepted(store, name, 4, if_match=first):
+        raise _unsafe(store, "overwrote an object by a write with a stale If-Match")
+
+
+def _is_accepted(
+    store: Store, name: str, number: int, *, if_match: str | None = None, if_none_match: bool = False
+) -> bool:
+    try:
+        store.put(
+            name, b"temaki probes conditional writes: %d" % number, if_match=if_match, if_none_match=if_none_match
+        )
+    except PreconditionFailedError as refusal:
+        if refusal.in_flight:
+            raise
+        return False
+    return True
+
+
+def _unsafe(store: Store, what: str) -> UnsafeStoreError:
+    return UnsafeStoreError(
+        f"{store.url} cannot hold a database that is written to: it does not honour conditional writes. A probe beside "
+        f"the database {what}. Two writers would overwrite each other without noticing. Use a store that implements "
+        "If-Match and If-None-Match for PutObject (or a newer version of this one), or strategy='read-only'.",
+        url=store.url,
+        status=None,
+        code=None,
+    )
