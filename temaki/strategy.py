@@ -8,11 +8,143 @@ by an entry point in the group ``temaki.strategies`` or passed to ``bind_s3`` as
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from temaki.engine.session import Session
+if TYPE_CHECKING:
+    from temaki.version import Published, Version
 
-__all__ = ["Session", "Strategy"]
+__all__ = ["Lease", "Session", "Strategy"]
+
+
+class Lease(Protocol):
+    """This process's part in the lease on a database, shared by its threads. See :class:`temaki.lease.lease.Lease`."""
+
+    def acquire(self, user: object) -> int:
+        """Wait for the lease, or join the threads of this process that have it; gives the generation."""
+
+    def rejoin(self, user: object) -> int | None:
+        """Use the lease if this process still has it, without waiting; gives the generation, or None."""
+
+    def check(self, generation: int) -> None:
+        """Make sure that the lease is still this process's."""
+
+    def outgrow(self, user: object, generation: int, stored: int) -> int:
+        """Make sure that the generation is above the one under which the stored version was made; gives it."""
+
+    def release(self, user: object, *, keep: float = 0.0) -> None:
+        """Give the lease back, or keep it for ``keep`` seconds; never raises."""
+
+
+class Session(ABC):
+    """The way of one ``db_session`` through pull, begin, push and end, and the verbs that strategies are made of.
+
+    temaki makes it; a strategy only uses it.
+
+    Attributes:
+        url: The database's URL.
+        immediate: Whether the session asked to write from its start (``@db_session(immediate=True)``).
+        writing: Whether it is in a write transaction now.
+        conflicts: How often in a row its function was refused before, because another writer came first.
+        state: Room for the strategy's own; temaki never looks at it.
+    """
+
+    url: str
+    immediate: bool
+    writing: bool
+    conflicts: int
+    state: Any
+
+    @property
+    @abstractmethod
+    def version(self) -> Version | None:
+        """The stored version that the session sees; before its pull, the one it would see.
+
+        None where nothing has been pulled, or where the database has yet to be created.
+        """
+
+    # -- for pull -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def revalidate(self, *, max_age: float = 0.0) -> None:
+        """Bring the working copy up to date with one conditional request, shared with threads that ask at once.
+
+        Args:
+            max_age: Make no request if the last one is younger than so many seconds.
+
+        Raises:
+            StoreError, NotFoundError, CorruptDatabaseError, WorkingCopyError: See :class:`temaki.engine.pull.Puller`.
+        """
+
+    @abstractmethod
+    def download(self) -> None:
+        """Bring the working copy up to date by fetching all of the object. Raises what :meth:`revalidate` does."""
+
+    # -- for pull and begin -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def lease(self, *, ttl: float, acquire_timeout: float, hold: float) -> Lease:
+        """This process's lease on the database, the same for all its threads; not taken yet.
+
+        Args:
+            ttl: Seconds; see :class:`temaki.lease.lease.Lease` for all three.
+            acquire_timeout: Seconds.
+            hold: Seconds.
+
+        Raises:
+            ConfigurationError: It is in use with other options, through another ``Database``.
+            UnsafeStoreError: The store does not honour conditions, which is all that a lease is made of.
+        """
+
+    @abstractmethod
+    def wait_turn(self) -> None:
+        """Before the pull: let another session through that was refused too often; or have this one let through.
+
+        Makes no request unless this session's function was refused again and again, or this process is a busy writer:
+        see :mod:`temaki.lease.turn`. Waits for a few seconds at most, and raises nothing.
+        """
+
+    # -- for begin ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def give_way(self) -> bool:
+        """Before BEGIN IMMEDIATE: let another session through that was refused too often, as :meth:`wait_turn` does.
+
+        Returns:
+            Whether it has waited for one: what this session has read may be old by now.
+        """
+
+    @abstractmethod
+    def require_current(self) -> None:
+        """Ask the store whether what the session has read is still current.
+
+        Raises:
+            ConflictError: It is not. Run the function again.
+            StoreError: The request failed.
+        """
+
+    # -- for push -----------------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def changed_pages(self) -> frozenset[int]:
+        """The numbers of the database pages that this commit changes; empty outside of push."""
+
+    @abstractmethod
+    def publish(self, *, metadata: Mapping[str, str] | None = None, lease_generation: int | None = None) -> Published:
+        """Upload the commit, exactly once, if the stored version is still the one that it was built on.
+
+        Args:
+            metadata: More user metadata for the object, within S3's 2 KB.
+            lease_generation: The generation of the lease under which it was made: a fencing token, stored with it.
+
+        Raises:
+            ConflictError: Another writer came first.
+            LeaseLostError: The stored version was made under a later generation of the lease.
+            CommitUnknownError: The store never said whether it accepted the commit.
+            UnsafeStoreError: The store does not honour conditions.
+            StoreError: The upload failed, and certainly did not land.
+        """
 
 
 class Strategy(ABC):

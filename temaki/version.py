@@ -113,6 +113,20 @@ class Version:
         return cls(etag, commit, sequence, tuple(lineage), complete, size, metadata)
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A commit that the store has accepted.
+
+    Attributes:
+        version: What was stored.
+        superseded: Another writer has replaced it already, by a version that was built on it. ``version.etag`` is
+            empty: it is not known, and no condition with it could hold.
+    """
+
+    version: Version
+    superseded: bool = False
+
+
 def read_version(info: ObjectInfo) -> Version:
     """The version that an object is, by its metadata.
 

@@ -8,11 +8,12 @@ import struct
 from contextlib import closing
 from pathlib import Path
 
-from temaki.remote.remote import Remote, Version
+from temaki.remote.remote import Remote
 from temaki.replica.connection import Connection
 from temaki.replica.generation import Generation
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
+from temaki.version import Version
 
 KEY = "app.sqlite"
 URL = f"memory://tests/{KEY}"

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from temaki.errors import ConflictError
-from temaki.strategy import Session, Strategy
-
-if TYPE_CHECKING:
-    from temaki.lease.lease import Lease
-
+from temaki.strategy import Lease, Session, Strategy
 
 _PATIENCE = 30.0  # seconds
 

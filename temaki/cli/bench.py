@@ -28,11 +28,11 @@ from temaki.errors import CommitUnknownError, StoreError, TemakiError
 from temaki.observe.metering import Meter, MeteredStore, Traffic
 from temaki.orm.cause import cause_of
 from temaki.orm.database import Database
-from temaki.remote.remote import Remote, Version
+from temaki.remote.remote import Remote
 from temaki.replica.image import Image
-from temaki.replica.wal import DATABASE_HEADER, read_header
 from temaki.stores.wrapper import Verb
 from temaki.strategy import Strategy
+from temaki.version import Version
 
 PRICES: Final[dict[Verb, float]] = {"get": 0.0004, "head": 0.0004, "put": 0.005, "list": 0.005, "delete": 0.0}
 """Dollars per 1000 requests: S3 Standard in us-east-1, list prices of 2025. Traffic and storage come on top."""
@@ -190,11 +190,9 @@ class Bed:
         base = self._version
         descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            header = read_header(os.pread(descriptor, DATABASE_HEADER, 0))
             sequence = 1 if base is None else base.sequence + 1
-            pages = os.fstat(descriptor).st_size // header.page_size
-            body = Image(descriptor, -1, {}, pages, header.page_size, sequence)
-            self._version = self._others.publish(body, body.size, base, sequence=sequence).version
+            image = Image.of_file(descriptor, sequence)
+            self._version = self._others.publish(image, image.size, base, sequence=sequence).version
         finally:
             os.close(descriptor)
 

@@ -16,7 +16,7 @@ from temaki.cli.results import Status, TableRows, Verified
 from temaki.cli.target import Target, as_stored
 from temaki.cli.terminal import FOUND, Terminal, terminal
 from temaki.errors import CorruptDatabaseError
-from temaki.replica.wal import DATABASE_HEADER, read_header
+from temaki.replica.header import DATABASE_HEADER, read_header
 from temaki.store import ObjectInfo
 
 

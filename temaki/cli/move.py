@@ -21,7 +21,7 @@ from temaki.cli.tables import short
 from temaki.cli.target import LocalCopy, Target, as_stored
 from temaki.cli.terminal import Terminal, terminal
 from temaki.errors import ConfigurationError, ConflictError, CorruptDatabaseError, WorkingCopyError
-from temaki.remote.remote import Version
+from temaki.version import Version
 
 SHORTEST: Final = 4
 """Characters by which a commit may be named."""

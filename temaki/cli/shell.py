@@ -22,7 +22,7 @@ from temaki.cli.tables import rows_table
 from temaki.cli.target import LocalCopy, Target, as_stored
 from temaki.cli.terminal import FOUND, Terminal, terminal
 from temaki.errors import ConfigurationError, CorruptDatabaseError
-from temaki.replica.wal import DATABASE_HEADER, read_header
+from temaki.replica.header import DATABASE_HEADER, read_header
 
 _HELP: Final = """\
 .tables          the tables

@@ -1,4 +1,4 @@
-"""The database that a command is about: found as ``bind_s3`` finds it, fetched and published as sessions do it."""
+"""The database that a command is about: found as ``bind_s3`` finds it, stored and published as sessions do it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from temaki.clock import SystemClock
 from temaki.config import settings
 from temaki.config.registry import load
 from temaki.errors import ConfigurationError, NotFoundError, StoreError
+from temaki.formats.choice import open_stored
+from temaki.formats.file import FORMAT
 from temaki.lease.record import SUFFIX, LeaseObject, LeaseRecord
-from temaki.remote.remote import Published, Remote, Version
+from temaki.remote.remote import Remote
 from temaki.remote.retry import retry
 from temaki.replica.image import Image
-from temaki.replica.wal import DATABASE_HEADER, read_header
 from temaki.stores import canonical_url, open_store
+from temaki.version import Published, Version
 
 if TYPE_CHECKING:
-    from temaki.remote.remote import Fetched
+    from temaki.formats.format import Stored
     from temaki.store import ObjectInfo, Store
 
 T = TypeVar("T")
@@ -86,8 +88,8 @@ class Target:
             NotFoundError: There is none.
             CorruptDatabaseError: It is no database.
         """
-        with self._found(self.remote) as fetched:
-            return fetched.version
+        with self._found(self.remote) as stored:
+            return stored.version
 
     def current_or_none(self) -> Version | None:
         """The version that is stored now; None where there is none."""
@@ -114,9 +116,9 @@ class Target:
             StoreError: The download failed, also when repeated.
         """
         path = folder / name
-        with self._found(remote or self.remote) as fetched:
-            fetched.save(path)
-            version = fetched.version
+        with self._found(remote or self.remote) as stored:
+            stored.save(path)
+            version = stored.version
         make_plain(path)
         info = None
         if remote is None:
@@ -125,9 +127,9 @@ class Target:
         return LocalCopy(path, version, info if info is not None and info.etag == version.etag else None)
 
     @contextmanager
-    def _found(self, remote: Remote) -> Iterator[Fetched]:
+    def _found(self, remote: Remote) -> Iterator[Stored]:
         try:
-            fetched = remote.fetch()
+            stored = remote.fetch(open_stored)
         except NotFoundError as error:
             raise NotFoundError(
                 f"There is no database at {self.url}. Check the URL, or store one with: temaki push {self.url} PATH",
@@ -135,9 +137,9 @@ class Target:
                 status=error.status,
                 code=error.code,
             ) from error
-        assert fetched is not None, "an unconditional GET has a body"
-        with fetched:
-            yield fetched
+        assert stored is not None, "an unconditional GET has a body"
+        with stored:
+            yield stored
 
     def publish(
         self, path: Path, base: Version | None, *, sequence: int | None = None, store: Store | None = None
@@ -159,11 +161,9 @@ class Target:
         number = sequence or (1 if base is None else base.sequence + 1)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            header = read_header(os.pread(descriptor, DATABASE_HEADER, 0))
-            pages = os.fstat(descriptor).st_size // header.page_size
-            body = Image(descriptor, -1, {}, pages, header.page_size, number)
+            body = FORMAT.store(Image.of_file(descriptor, number), base)
             remote = self.remote if store is None else self.remote_on(store)
-            return remote.publish(body, body.size, base, sequence=number)
+            return remote.publish(body.content, body.size, base, sequence=number, metadata=body.metadata)
         finally:
             os.close(descriptor)
 

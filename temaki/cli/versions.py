@@ -15,6 +15,7 @@ from temaki.cli.progress import showing_progress
 from temaki.cli.results import StoredVersion
 from temaki.cli.target import LocalCopy, Target, as_stored
 from temaki.errors import ConfigurationError, CorruptDatabaseError, NotFoundError, StoreError
+from temaki.formats.choice import open_stored
 from temaki.store import ObjectVersion, VersionedStore
 from temaki.version import MetadataError, Version, read_version
 
@@ -134,7 +135,7 @@ class KeptVersions:
             # Its number is in its first bytes; where they are no database's, it is no version to go back to.
             reading = _OneVersion(self._store, self._target.store.url, kept.version_id)
             try:
-                fetched = self._target.remote_on(reading).fetch()
+                fetched = self._target.remote_on(reading).fetch(open_stored)
             except CorruptDatabaseError:
                 return Kept(kept, None)
             assert fetched is not None, "an unconditional GET has a body"

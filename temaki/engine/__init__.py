@@ -1,0 +1,1 @@
+"""What a session does, in order: pull, begin, commit, end."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import threading
-from collections.abc import Callable
 
 from temaki.clock import Clock
-from temaki.errors import NotFoundError, TemakiError
+from temaki.engine.flights import Flights
+from temaki.errors import NotFoundError
+from temaki.formats.choice import open_stored
 from temaki.observe.reporter import Reporter
 from temaki.process.fork import look, reset_in_child
 from temaki.remote.remote import Remote
 from temaki.replica.replica import Replica
 
 _log = logging.getLogger(__name__)
-_LOOK_AROUND = 0.2  # seconds
 
 
 class Puller:
@@ -99,32 +97,31 @@ class Puller:
         known = replica.known
         sent = self.moment()
         try:
-            fetched = self._remote.fetch(version.etag if conditional and version is not None else None)
+            stored = self._remote.fetch(open_stored, version.etag if conditional and version is not None else None)
         except NotFoundError as error:
             return self._nothing_there(error, known=known)
-        if fetched is None:
+        if stored is None:
             self._unchanged(sent)
             # Another thread may have gone on from there since; that is newer still.
             return replica.base() is not None
-        with fetched:
+        with stored:
             # Waits for a commit under way: the new version may turn out to be this process's own.
             now = replica.base()
-            is_here = now is not None and now.version == fetched.version
+            is_here = now is not None and now.version == stored.version
             went_on = now is not base or (now is not None and now.version != version)
             if went_on or (conditional and is_here):
                 if is_here:
                     self._unchanged(sent)
                 return is_here  # else ask again: the answer may be older than what is here by now
-            path = replica.next_path()
-            fetched.save(path)
-        if base is not None and version == fetched.version and replica.confirm(path, base, at=version):
+            path = stored.bring(replica)
+        if base is not None and version == stored.version and replica.confirm(path, base, at=version):
             self._unchanged(sent)
             return True
-        if replica.install(path, fetched.version, instead_of=base, at=version):
+        if replica.install(path, stored.version, instead_of=base, at=version):
             self._validated = sent
-            self._reporter.pulled(fetched.version, self._clock.monotonic() - sent[0])
-            if last is not None and fetched.version.went_back(last):
-                self._reporter.went_back(fetched.version, last)
+            self._reporter.pulled(stored.version, self._clock.monotonic() - sent[0])
+            if last is not None and stored.version.went_back(last):
+                self._reporter.went_back(stored.version, last)
             return True
         return False
 
@@ -149,87 +146,3 @@ class Puller:
         if base is not None:
             return True  # still as empty as before
         return replica.install(replica.next_path(), None, instead_of=None, at=None)
-
-
-class _Flight:
-    """One call, shared by all threads that came before it began."""
-
-    def __init__(self) -> None:
-        self.done = False
-        self.error: BaseException | None = None
-        self._gate = threading.Lock()
-        self._gate.acquire()
-
-    def land(self) -> None:
-        """The call is over."""
-        self.done = True
-        self._gate.release()
-
-    def wait(self) -> None:
-        """Until it is over. An interrupted waiter may leave the gate closed behind it, so the others look around."""
-        while not self.done:
-            if self._gate.acquire(timeout=_LOOK_AROUND):
-                self._gate.release()
-
-
-class Flights:
-    """Lets threads share one call, but only a call that began after they arrived.
-
-    Made of plain locks, whose ``with`` has no moment in which an interrupt could strike with the lock taken and nobody
-    there to give it back; a ``threading.Condition`` has.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._flying: _Flight | None = None
-        self._next: _Flight | None = None
-
-    def share(self, call: Callable[[], None]) -> None:
-        """Run ``call``, or wait for another thread that begins to run it from now on.
-
-        A failure is everybody's, as a copy of their own; an interrupt is only that of the thread it hit.
-        """
-        while True:
-            mine = self._join_next()
-            if self._fly_or_wait(mine, call) or mine.error is None:
-                return
-            if isinstance(mine.error, TemakiError):
-                raise copy.copy(mine.error) from mine.error
-            # The one who flew for us was interrupted, or met with something that is not ours to report: fly ourselves.
-
-    def _join_next(self) -> _Flight:
-        with self._lock:
-            if self._next is None:
-                self._next = _Flight()
-            return self._next
-
-    def _fly_or_wait(self, mine: _Flight, call: Callable[[], None]) -> bool:
-        """Wait until ``mine`` is over; or, if it is this thread that finds nobody flying, run it. Whether it did."""
-        while not mine.done:
-            own: _Flight | None = None
-            try:
-                with self._lock:
-                    flying = self._flying
-                    if flying is None and not mine.done:
-                        own = mine  # before anybody can see it: from here on it has to land, whatever happens
-                        self._flying, self._next = mine, None
-                if own is not None:
-                    call()
-                    return True
-            except BaseException as error:
-                if own is not None:
-                    own.error = error
-                raise
-            finally:
-                if own is not None:
-                    self._land(own)
-            (flying or mine).wait()
-        return False
-
-    def _land(self, own: _Flight) -> None:
-        with self._lock:
-            if self._flying is own:
-                self._flying = None
-            if self._next is own:
-                self._next = None
-        own.land()

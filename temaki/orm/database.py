@@ -12,7 +12,8 @@ from pony.orm import core
 
 from temaki.config import settings
 from temaki.config.registry import load
-from temaki.engine.engine import Engine, share
+from temaki.engine.engine import Engine
+from temaki.engine.shared import share
 from temaki.errors import ConfigurationError, ConflictError, NotFoundError, TemakiError
 from temaki.orm.cause import cause_of
 from temaki.orm.provider import StoreProvider

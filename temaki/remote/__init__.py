@@ -1,0 +1,1 @@
+"""The database as one object in a store."""

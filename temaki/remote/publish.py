@@ -29,7 +29,7 @@ on it. Likewise, a creation lands on the deletion of what it lost against.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from temaki.errors import (
@@ -43,7 +43,7 @@ from temaki.errors import (
     WorkingCopyError,
 )
 from temaki.remote.retry import retry
-from temaki.version import ADOPTED, COMMIT_KEY, LINEAGE_KEY, MetadataError, Version, read_version
+from temaki.version import ADOPTED, COMMIT_KEY, LINEAGE_KEY, MetadataError, Published, Version, read_version
 
 if TYPE_CHECKING:
     import random
@@ -52,20 +52,6 @@ if TYPE_CHECKING:
     from temaki.store import ObjectInfo, ReadableBody, Store
 
 _UNFOUNDED_REFUSALS: Final = 4  # so often may a store refuse a condition that holds, before it is the store's fault
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A commit that the store has accepted.
-
-    Attributes:
-        version: What was stored.
-        superseded: Another writer has replaced it already, by a version that was built on it. ``version.etag`` is
-            empty: it is not known, and no condition with it could hold.
-    """
-
-    version: Version
-    superseded: bool = False
 
 
 class _SendAgainError(Exception):

@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 import random
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from temaki.errors import ConfigurationError
 from temaki.process.fork import look, reset_in_child
-from temaki.remote.fetch import Fetched, Source
+from temaki.remote.fetch import Source
 from temaki.remote.probe import probe_conditions
-from temaki.remote.publish import Publication, Published
+from temaki.remote.publish import Publication
 from temaki.remote.transfer import is_slow
-from temaki.version import Version, next_version
+from temaki.version import Published, Version, next_version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from temaki.clock import Clock
     from temaki.remote.transfer import IsSlow
-    from temaki.store import ReadableBody, Store
+    from temaki.store import Download, ReadableBody, Store
 
-__all__ = ["Fetched", "Published", "Remote", "Version"]
+T = TypeVar("T")
 
 
 class Remote:
@@ -70,16 +70,16 @@ class Remote:
         """In a forked child: the thread that held the lock is not here."""
         self._probe_lock = threading.Lock()
 
-    def fetch(self, etag: str | None = None) -> Fetched | None:
+    def fetch(self, opened: Callable[[Source, Download], T], etag: str | None = None) -> T | None:
         """Ask for the current version, unless it is the known one.
 
-        The answer has the version; its bytes are still on their way. Leave it, or save it.
-
         Args:
+            opened: Reads the beginning of the answer, and closes it if it cannot; see
+                :func:`temaki.formats.choice.open_stored`. It is called again if the answer breaks off meanwhile.
             etag: The known version's; None for the current version in any case.
 
         Returns:
-            None where the object still has that ETag.
+            What ``opened`` gave; None where the object still has that ETag.
 
         Raises:
             NotFoundError: The store's definite answer: there is no such object.
@@ -87,7 +87,7 @@ class Remote:
             StoreError: The request failed, also when repeated.
         """
         look()
-        return self._source.open(etag)
+        return self._source.open(opened, etag)
 
     def publish(
         self,
@@ -99,7 +99,7 @@ class Remote:
         commit_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Published:
-        """Store the next version, if ``base`` is still the current one. See :mod:`temaki.remote.publish` for what is certain.
+        """Store the next version, if ``base`` is still the current one. See :mod:`temaki.remote.swap` for what is proved.
 
         Args:
             body: The database. Its header has ``sequence`` in it, so that no two versions have equal bytes.

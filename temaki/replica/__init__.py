@@ -1,0 +1,1 @@
+"""The working copy on the local disk."""

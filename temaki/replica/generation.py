@@ -19,10 +19,11 @@ from pathlib import Path
 
 from temaki.errors import WorkingCopyError
 from temaki.process.fork import process
-from temaki.remote.remote import Version
 from temaki.replica.connection import Connection
+from temaki.replica.header import FormatError
 from temaki.replica.image import Image
-from temaki.replica.wal import FormatError, Mark, Scan, scan
+from temaki.replica.wal import Mark, Scan, scan
+from temaki.version import Version
 
 
 class Generation:

@@ -12,10 +12,10 @@ import struct
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
-from temaki.replica.wal import DATABASE_HEADER, FormatError, read_header
+from temaki.replica.header import DATABASE_HEADER, MODES_AT, ROLLBACK_MODE, FormatError, read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from _typeshed import WriteableBuffer
 
@@ -46,11 +46,11 @@ class Image(io.RawIOBase):
         page_count: The committed size, in pages.
         page_size: In bytes.
         sequence: The version's number; stored modulo 2^32.
-        changed: The pages that differ from the version before. Kept as an attribute, for whoever stores less than
-            whole files.
+        changed: Numbers of the pages that differ from the version before.
 
     Attributes:
         page_count: As above.
+        page_size: As above.
         size: In bytes.
         changed: As above.
         broken: Why a read failed, if one did. HTTP libraries translate what a body raises: whoever uploads looks here.
@@ -69,15 +69,15 @@ class Image(io.RawIOBase):
         page_count: int,
         page_size: int,
         sequence: int,
-        changed: frozenset[int] = frozenset(),
+        changed: Collection[int] = frozenset(),
     ) -> None:
         super().__init__()
         if page_count < 1:
             raise FormatError(f"no database has {page_count} pages")
         self._main_fd, self._wal_fd, self._pages = main_fd, wal_fd, pages
-        self._page_size = page_size
         self._overlaid = sorted(pages)
         self._position = 0
+        self.page_size = page_size
         self._header = b""
         self.page_count = page_count
         self.size = page_count * page_size
@@ -90,13 +90,50 @@ class Image(io.RawIOBase):
                 raise OSError(errno.EIO, f"page {number} of {page_count} is in neither the main file nor the WAL")
         self._header = self._rewritten_header(sequence)
 
+    @classmethod
+    def of_file(cls, fd: int, sequence: int) -> Image:
+        """A plain database file as a version of its own: all of it is in the main file, and all of it has changed.
+
+        Args:
+            fd: The file, open for reading; nobody writes to it meanwhile.
+            sequence: The version's number.
+
+        Raises:
+            FormatError: It is no database file.
+            OSError: It cannot be read.
+        """
+        header = read_header(os.pread(fd, DATABASE_HEADER, 0))
+        pages = os.fstat(fd).st_size // header.page_size
+        return cls(fd, -1, {}, pages, header.page_size, sequence, changed=range(1, pages + 1))
+
+    def page(self, number: int) -> bytes:
+        """One page, as this version has it.
+
+        Args:
+            number: From 1 to :attr:`page_count`.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        if not 1 <= number <= self.page_count:
+            raise ValueError(f"page {number} of {self.page_count}")
+        raw = bytearray(self.page_size)
+        try:
+            self._fill(memoryview(raw), (number - 1) * self.page_size)
+        except OSError as error:
+            self.broken = error
+            raise
+        if number == 1:
+            raw[: len(self._header)] = self._header
+        return bytes(raw)
+
     def _rewritten_header(self, sequence: int) -> bytes:
         raw = bytearray(DATABASE_HEADER)
         self._fill(memoryview(raw), 0)
-        if read_header(raw).page_size != self._page_size:
-            raise FormatError(f"page size {read_header(raw).page_size} in the header, {self._page_size} in the WAL")
+        if read_header(raw).page_size != self.page_size:
+            raise FormatError(f"page size {read_header(raw).page_size} in the header, {self.page_size} in the WAL")
         counter = struct.pack(">I", sequence & _MASK)
-        raw[18:20] = b"\x01\x01"
+        raw[MODES_AT : MODES_AT + 2] = ROLLBACK_MODE
         raw[24:28] = raw[92:96] = counter
         raw[28:32] = struct.pack(">I", self.page_count)
         return bytes(raw)
@@ -160,9 +197,9 @@ class Image(io.RawIOBase):
         """Read ``len(view)`` bytes at ``position`` of the overlaid files, run by run."""
         done = 0
         while done < len(view):
-            number, within = divmod(position + done, self._page_size)
+            number, within = divmod(position + done, self.page_size)
             number += 1
-            rest_of_page = self._page_size - within
+            rest_of_page = self.page_size - within
             offset = self._pages.get(number)
             if offset is not None:
                 run = view[done : done + rest_of_page]
@@ -172,7 +209,7 @@ class Image(io.RawIOBase):
                 run[:] = bytes(len(run))
             else:
                 next_overlaid = self._stop_of_run(number)
-                length = min((next_overlaid - number - 1) * self._page_size + rest_of_page, _CHUNK)
+                length = min((next_overlaid - number - 1) * self.page_size + rest_of_page, _CHUNK)
                 run = view[done : done + length]
                 _read_exactly(self._main_fd, run, position + done, "main file")
             done += len(run)

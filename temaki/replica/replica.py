@@ -1,8 +1,13 @@
 """The working copy of one database in one process.
 
-Sessions begin in the current generation, under the replica's lock, which a commit holds from before SQLite's COMMIT
-until the store has answered: so nobody ever sees what the store has not accepted. Locks are taken in this order only:
-the writer lock, then the replica's.
+One lock does four jobs, each of which has its own name here:
+
+* ``state``: the fields of the replica and of its generations. Held for a moment.
+* ``gate``: a session takes its snapshot in here. So it never sees what the store has not accepted.
+* ``committing``: one commit at a time, from before SQLite's COMMIT until the store has answered.
+* ``files``: neither a commit nor a checkpoint changes the files while an image of them is read.
+
+Locks are taken in this order only: the writer lock, then these.
 """
 
 from __future__ import annotations
@@ -19,10 +24,10 @@ from pathlib import Path
 from temaki.errors import ConfigurationError, TemakiError, WorkingCopyError
 from temaki.process.exit import close_copy_at_exit, is_ending
 from temaki.process.fork import look, reset_in_child
-from temaki.remote.remote import Version
 from temaki.replica.connection import Connection
 from temaki.replica.folder import Folder
 from temaki.replica.generation import Generation
+from temaki.version import Version
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +91,7 @@ class Replica:
         cache_dir: See :class:`temaki.replica.folder.Folder`.
 
     Attributes:
-        lock: Held for a moment to begin or end a session, and all through a commit.
+        state: See above; so are ``gate``, ``committing`` and ``files``.
         writer: Held from BEGIN IMMEDIATE to the end of the commit.
         current: Where sessions begin; None until the first pull and after a refused commit.
         known: Whether this process, or the one that left the working copy, has ever seen a stored version.
@@ -96,7 +101,7 @@ class Replica:
         self.url = url
         self.cache_dir = cache_dir
         self.writer = WriterLock(url)
-        self.lock = threading.RLock()
+        self._make_locks()
         self.current: Generation | None = None
         self.known = False
         self._folder: Folder | None = None
@@ -104,12 +109,15 @@ class Replica:
         self._is_closed = False
         reset_in_child(self)
 
+    def _make_locks(self) -> None:
+        self.state = self.gate = self.committing = self.files = threading.RLock()
+
     # -- pulling --------------------------------------------------------------------------------------------------
 
     def base(self) -> Generation | None:
         """The current generation, once a commit under way is over; at first, what an earlier process left."""
         look()
-        with self.lock:
+        with self.state:
             if self._folder is not None and not self._folder.is_intact():
                 _log.warning(
                     "%s: the working copy's folder %s was removed; a new one is made", self.url, self._folder.path
@@ -177,7 +185,7 @@ class Replica:
             CorruptDatabaseError: SQLite cannot read the file.
         """
         assert self._folder is not None
-        with self.lock, self._folder.errors_named(path):
+        with self.state, self._folder.errors_named(path):
             before = self.current
             if not self._is_still(instead_of, at):
                 path.unlink(missing_ok=True)
@@ -202,7 +210,7 @@ class Replica:
         Returns:
             False where ``generation`` is no longer the current one, or no longer at that version.
         """
-        with self.lock:
+        with self.state:
             if not self._is_still(generation, at):
                 return False
             path.unlink(missing_ok=True)
@@ -226,13 +234,13 @@ class Replica:
     def begin_use(self, user: object) -> None:
         """The working copy stays until :meth:`end_use`, or until ``user`` is no more: an interrupt may come between."""
         look()
-        with self.lock:
+        with self.state:
             self._users.add(user)
 
     def end_use(self, user: object) -> None:
         """The last one out of a closed working copy removes it. In a forked child, the parent's users are none."""
         look()
-        with self.lock:
+        with self.state:
             self._users.discard(user)
             if self._is_closed or is_ending():
                 self._close_if_unused()
@@ -242,7 +250,7 @@ class Replica:
     def enter(self) -> Generation | None:
         """Count a session into the current generation, if there is one that is intact, and give it."""
         look()
-        with self.lock:
+        with self.state:
             self._leave_damaged()
             if self.current is not None:
                 self.current.users += 1
@@ -251,7 +259,7 @@ class Replica:
     def exit(self, generation: Generation) -> None:
         """A session is over; the last one out of an old generation removes it."""
         look()
-        with self.lock:
+        with self.state:
             generation.users -= 1
             if generation is not self.current:
                 self._leave_behind(generation)
@@ -277,7 +285,7 @@ class Replica:
     def abandon(self, generation: Generation) -> None:
         """Forget a generation with all that the store has not accepted. The next session pulls."""
         look()
-        with self.lock:
+        with self.state:
             generation.abandoned = True
             if generation is self.current:
                 self.current = None
@@ -300,22 +308,22 @@ class Replica:
         In a ``cache_dir`` a clean copy stays for the next owner of the folder; everything else is removed. A session
         that begins later still works. It starts from a fresh copy, which goes at its end.
         """
-        with self.lock:
+        with self.state:
             self._is_closed = True
             self._close_if_unused()
 
     def reopen(self) -> None:
         """Keep the working copy between sessions again: another database has been bound to it."""
-        with self.lock:
+        with self.state:
             self._is_closed = False
 
     def close_at_exit(self) -> None:
         """As :meth:`close`, but never wait: a thread that the exit is about to stop may be in a commit."""
-        if self.lock.acquire(blocking=False):
+        if self.state.acquire(blocking=False):
             try:
                 self._close_if_unused()
             finally:
-                self.lock.release()
+                self.state.release()
 
     def _close_if_unused(self) -> None:
         if self._users:
@@ -334,7 +342,7 @@ class Replica:
 
     def reset_after_fork(self) -> None:
         """In a forked child: leave the folder and its files to the parent and start with nothing."""
-        self.lock = threading.RLock()
+        self._make_locks()
         self.writer.reset()
         self.current = None
         self._folder = None  # its lock is shared with the parent: the folder is free once both are gone

@@ -1,7 +1,7 @@
-"""Which pages a SQLite write-ahead log has committed, and what a database file says of itself.
+"""Which pages a SQLite write-ahead log has committed.
 
-Knows three file formats and nothing else of temaki: "The Database Header" and "The Write-Ahead Log" in
-https://www.sqlite.org/fileformat2.html (sections 1.3 and 4), and "The WAL-Index File Format" in
+Knows two file formats and nothing else of temaki: "The Write-Ahead Log" in
+https://www.sqlite.org/fileformat2.html (section 4), and "The WAL-Index File Format" in
 https://www.sqlite.org/walformat.html (section 2).
 """
 
@@ -13,10 +13,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from temaki.replica.header import LARGEST_PAGE, FormatError, is_page_size
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-DATABASE_HEADER: Final = 100  # bytes
 
 _WAL_HEADER = struct.Struct(">4sIIIIIII")
 _WAL_HEADER_SIZE: Final = 32
@@ -25,8 +25,6 @@ _FORMAT_VERSION: Final = 3007000  # of the WAL and of the wal-index
 _MAGIC_ORDER: Final = {b"\x37\x7f\x06\x82": "<", b"\x37\x7f\x06\x83": ">"}
 _CHUNK: Final = 1 << 20  # bytes of a file that are held in memory at a time
 _MASK: Final = 0xFFFF_FFFF
-_NEWEST_FORMAT: Final = 2  # 1 is a rollback journal, 2 a WAL
-_SMALLEST_PAGE, _LARGEST_PAGE, _LEAST_USABLE = 512, 1 << 16, 480  # bytes
 
 # In the machine's own byte order, except for the salts, which are bytes of the WAL's header. A page of 64 KiB is a 1.
 _INDEX_HEADER = struct.Struct("=IIIBBHII8s8s8s")
@@ -35,10 +33,6 @@ _BLOCK_FRAMES: Final = 4096
 _FIRST_BLOCK_LACKS: Final = 34
 _UNSIGNED: Final = bytes(16)  # salts and checksum of a frame that SQLite has not signed yet
 _NATIVE: Final = "<" if sys.byteorder == "little" else ">"
-
-
-class FormatError(ValueError):
-    """The bytes are not what SQLite writes. The message says what was found; the caller knows in which object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +149,7 @@ def _read_index(index_fd: int) -> _Index:
         raise FormatError("the wal-index has no header: it was overwritten")
     if struct.pack("=II", *_checksum(_NATIVE, raw[: size - 8])) != checksum:
         raise FormatError("the header of the wal-index is damaged")
-    return _Index(_LARGEST_PAGE if page_size == 1 else page_size, frames, page_count, salts)
+    return _Index(LARGEST_PAGE if page_size == 1 else page_size, frames, page_count, salts)
 
 
 def _require_header(wal_fd: int, index: _Index) -> None:
@@ -169,7 +163,7 @@ def _require_header(wal_fd: int, index: _Index) -> None:
         raise FormatError(f"the WAL's header was overwritten, with {index.frames} frames committed")
     if raw[16:24] != index.salts:
         raise FormatError("the WAL and its wal-index have different salts: one of them was replaced")
-    if page_size != index.page_size or not _is_page_size(page_size):
+    if page_size != index.page_size or not is_page_size(page_size):
         raise FormatError(f"page size {page_size} in the WAL, {index.page_size} in the wal-index")
 
 
@@ -230,64 +224,3 @@ def _checksum(order: str, data: bytes) -> tuple[int, int]:
         first = (first + a + second) & _MASK
         second = (second + b + first) & _MASK
     return first, second
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseHeader:
-    """What the first 100 bytes of a database file say. Section 1.3 of the file format.
-
-    Attributes:
-        page_size: In bytes.
-        page_count: Size in pages as stored; only to be believed if ``size_is_valid`` (section 1.3.7).
-        size_is_valid: The size was written by the last writer, and not left over from an older one.
-        change_counter: Counts transactions in rollback mode.
-        write_version: 1 for a rollback journal, 2 for a WAL.
-        read_version: The same, for readers.
-    """
-
-    page_size: int
-    page_count: int
-    size_is_valid: bool
-    change_counter: int
-    write_version: int
-    read_version: int
-
-
-def read_header(raw: bytes | bytearray) -> DatabaseHeader:
-    """Read a database file's header.
-
-    Args:
-        raw: The file's first 100 bytes or more.
-
-    Raises:
-        FormatError: It is no header that this SQLite format has; the message is a short reason.
-    """
-    if not raw:
-        raise FormatError("it is empty (0 bytes)")
-    if not raw.startswith(b"SQLite format 3\0"[: len(raw)]):
-        raise FormatError(f"not SQLite: it starts with {raw[:16]!r} (encrypted, compressed, or another kind of file)")
-    if len(raw) < DATABASE_HEADER:
-        raise FormatError(f"truncated: {len(raw)} bytes where the header alone takes {DATABASE_HEADER}")
-    page_size = int.from_bytes(raw[16:18], "big")
-    if page_size == 1:  # 65536 does not fit into two bytes
-        page_size = _LARGEST_PAGE
-    if not _is_page_size(page_size):
-        raise FormatError(f"bad page size: {page_size}")
-    if max(raw[18], raw[19]) > _NEWEST_FORMAT:
-        raise FormatError(f"unsupported format version: {raw[18]} to write, {raw[19]} to read")
-    if raw[21:24] != b"\x40\x20\x20" or page_size - raw[20] < _LEAST_USABLE:
-        raise FormatError("damaged header: payload fractions or reserved space are not SQLite's")
-    change_counter, page_count = struct.unpack_from(">II", raw, 24)
-    valid_for = int.from_bytes(raw[92:96], "big")
-    return DatabaseHeader(
-        page_size=page_size,
-        page_count=page_count,
-        size_is_valid=page_count > 0 and valid_for == change_counter,
-        change_counter=change_counter,
-        write_version=raw[18],
-        read_version=raw[19],
-    )
-
-
-def _is_page_size(value: int) -> bool:
-    return _SMALLEST_PAGE <= value <= _LARGEST_PAGE and not value & (value - 1)

@@ -15,7 +15,8 @@ from pony.orm import core
 from pony.orm.dbproviders.sqlite import SQLiteProvider
 
 from temaki.config import settings
-from temaki.engine.engine import Engine, share
+from temaki.engine.engine import Engine
+from temaki.engine.shared import share
 from temaki.errors import ConfigurationError
 from temaki.orm.database import Database, mapping_of, strategy_of
 from temaki.orm.provider import StoreProvider

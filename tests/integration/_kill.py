@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from temaki.engine.session import Session
-from temaki.remote.fetch import Fetched
+from temaki.formats.file import StoredFile
 from temaki.replica.folder import Folder
 from temaki.replica.generation import Generation
 from temaki.replica.replica import Replica
 from temaki.stores.directory import DirectoryStore
+from temaki.strategy import Session
 from tests.integration._tripwire import Tripwire
 from tests.integration._worker import Application, Forked, create, kill_myself, main
 
@@ -91,9 +91,9 @@ POINTS: dict[str, Callable[[], None]] = {
     "after the clean record": lambda: _replace(Folder, "record"),
     "before the clean record is withdrawn": lambda: _replace(Folder, "forget", before=True),
     "after the clean record is withdrawn": lambda: _replace(Folder, "forget"),
-    "before a pull is saved": lambda: _replace(Fetched, "save", before=True),
-    "half-way through a pull": lambda: _replace(Fetched, "save", before=True, act=lambda *_: _die_beyond(4096)),
-    "after a pull is saved": lambda: _replace(Fetched, "save"),
+    "before a pull is saved": lambda: _replace(StoredFile, "save", before=True),
+    "half-way through a pull": lambda: _replace(StoredFile, "save", before=True, act=lambda *_: _die_beyond(4096)),
+    "after a pull is saved": lambda: _replace(StoredFile, "save"),
     "while a pull becomes a generation": lambda: _replace(Generation, "_open_guard"),
     "after a pull has become a generation": lambda: _replace(Replica, "install"),
     "while the folder is looked through": lambda: _replace(Folder, "reuse", before=True),

@@ -15,17 +15,17 @@ from pony.orm import db_session
 
 from temaki import CommitUnknownError, TemakiError, cause_of
 from temaki.engine.engine import Engine
-from temaki.engine.session import Session
+from temaki.formats.file import StoredFile
 from temaki.orm.database import Database
-from temaki.remote.fetch import Fetched
 from temaki.replica.generation import Generation
+from temaki.strategy import Session
 from tests.integration._worker import Application, Forked, main, poll
 
 PHASES: dict[str, tuple[Any, str]] = {
     "commit": (Engine, "commit"),
     "upload": (Session, "publish"),
     "checkpoint": (Generation, "acknowledge"),
-    "pull": (Fetched, "save"),
+    "pull": (StoredFile, "save"),
     "first start": (Database, "generate_mapping"),
 }
 """What takes a while, and which call takes it."""

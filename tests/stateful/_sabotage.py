@@ -14,13 +14,12 @@ from unittest import mock
 
 from temaki.engine.engine import Engine, session_of
 from temaki.engine.pull import Flights, Puller
-from temaki.engine.session import Session
 from temaki.errors import NotFoundError, PreconditionFailedError
 from temaki.orm.database import Database
 from temaki.orm.seed.ledger import Ledger
 from temaki.orm.seed.seeder import Seeder
 from temaki.remote import fetch, publish, transfer
-from temaki.remote.publish import Publication, Published
+from temaki.remote.publish import Publication
 from temaki.remote.retry import retry
 from temaki.replica.connection import Connection
 from temaki.replica.folder import Folder
@@ -28,7 +27,8 @@ from temaki.replica.generation import Generation
 from temaki.replica.image import Image
 from temaki.replica.replica import Replica, WriterLock
 from temaki.stores.memory import MemoryStore
-from temaki.version import read_version
+from temaki.strategy import Session
+from temaki.version import Published, read_version
 
 Patches = list[Any]
 _put = MemoryStore.put

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from temaki.config.settings import resolve
 from temaki.errors import ConfigurationError, CorruptDatabaseError, LeaseRecordError, StoreError
+from temaki.formats.choice import open_stored
 from temaki.lease.record import LeaseObject
+from temaki.replica.header import FormatError, read_header
 from temaki.replica.image import Image
-from temaki.replica.wal import FormatError, Mark, read_header, scan
+from temaki.replica.wal import Mark, scan
 from temaki.store import ObjectInfo
 from temaki.stores.memory import MemoryStore
 from temaki.stores.urls import parse_url
@@ -113,7 +115,7 @@ class TestBytes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "1.sqlite"
             try:
-                fetched = make_remote(bucket).fetch()
+                fetched = make_remote(bucket).fetch(open_stored)
                 assert fetched is not None
                 with fetched:
                     fetched.save(path)

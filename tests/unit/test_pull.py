@@ -9,13 +9,13 @@ from pony.orm import db_session
 
 from temaki.engine.pull import Puller
 from temaki.errors import CorruptDatabaseError, NotFoundError, StoreUnavailableError
-from temaki.remote.remote import Version
 from temaki.replica.generation import Generation
 from temaki.replica.replica import Replica
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.counting import CountingStore
 from temaki.testing.strategies import Client
+from temaki.version import Version
 from temaki_strategies import EtagCached
 from tests.hooked import Gate, HookedStore, failing
 from tests.threads import Background, in_thread, until

@@ -25,12 +25,13 @@ from temaki.errors import (
     StoreUnavailableError,
     WorkingCopyError,
 )
+from temaki.formats.choice import open_stored
 from temaki.remote import transfer
-from temaki.remote.remote import Remote, Version
+from temaki.remote.remote import Remote
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.faulty import Fault, FaultyStore
-from temaki.version import next_version
+from temaki.version import Version, next_version
 
 KEY = "app.sqlite"
 URL = f"memory://memory/{KEY}"
@@ -94,7 +95,7 @@ def bench() -> Bench:
 
 def save(remote: Remote, path: Path) -> Version:
     """Fetch into this file."""
-    fetched = remote.fetch()
+    fetched = remote.fetch(open_stored)
     assert fetched is not None
     with fetched:
         fetched.save(path)
@@ -144,9 +145,9 @@ class TestFetch:
     def test_known_version_is_not_sent(self, bench: Bench) -> None:
         """A conditional request for an unchanged object gives nothing; for a changed one the new version."""
         version = bench.upload(database(1, sequence=1))
-        assert bench.remote().fetch(version.etag) is None
+        assert bench.remote().fetch(open_stored, version.etag) is None
         newer = bench.upload(database(2, sequence=2), base=version, sequence=2)
-        fetched = bench.remote().fetch(version.etag)
+        fetched = bench.remote().fetch(open_stored, version.etag)
         assert fetched is not None
         with fetched:
             assert fetched.version == newer
@@ -156,7 +157,7 @@ class TestFetch:
         """Leaving without saving closes the stream, and so does saving, and a refusal."""
         store = Watched(bench.bucket)
         bench.upload(database(1000, sequence=1))
-        fetched = bench.remote(store).fetch()
+        fetched = bench.remote(store).fetch(open_stored)
         assert fetched is not None
         with fetched:
             assert store.open == 1
@@ -165,17 +166,17 @@ class TestFetch:
         assert store.open == 0
         bench.bucket.put(KEY, b"garbage")
         with pytest.raises(CorruptDatabaseError):
-            bench.remote(store).fetch()
+            bench.remote(store).fetch(open_stored)
         assert store.open == 0
 
     def test_errors_pass_through(self, bench: Bench) -> None:
         """No such key, and a refusal, are what they are; only the caller knows what they mean."""
         with pytest.raises(NotFoundError):
-            bench.remote().fetch()
+            bench.remote().fetch(open_stored)
         store = Watched(bench.bucket)
         store.before_get = raising(AccessDeniedError("403", url=URL))
         with pytest.raises(AccessDeniedError):
-            bench.remote(store).fetch()
+            bench.remote(store).fetch(open_stored)
 
     @pytest.mark.parametrize("fault", [Fault.FAIL_BEFORE, Fault.LOST_REPLY, Fault.REFUSED, Fault.TRUNCATED])
     def test_failures_are_repeated(self, bench: Bench, tmp_path: Path, fault: Fault) -> None:
@@ -201,7 +202,7 @@ class TestFetch:
         monkeypatch.setattr(transfer, "_CHUNK", 4096)
         bench.upload(database(400, sequence=1))
         store = Watched(bench.bucket)
-        fetched = bench.remote(store).fetch()
+        fetched = bench.remote(store).fetch(open_stored)
         assert fetched is not None
         reads = iter(range(1, 100))
 
@@ -393,7 +394,7 @@ class TestWorkingCopy:
         """Ctrl-C in the middle of a download removes what there is of it."""
         bench.upload(database(50, sequence=1))
         store = Watched(bench.bucket)
-        fetched = bench.remote(store).fetch()
+        fetched = bench.remote(store).fetch(open_stored)
         assert fetched is not None
         store.before_read = raising(KeyboardInterrupt())
         with fetched, pytest.raises(KeyboardInterrupt):
@@ -544,7 +545,7 @@ class TestParallel:
         bench.upload(database(300, sequence=1))
         data = database(310, sequence=2)
         store = Watched(bench.bucket)
-        fetched = bench.remote(store).fetch()
+        fetched = bench.remote(store).fetch(open_stored)
         assert fetched is not None
         newer = bench.upload(data, sequence=2)
         with fetched:
@@ -559,7 +560,7 @@ class TestParallel:
         data = database(310, sequence=2)
         store = Watched(bench.bucket)
         store.ignores_if_match = True
-        fetched = bench.remote(store).fetch()
+        fetched = bench.remote(store).fetch(open_stored)
         assert fetched is not None
         bench.upload(data, sequence=2)
         with fetched:
@@ -575,7 +576,7 @@ class TestParallel:
         def replace_it(byte_range: tuple[int, int]) -> None:
             bench.bucket.put(KEY, database(300, sequence=next(sequences)))
 
-        fetched = bench.remote(store).fetch(version.commit)
+        fetched = bench.remote(store).fetch(open_stored, version.commit)
         assert fetched is not None
         store.before_part = replace_it
         with fetched, pytest.raises(PreconditionFailedError):
@@ -598,7 +599,7 @@ class TestParallel:
         """An error of any part is the error of the whole, also if the others were still under way."""
         bench.upload(database(300, sequence=1))
         store = Watched(bench.bucket)
-        fetched = bench.remote(store).fetch()
+        fetched = bench.remote(store).fetch(open_stored)
         assert fetched is not None
         store.before_part = raising(AccessDeniedError("403", url=URL))
         with fetched, pytest.raises(AccessDeniedError):
@@ -620,7 +621,7 @@ class TestParallel:
         data = database(300, sequence=1)
         bench.upload(data)
         store = Watched(bench.bucket)
-        fetched = bench.remote(store).fetch()
+        fetched = bench.remote(store).fetch(open_stored)
         assert fetched is not None
         store.before_read = raising(StoreUnavailableError("reset", url=URL))
         main, starts = threading.get_ident(), []

@@ -23,12 +23,12 @@ from temaki.errors import (
     StoreUnavailableError,
     UnsafeStoreError,
 )
-from temaki.remote.remote import Published, Remote, Version
+from temaki.remote.remote import Remote
 from temaki.store import ReadableBody, Store
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.faulty import Fault, FaultyStore
-from temaki.version import MetadataError, NewerFormatError, read_version
+from temaki.version import MetadataError, NewerFormatError, Published, Version, read_version
 
 KEY = "app.sqlite"
 URL = f"memory://memory/{KEY}"

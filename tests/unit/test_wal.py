@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from temaki.replica.header import FormatError, read_header
 from temaki.replica.image import Image
-from temaki.replica.wal import FormatError, Mark, Scan, read_header, scan
+from temaki.replica.wal import Mark, Scan, scan
 
 PAGE_SIZES = [512, 1024, 4096, 8192, 65536]
 REWRITTEN = [slice(18, 20), slice(24, 28), slice(92, 96)]

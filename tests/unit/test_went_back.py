@@ -10,10 +10,10 @@ import pytest
 from temaki.engine.pull import Puller
 from temaki.events import Event, WentBack
 from temaki.observe.reporter import Reporter
-from temaki.remote.remote import Version
 from temaki.replica.replica import Replica
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
+from temaki.version import Version
 from tests.versions import KEY, URL, connect, database, make_remote, publish, read
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from temaki.config.registry import load
 from temaki.engine import engine
-from temaki.engine.engine import Engine, Shared
+from temaki.engine.engine import Engine
+from temaki.engine.shared import Shared
 from temaki.orm.provider import StoreProvider
 from temaki.replica.generation import Generation
 from temaki.strategy import Strategy

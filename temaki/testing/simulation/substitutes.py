@@ -12,10 +12,10 @@ from unittest import mock
 
 from temaki.engine import pull
 from temaki.engine.engine import Engine
+from temaki.formats.file import StoredFile
 from temaki.lease import lease, turn
 from temaki.lease import shared as shared_lease
 from temaki.remote import remote
-from temaki.remote.fetch import Fetched
 from temaki.replica import replica
 from temaki.replica.connection import Connection
 from temaki.replica.folder import Folder
@@ -25,7 +25,7 @@ from temaki.testing.simulation.locks import SimulatedThreading
 from temaki.testing.simulation.scheduler import running
 
 _STEPS: Final[tuple[tuple[type, str], ...]] = (
-    (Fetched, "save"),
+    (StoredFile, "save"),
     (Replica, "install"),
     (Replica, "enter"),
     (Replica, "exit"),

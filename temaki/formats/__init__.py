@@ -1,0 +1,1 @@
+"""How a version is laid out in the store."""

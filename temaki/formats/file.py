@@ -1,0 +1,166 @@
+"""The format ``file``: a version is an ordinary SQLite file.
+
+The object's bytes are the database in rollback mode, which any SQLite tool opens. Its metadata name the commit. The
+file's change counter is the version's number, so that no two versions of one lineage have equal bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError
+from temaki.formats.format import Body, Format, Stored
+from temaki.remote.retry import retry
+from temaki.remote.transfer import Target, ended_early
+from temaki.replica.header import DATABASE_HEADER, MODES_AT, WAL_MODE, FormatError, read_header
+from temaki.version import SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from temaki.remote.fetch import Source
+    from temaki.replica.header import DatabaseHeader
+    from temaki.replica.image import Image
+    from temaki.store import Download, ObjectInfo
+
+
+class _File(Format):
+    """See the module."""
+
+    def open(self, source: Source, download: Download) -> Stored:
+        """Read the database's header."""
+        return StoredFile(source, _Begun(download, source.url))
+
+    def store(self, image: Image, base: Version | None) -> Body:  # noqa: ARG002 - all of it is uploaded, whatever it replaces
+        """The whole database."""
+        return Body(image, image.size)
+
+
+FORMAT: Final = _File()
+
+
+class _Begun:
+    """A download whose first bytes have come, and are the header of a database.
+
+    Attributes:
+        download: The rest of it. It is closed if the header is no database's.
+        first: The database's header.
+        version: The version that it is.
+    """
+
+    def __init__(self, download: Download, url: str) -> None:
+        self.download = download
+        try:
+            self.first = _header(download)
+            self.version = _checked_version(download.info, self.first, url)
+        except BaseException:
+            download.__exit__(None, None, None)
+            raise
+
+
+def _header(download: Download) -> bytes:
+    first = b""
+    wanted = min(DATABASE_HEADER, download.info.size)
+    while len(first) < wanted:
+        data = download.read(wanted - len(first))
+        if not data:
+            raise ended_early(download, len(first))
+        first += data
+    return first
+
+
+class StoredFile(Stored):
+    """A version in this format that the store has begun to send."""
+
+    def __init__(self, source: Source, begun: _Begun) -> None:
+        self._source = source
+        self._begun: _Begun | None = begun
+        self.version = begun.version
+
+    def close(self) -> None:
+        """Drop what has not come."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.download.__exit__(None, None, None)
+
+    def save(self, path: Path) -> None:
+        """The object's bytes, switched to WAL mode, so that SQLite need not write in order to switch."""
+        source = self._source
+        target = Target(path, source.url)
+        try:
+            # PreconditionFailedError: replaced between two ranges. Another GET gives what is there now.
+            retry(
+                lambda: self._save_once(target),
+                clock=source.clock,
+                deadline=source.deadline(),
+                rng=source.rng,
+                on=(StoreUnavailableError, PreconditionFailedError),
+            )
+            target.close()
+        except BaseException:
+            target.discard()
+            raise
+
+    def _save_once(self, target: Target) -> None:
+        begun, self._begun = self._begun, None
+        if begun is None:
+            download = self._source.get()
+            assert download is not None, "an unconditional GET has a body"
+            begun = _Begun(download, self._source.url)
+            self.version = begun.version
+        self._source.transfer(begun.download, begun.first, target).run()
+        header = read_header(begun.first)
+        if header.size_is_valid:
+            # Some writers leave more in the file. SQLite ignores it until its first commit in WAL mode, and would then
+            # take it for pages of the database, which nothing refers to.
+            target.cut(header.page_count * header.page_size)
+        target.write(WAL_MODE, MODES_AT)
+
+
+def _checked_version(info: ObjectInfo, first: bytes, url: str) -> Version:
+    """The object's version, if its first bytes, its size and its metadata agree."""
+    try:
+        version = read_version(info)  # first: what a newer temaki stores need not begin with a SQLite header
+        header = read_header(first)
+        if version.is_adopted:
+            version = replace(version, sequence=header.change_counter)
+        _check_size(header, version)
+    except NewerFormatError as error:
+        raise CorruptDatabaseError(
+            f"{url} cannot be read: {error}. Upgrade temaki here. Nothing was changed.",
+            url=url,
+            reason=str(error),
+            size=info.size,
+            etag=info.etag,
+        ) from error
+    except (FormatError, MetadataError) as error:
+        raise CorruptDatabaseError(
+            f"{url} is no database that temaki can use: {error}. (It has {info.size} bytes and the ETag {info.etag}.) "
+            "Nothing was changed, and temaki never overwrites such an object. Restore an earlier version of it; or "
+            "move it away, if it is something else; or use another key.",
+            url=url,
+            reason=str(error),
+            size=info.size,
+            etag=info.etag,
+        ) from error
+    return version
+
+
+def _check_size(header: DatabaseHeader, version: Version) -> None:
+    expected = header.page_count * header.page_size
+    if version.is_adopted:
+        if header.size_is_valid and version.size >= expected:
+            return  # what is beyond is no part of the database, and is cut off
+        if version.size % header.page_size or version.size < header.page_size:
+            raise FormatError(f"truncated: its pages have {header.page_size} bytes, and it ends within one")
+        if header.size_is_valid and version.size < expected:
+            raise FormatError(f"truncated: its header says that it has {expected} bytes")
+        return
+    if not header.size_is_valid or version.size != expected:
+        raise FormatError(f"truncated or changed: its header says that it has {expected} bytes")
+    if header.change_counter != version.sequence % (1 << 32):
+        raise MetadataError(
+            f"its metadata say {SEQUENCE_KEY} {version.sequence}, its header {header.change_counter}: another tool "
+            "changed it and kept the metadata (upload it without them, to have it adopted)"
+        )
