@@ -99,7 +99,7 @@ class Remote:
         commit_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Published:
-        """Store the next version, if ``base`` is still the current one. See :mod:`temaki.remote.swap` for what is proved.
+        """Store the next version, if ``base`` is still the current one. See :mod:`temaki.remote.swap`.
 
         Args:
             body: The database. Its header has ``sequence`` in it, so that no two versions have equal bytes.

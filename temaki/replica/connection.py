@@ -294,9 +294,9 @@ class Connection(sqlite3.Connection):
             super().close()
 
     def __del__(self) -> None:
-        # A thread's pooled connection goes with its thread, and a generation's guard with the generation: that is their
-        # proper end, about which Python 3.13 need not warn. In a forked child it is not (see temaki.process.fork): there
-        # it lives on, where Python has not seen the fork and drops what belonged to threads that do not exist.
+        # A thread's pooled connection goes with its thread, and a generation's guard with the generation: that is
+        # their proper end, about which Python 3.13 need not warn. In a forked child it is not (temaki.process.fork):
+        # there it lives on, where Python has not seen the fork and drops what belonged to threads that do not exist.
         owner = getattr(self, "process", None)
         if owner == process():
             with suppress(sqlite3.Error):

@@ -167,7 +167,7 @@ def _interrupted_at(url: str, cache_dir: str, place: str | None) -> dict[str, An
         outcome = outcome_of(lambda: app.increment(retry=5))
     found = {"places": [] if place else list(wire.passed), **_go_on(app, outcome)}
     gc.collect()  # an interrupt's traceback refers to itself
-    made = app.db.provider.engine._shared.lease._made
+    made = app.db.provider.engine.shared.lease._made
     return {**found, "lease users": len(made[1]._users) if made else 0}
 
 

@@ -50,7 +50,7 @@ class Writer(Application):
     @property
     def lease(self) -> Lease:
         """This process's part in it, once it has been used."""
-        made = self.db.provider.engine._shared.lease._made
+        made = self.db.provider.engine.shared.lease._made
         assert made is not None
         lease: Lease = made[1]
         return lease

@@ -12,13 +12,16 @@ from dataclasses import replace
 from typing import Any, NoReturn
 from unittest import mock
 
+from temaki.engine.commit import Commit
 from temaki.engine.engine import Engine, session_of
-from temaki.engine.pull import Flights, Puller
+from temaki.engine.flights import Flights
+from temaki.engine.pull import Puller
 from temaki.errors import NotFoundError, PreconditionFailedError
 from temaki.orm.database import Database
 from temaki.orm.seed.ledger import Ledger
 from temaki.orm.seed.seeder import Seeder
-from temaki.remote import fetch, publish, transfer
+from temaki.formats import file
+from temaki.remote import publish, transfer
 from temaki.remote.publish import Publication
 from temaki.remote.retry import retry
 from temaki.replica.connection import Connection
@@ -58,13 +61,13 @@ def _no_check_after_begin() -> Patches:
 
 
 def _no_check_at_commit() -> Patches:
-    store = Engine._store
+    publish_changes = Commit._publish
 
-    def unchecked(self: Engine, *args: Any) -> None:
+    def unchecked(self: Commit, *args: Any) -> Published:
         with mock.patch.object(self._replica, "is_current", return_value=True):
-            store(self, *args)
+            return publish_changes(self, *args)
 
-    return [mock.patch.object(Engine, "_store", unchecked)]
+    return [mock.patch.object(Commit, "_publish", unchecked)]
 
 
 def _refused(publication: Publication, refusal: PreconditionFailedError) -> NoReturn:
@@ -91,16 +94,18 @@ def _head_alone() -> Patches:
 
 
 def _unlocked_acknowledgement() -> Patches:
-    store = Engine._store
+    publish_changes = Commit._publish
 
-    def unlocked(self: Engine, *args: Any) -> None:
-        self._replica.lock.release()
+    def unlocked(self: Commit, *args: Any) -> Published:
+        self._replica.files.release()
+        self._replica.committing.release()
         try:
-            store(self, *args)
+            return publish_changes(self, *args)
         finally:
-            self._replica.lock.acquire()
+            self._replica.committing.acquire()
+            self._replica.files.acquire()
 
-    return [mock.patch.object(Engine, "_store", unlocked)]
+    return [mock.patch.object(Commit, "_publish", unlocked)]
 
 
 def _unlocked_pin() -> Patches:
@@ -139,12 +144,12 @@ def _never_known() -> Patches:
 
 
 def _adopted_when_superseded() -> Patches:
-    acknowledge = Engine._acknowledge
+    acknowledge = Commit._acknowledge
 
-    def adopt(self: Engine, published: Published, *args: Any) -> None:
+    def adopt(self: Commit, published: Published, *args: Any) -> None:
         acknowledge(self, replace(published, superseded=False), *args)
 
-    return [mock.patch.object(Engine, "_acknowledge", adopt)]
+    return [mock.patch.object(Commit, "_acknowledge", adopt)]
 
 
 def _mark_stays() -> Patches:
@@ -251,7 +256,7 @@ SIMULATED: Mapping[str, Callable[[], Patches]] = {
     "discarding after a refusal": lambda: _off(Replica, "abandon"),
     "length of a body": _short_bodies,
     "header and size of a body": lambda: [
-        mock.patch.object(fetch, "_checked_version", lambda info, _first, _url: read_version(info))
+        mock.patch.object(file, "_checked_version", lambda info, _first, _url: read_version(info))
     ],
     "a database once known is not empty": _never_known,
     "guard connection": _no_guard,

@@ -1,4 +1,4 @@
-"""`temaki.replica.connection` on plain files: what raw SQL is refused, how that is explained, and what stays SQLite's own."""
+"""`replica.connection` on plain files: what raw SQL is refused, how that is explained, and what stays as in SQLite."""
 
 from __future__ import annotations
 

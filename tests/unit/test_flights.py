@@ -1,4 +1,4 @@
-"""`temaki.engine.pull.Flights`: threads share a request, but none that began before they asked."""
+"""`temaki.engine.flights.Flights`: threads share a request, but none that began before they asked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from temaki.engine.pull import Flights, _Flight
+from temaki.engine.flights import Flights, _Flight
 from temaki.errors import StoreUnavailableError
 from tests.hooked import Gate
 from tests.threads import Background, at_once, until

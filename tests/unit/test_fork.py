@@ -1,4 +1,4 @@
-"""`temaki.process.fork`: a process notices that it was forked, whatever forked it. A child's status says what it saw."""
+"""`process.fork`: a process notices that it was forked, whatever forked it. A child's status says what it saw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`temaki.replica.generation`: acknowledged state is the main file and the WAL up to the mark, whoever else is reading."""
+"""`replica.generation`: acknowledged state is the main file and the WAL up to the mark, whoever else is reading."""
 
 from __future__ import annotations
 

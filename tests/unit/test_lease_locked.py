@@ -34,7 +34,7 @@ class Writer(Client):
         self.clock = ManualClock()
         self.strategy = LeaseLocked(**options)
         super().__init__(self.counting, self.strategy)
-        self.db.provider.engine._shared.lease._clock = self.clock
+        self.db.provider.engine.shared.lease._clock = self.clock
         self.map()
         self.value()  # so that the working copy is there
         self.counting.reset()
@@ -42,7 +42,7 @@ class Writer(Client):
     @property
     def lease(self) -> Lease:
         """The process's part in it, once it has been used."""
-        _, lease = self.db.provider.engine._shared.lease._made
+        _, lease = self.db.provider.engine.shared.lease._made
         assert isinstance(lease, Lease)
         return lease
 

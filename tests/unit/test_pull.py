@@ -1,4 +1,4 @@
-"""`temaki.engine.pull.Puller`: the working copy becomes what the store has now, however answers and commits interleave."""
+"""`engine.pull`: the working copy becomes what the store has now, however answers and commits interleave."""
 
 from __future__ import annotations
 

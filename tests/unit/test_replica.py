@@ -168,7 +168,7 @@ class TestAbandoning:
         generation = enter(replica)
         reader = connect(generation)
         reader.pin()
-        with replica.lock:
+        with replica.committing:
             replica.abandon(generation)
         assert (replica.enter(), generation.abandoned, read(reader)) == (None, True, 10)
         replica.exit(generation)
@@ -177,7 +177,7 @@ class TestAbandoning:
     def test_twice_is_once(self, replica: Replica) -> None:
         """Two sessions of one generation may both fail."""
         generation = enter(replica)
-        with replica.lock:
+        with replica.committing:
             replica.abandon(generation)
             newer = install(replica, 2)
             replica.abandon(generation)
@@ -322,7 +322,7 @@ class TestCleanRecord:
         """Its file goes as well."""
         replica = Replica(URL, tmp_path)
         replica.base()
-        with replica.lock:
+        with replica.committing:
             replica.abandon(install(replica, 1))
         assert not list(tmp_path.rglob("*.sqlite*")) + list(tmp_path.rglob("clean.json"))
 
@@ -331,13 +331,13 @@ def write_through(replica: Replica, connection: Connection) -> None:
     """A local commit of one more, as a session makes it."""
     begin(connection)
     connection.cursor().execute("UPDATE t SET value = value + 1")
-    with replica.lock:
+    with replica.committing:
         replica.commit_locally(connection)
 
 
 def acknowledge(replica: Replica, generation: Generation, number: int) -> None:
     """The store has accepted it."""
-    with replica.lock:
+    with replica.committing:
         generation.acknowledge(generation.uncommitted_to_store(connect(generation)), version(number))
         replica.settle(generation)
 

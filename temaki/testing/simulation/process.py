@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temaki.config.registry import load
-from temaki.engine import engine
+from temaki.engine import shared
 from temaki.engine.engine import Engine
 from temaki.engine.shared import Shared
 from temaki.orm.provider import StoreProvider
@@ -89,8 +89,8 @@ class Process:
         self.wire = Wire(self)
         self.generations: list[Generation] = []
         self.url = f"memory://simulation-{number}/{KEY}"
-        engine._shared.pop(self.url, None)  # noqa: SLF001 - another process has a registry of its own
-        self.shared: Shared = engine.share(
+        shared._shared.pop(self.url, None)  # noqa: SLF001 - another process has a registry of its own
+        self.shared: Shared = shared.share(
             self.url,
             KEY,
             self.wire,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 from unittest import mock
 
-from temaki.engine import pull
+from temaki.engine import flights
 from temaki.engine.engine import Engine
 from temaki.formats.file import StoredFile
 from temaki.lease import lease, turn
@@ -106,7 +106,7 @@ def installed() -> Iterator[None]:
         _entropy.reset()
         yield
         return
-    users = (lease, pull, remote, replica, shared_lease, turn)
+    users = (flights, lease, remote, replica, shared_lease, turn)
     patches: list[Any] = [mock.patch.object(module, "threading", SimulatedThreading()) for module in users]
     patches += [mock.patch.object(module, "random", _Random()) for module in (remote, shared_lease)]
     patches += [mock.patch.object(owner, name, _stepping(getattr(owner, name))) for owner, name in _STEPS]
