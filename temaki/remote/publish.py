@@ -1,48 +1,30 @@
-"""Putting a new version into the store exactly once, and never guessing whether it got there.
+"""Storing a commit: the swap of the database's object, and what the lineage proves.
 
-Every attempt to upload carries the same bytes, the same commit id and the same condition: "replace the version that I
-was built on", or "create". An attempt without an answer is **in doubt**: it may have landed, or land yet. So it is sent
-again. That is safe, because at most one of all attempts can land: the first to land makes the condition of the others
-false. No two versions of a lineage have equal bytes (each has its number in SQLite's header), so the ETag that the
-condition names does not come back either. Only a restore from outside brings it back; see the end.
+Each version's metadata name the versions before it, newest first. So a look at the object after a refusal proves:
 
-When an attempt is refused, the object is looked at. What a look proves:
-
-* Our id in the object's lineage, at its head or further down: a commit landed, and it is ours. No doubt is left.
+* Our id in the object's lineage, at its head or further down: a commit landed, and it is ours.
 * Our base in the lineage, and we are not: each version in a lineage replaced the one named after it, so what replaced
-  our base is someone else's. Our condition is false and stays false: attempts still under way, however late they
-  arrive, will be refused. A conflict for certain. The same goes for a creation and a complete lineage without us.
-* A lineage that is too short to show our base, an object by another tool, no object: nothing about attempts in doubt.
-  They may have landed and been replaced, or deleted. ``CommitUnknownError``.
-* Still our base: our condition is true, so nothing of ours has landed; but what is under way may land yet. The refusal
-  was the store's 409 ("in flight"), or the store dislikes its own ETag. Sent again; that may be refused because a
-  late one has landed by then, which the next look shows.
+  our base is someone else's. The same goes for a creation and a complete lineage without us.
+* A lineage that is too short to show our base, an object by another tool: nothing about attempts in doubt.
 
-A look without a refusal before it proves less: "still our base" can be overtaken by an attempt that is under way. That
-is why nothing is ever concluded from a HEAD alone.
-
-Without any attempt in doubt, a refusal is enough by itself: nothing of ours was stored, or can be.
-
-Not promised: if someone restores our base, byte for byte, while an attempt of ours is under way, that attempt lands
-on it. Likewise, a creation lands on the deletion of what it lost against.
+See :mod:`temaki.remote.swap` for what follows from each.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING
 
-from temaki.errors import (
-    CommitUnknownError,
-    ConflictError,
-    NotFoundError,
-    PreconditionFailedError,
-    StoreError,
-    StoreUnavailableError,
-    TemakiError,
-    WorkingCopyError,
+from temaki.errors import CommitUnknownError, ConflictError, NotFoundError, StoreError, WorkingCopyError
+from temaki.remote.swap import (
+    BrokenBodyError,
+    Landed,
+    Proof,
+    RefusedError,
+    Swap,
+    UndecidedError,
+    UnfoundedRefusalError,
 )
-from temaki.remote.retry import retry
 from temaki.version import ADOPTED, COMMIT_KEY, LINEAGE_KEY, MetadataError, Published, Version, read_version
 
 if TYPE_CHECKING:
@@ -50,16 +32,6 @@ if TYPE_CHECKING:
 
     from temaki.clock import Clock
     from temaki.store import ObjectInfo, ReadableBody, Store
-
-_UNFOUNDED_REFUSALS: Final = 4  # so often may a store refuse a condition that holds, before it is the store's fault
-
-
-class _SendAgainError(Exception):
-    """The attempt was refused although its condition holds."""
-
-    def __init__(self, refusal: PreconditionFailedError) -> None:
-        super().__init__(str(refusal))
-        self.refusal = refusal
 
 
 class Publication:
@@ -69,7 +41,7 @@ class Publication:
         store: The bucket.
         key: The database's key in it.
         url: The database's URL, for messages.
-        body: The bytes. Read from their start at each attempt, so they must not change.
+        body: The bytes. They are read from their start at each attempt, so they must not change.
         version: What is to be stored, with its metadata and without an ETag.
         base: What it replaces; None to create.
         clock: Time.
@@ -89,11 +61,19 @@ class Publication:
         deadline: float,
         rng: random.Random,
     ) -> None:
-        self._store, self._key, self._url = store, key, url
-        self._body, self._version, self._base = body, version, base
-        self._clock, self._deadline, self._rng = clock, deadline, rng
-        self._in_doubt = False
-        self._unfounded_refusals = 0
+        self._url, self._body, self._version, self._base = url, body, version, base
+        self._swap: Swap[ObjectInfo] = Swap(
+            store,
+            key,
+            body,
+            metadata=version.metadata,
+            replaces=None if base is None else base.etag,
+            look=lambda: store.head(key),
+            proves=self._proves,
+            clock=clock,
+            deadline=deadline,
+            rng=rng,
+        )
 
     def run(self) -> Published:
         """Upload, until the store has said what became of it.
@@ -102,117 +82,69 @@ class Publication:
             ConflictError: Another version came first. Nothing of ours is stored, or will be.
             NotFoundError: The base was deleted. Nothing of ours is stored, or will be.
             CommitUnknownError: None of the above can be proved; also where an interrupt came in between.
+            WorkingCopyError: The body could not be read. Nothing of ours is stored, or will be.
             StoreError: The store refused, or could not be reached. Nothing of ours is stored, or will be.
         """
         try:
-            return retry(
-                self._attempt,
-                clock=self._clock,
-                deadline=self._deadline,
-                rng=self._rng,
-                on=(StoreUnavailableError, _SendAgainError),
-            )
-        except CommitUnknownError:
-            raise
-        except _SendAgainError as error:
-            if self._in_doubt:
-                self._raise_unknown(error.refusal)
-            raise self._unfounded(error.refusal) from error.refusal
-        except BaseException as error:
-            if self._in_doubt:
-                self._raise_unknown(error)
-            raise
+            return self._published(self._swap.run())
+        except RefusedError as error:
+            raise self._refused(error) from error.__cause__
+        except UndecidedError as error:
+            raise self._unknown(error.cause) from error.cause
+        except UnfoundedRefusalError as error:
+            raise self._unfounded(error) from error.refusal
+        except BrokenBodyError as error:
+            raise self._broken() from error.__cause__
 
-    def _attempt(self) -> Published:
-        before, self._in_doubt = self._in_doubt, True  # an interrupt may come from now on
-        try:
-            return self._put(before)
-        except Exception as error:
-            broken = getattr(self._body, "broken", None)
-            if broken is None:
-                raise
-            self._in_doubt = before  # nobody has got all of a body that could not be read
-            raise WorkingCopyError(
-                f"The working copy of {self._url} was truncated by something else on this machine while it was "
-                f"uploaded: {broken}. Nothing was stored; the next session starts from the stored version.",
-                url=self._url,
-                path="",
-                should_retry=True,
-            ) from error
-
-    def _put(self, before: bool) -> Published:
-        try:
-            etag = self._store.put(
-                self._key,
-                self._body,
-                metadata=self._version.metadata,
-                if_match=None if self._base is None else self._base.etag,
-                if_none_match=self._base is None,
-            )
-        except StoreUnavailableError as error:
-            self._in_doubt = before or error.ambiguous
-            raise
-        except PreconditionFailedError as refusal:
-            self._in_doubt = before
-            return self._after(refusal)
-        except TemakiError:  # denied, too large: an answer, and a clear one
-            self._in_doubt = before
-            raise
-        return Published(replace(self._version, etag=etag))
-
-    def _after(self, refusal: PreconditionFailedError) -> Published:
-        """What a refused attempt means, by what the object is now."""
-        try:
-            info = retry(lambda: self._store.head(self._key), clock=self._clock, deadline=self._deadline, rng=self._rng)
-        except NotFoundError as error:
-            return self._after_finding_nothing(refusal, error)
-        except StoreError as error:
-            # Without a look it is open who was first, but not that the attempt was refused.
-            if self._in_doubt:
-                self._raise_unknown(error)
-            raise self._conflict("the store refused it, and did not say what is there instead") from error
+    def _proves(self, info: ObjectInfo) -> Proof:
         current = _as_version(info)
-        if current is not None and self._version.commit in current.lineage:
-            superseded = current.commit != self._version.commit
-            return Published(replace(self._version, etag="" if superseded else info.etag), superseded)
-        base = self._base
-        if base is not None and current == base:
-            raise self._to_send_again(refusal)
-        if self._in_doubt and not self._disproved_by(current):
-            self._raise_unknown(refusal)
-        self._in_doubt = False
-        raise self._conflict(_described(current)) from refusal
-
-    def _after_finding_nothing(self, refusal: PreconditionFailedError, error: NotFoundError) -> Published:
-        creates = self._base is None
-        if self._in_doubt and not (creates and refusal.in_flight):
-            self._raise_unknown(error)  # it may have landed, and have been deleted since
-        if creates:
-            raise self._to_send_again(refusal)  # what was in our way has gone
-        raise NotFoundError(
-            f"{self._url} was deleted while this commit was being made; nothing was stored. Restore the object, or "
-            "start a new process to begin with an empty database.",
-            url=self._url,
-            status=error.status,
-            code=error.code,
-        ) from error
-
-    def _disproved_by(self, current: Version | None) -> bool:
-        """Whether ``current``, which does not have us in its lineage, proves that no attempt landed or will."""
         if current is None:
-            return False
+            return Proof.NOTHING
+        if self._version.commit in current.lineage:
+            return Proof.OURS
+        if self._base is not None and current == self._base:
+            return Proof.UNCHANGED
+        return Proof.DISPROVED if self._disproved_by(current) else Proof.NOTHING
+
+    def _disproved_by(self, current: Version) -> bool:
+        """Whether ``current``, which does not have us in its lineage, proves that no attempt landed or will."""
         if self._base is not None:
             return self._base.commit in current.lineage
         # Another tool's file proves nothing: such tools overwrite what is there.
         return current.complete and not current.lineage[-1].startswith(ADOPTED)
 
-    def _to_send_again(self, refusal: PreconditionFailedError) -> _SendAgainError:
-        self._unfounded_refusals += not refusal.in_flight
-        if self._unfounded_refusals >= _UNFOUNDED_REFUSALS:
-            raise self._unfounded(refusal) from refusal
-        return _SendAgainError(refusal)
+    def _published(self, landed: Landed[ObjectInfo]) -> Published:
+        if landed.seen is None:
+            return Published(replace(self._version, etag=landed.etag))
+        current = read_version(landed.seen)
+        superseded = current.commit != self._version.commit
+        return Published(replace(self._version, etag="" if superseded else current.etag), superseded)
 
-    def _unfounded(self, refusal: PreconditionFailedError) -> StoreError:
+    # -- errors ---------------------------------------------------------------------------------------------------
+
+    def _refused(self, error: RefusedError[ObjectInfo]) -> ConflictError | NotFoundError:
+        cause = error.__cause__
+        if error.is_gone and isinstance(cause, NotFoundError):
+            return NotFoundError(
+                f"{self._url} was deleted while this commit was being made; nothing was stored. Restore the object, or "
+                "start a new process to begin with an empty database.",
+                url=self._url,
+                status=cause.status,
+                code=cause.code,
+            )
+        if error.seen is None:
+            why = "the store refused it, and did not say what is there instead"
+        else:
+            why = _described(_as_version(error.seen))
+        return ConflictError(
+            f"Another writer has changed {self._url} since this transaction began ({why}). Nothing of this one was "
+            "stored: run it again on the current version; @db_session(retry=N) does so by itself.",
+            url=self._url,
+            commit_id=self._version.commit,
+        )
+
+    def _unfounded(self, error: UnfoundedRefusalError) -> StoreError:
+        refusal = error.refusal
         why = "that a conflicting request is under way" if refusal.in_flight else "that the condition does not hold"
         return StoreError(
             f"{self._url} is unchanged, and yet the store kept refusing to replace it. It said {why}: {refusal}. "
@@ -222,23 +154,25 @@ class Publication:
             code=refusal.code,
         )
 
-    def _conflict(self, why: str) -> ConflictError:
-        return ConflictError(
-            f"Another writer has changed {self._url} since this transaction began ({why}). Nothing of this one was "
-            "stored: run it again on the current version; @db_session(retry=N) does so by itself.",
-            url=self._url,
-            commit_id=self._version.commit,
-        )
-
-    def _raise_unknown(self, cause: BaseException) -> NoReturn:
+    def _unknown(self, cause: BaseException) -> CommitUnknownError:
         commit = self._version.commit
-        raise CommitUnknownError(
+        return CommitUnknownError(
             f"It is not known whether commit {commit} of {self._url} was stored: {_reason(cause)}. "
             "It may have been, or may be yet. Before doing the work again, look at the object's metadata (a HEAD "
             f"request): it was stored if {COMMIT_KEY} or {LINEAGE_KEY} has that id.",
             url=self._url,
             commit_id=commit,
-        ) from cause
+        )
+
+    def _broken(self) -> WorkingCopyError:
+        return WorkingCopyError(
+            f"The working copy of {self._url} was truncated by something else on this machine while it was "
+            f"uploaded: {getattr(self._body, 'broken', None)}. Nothing was stored; the next session starts from the "
+            "stored version.",
+            url=self._url,
+            path="",
+            should_retry=True,
+        )
 
 
 def _reason(cause: BaseException) -> str:

@@ -16,19 +16,20 @@ from temaki.engine.commit import Commit
 from temaki.engine.engine import Engine, session_of
 from temaki.engine.flights import Flights
 from temaki.engine.pull import Puller
-from temaki.errors import NotFoundError, PreconditionFailedError
+from temaki.errors import PreconditionFailedError
+from temaki.formats import file
 from temaki.orm.database import Database
 from temaki.orm.seed.ledger import Ledger
 from temaki.orm.seed.seeder import Seeder
-from temaki.formats import file
 from temaki.remote import publish, transfer
 from temaki.remote.publish import Publication
-from temaki.remote.retry import retry
+from temaki.remote.swap import Proof, RefusedError, Swap
 from temaki.replica.connection import Connection
 from temaki.replica.folder import Folder
 from temaki.replica.generation import Generation
 from temaki.replica.image import Image
 from temaki.replica.replica import Replica, WriterLock
+from temaki.store import ObjectInfo
 from temaki.stores.memory import MemoryStore
 from temaki.strategy import Session
 from temaki.version import Published, read_version
@@ -70,27 +71,26 @@ def _no_check_at_commit() -> Patches:
     return [mock.patch.object(Commit, "_publish", unchecked)]
 
 
-def _refused(publication: Publication, refusal: PreconditionFailedError) -> NoReturn:
-    publication._in_doubt = False
-    raise publication._conflict("it was refused") from refusal
+def _every_refusal_final() -> Patches:
+    """A refusal is a conflict, whatever the object is by now."""
+
+    def after(self: Swap[Any], refusal: PreconditionFailedError) -> NoReturn:
+        self._in_doubt = False
+        raise RefusedError(None) from refusal
+
+    return [mock.patch.object(Swap, "_after", after)]
 
 
 def _head_alone() -> Patches:
     """A refusal is compared with the current version only, not with those before it."""
 
-    def after(self: Publication, refusal: PreconditionFailedError) -> Published:
-        try:
-            info = retry(lambda: self._store.head(self._key), clock=self._clock, deadline=self._deadline, rng=self._rng)
-        except NotFoundError as error:
-            return self._after_finding_nothing(refusal, error)
+    def proves(self: Publication, info: ObjectInfo) -> Proof:
         current = publish._as_version(info)
         if current is not None and current.commit == self._version.commit:
-            return Published(replace(self._version, etag=info.etag))
-        if self._base is not None and current == self._base:
-            raise self._to_send_again(refusal)
-        _refused(self, refusal)
+            return Proof.OURS
+        return Proof.UNCHANGED if self._base is not None and current == self._base else Proof.DISPROVED
 
-    return [mock.patch.object(Publication, "_after", after)]
+    return [mock.patch.object(Publication, "_proves", proves)]
 
 
 def _unlocked_acknowledgement() -> Patches:
@@ -249,7 +249,7 @@ SIMULATED: Mapping[str, Callable[[], Patches]] = {
     "generation check after BEGIN IMMEDIATE": _no_check_after_begin,
     "both generation checks": lambda: _off(Replica, "is_current", True),
     "lineage": _head_alone,
-    "same commit id": lambda: [mock.patch.object(Publication, "_after", _refused)],
+    "same commit id": _every_refusal_final,
     "pin under the lock": _unlocked_pin,
     "snapshot pin": lambda: _off(Connection, "pin"),
     "lock held until acknowledged": _unlocked_acknowledgement,
