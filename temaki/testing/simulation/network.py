@@ -15,7 +15,7 @@ from temaki.testing.faulty import ONLY_WHEN_TOLD, Fault, FaultyStore
 from temaki.testing.simulation.scheduler import Crash, running
 
 if TYPE_CHECKING:
-    from temaki.testing.simulation.process import Process
+    from temaki.testing.simulation.roles import Actor
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Wire:
 
     honours_conditions = True
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Actor) -> None:
         self._process = process
         self._world = process.world
         self._faulty = FaultyStore(process.world.bucket, seed=process.number)
@@ -158,7 +158,7 @@ class Wire:
 class _SlowDownload:
     """A body that takes its time: others come in between its header and its rest."""
 
-    def __init__(self, download: Download, process: Process) -> None:
+    def __init__(self, download: Download, process: Actor) -> None:
         self._download, self._process = download, process
         self.info, self.length = download.info, download.length
 
@@ -179,7 +179,7 @@ class _SlowDownload:
 class _BadDownload(_SlowDownload):
     """What no store should answer: all of an object, it says, and it is none of it, or the first half."""
 
-    def __init__(self, download: Download, half: bool, process: Process) -> None:
+    def __init__(self, download: Download, half: bool, process: Actor) -> None:
         super().__init__(download, process)
         if half:
             self._left = self.length // 2

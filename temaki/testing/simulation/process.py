@@ -21,7 +21,7 @@ from temaki.testing.simulation.network import KEY, Wire
 from temaki.testing.simulation.scheduler import Task, running
 
 if TYPE_CHECKING:
-    from temaki.testing.simulation.world import World
+    from temaki.testing.simulation.roles import Stage
 
 
 class View:
@@ -31,7 +31,7 @@ class View:
     is suspended. Both run at the true rate.
     """
 
-    def __init__(self, world: World, number: int) -> None:
+    def __init__(self, world: Stage, number: int) -> None:
         self._world = world
         self._offset = 1e4 * number
         self.skew = world.choices.pick((0.0, -5.0, 1e6))
@@ -80,7 +80,7 @@ class Process:
         has_seen: A session of it has read something, so that it must never again believe that there is nothing.
     """
 
-    def __init__(self, world: World, number: int, incarnation: int, folder: Path) -> None:
+    def __init__(self, world: Stage, number: int, incarnation: int, folder: Path) -> None:
         self.world, self.number, self.folder = world, number, folder
         self.name = f"P{number}" + "'" * incarnation
         self.dead = self.sent = self.met_bad_answer = self.has_seen = False

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import threading as real
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from temaki.testing.simulation.choices import Choices
-
-if TYPE_CHECKING:
-    from temaki.testing.simulation.locks import SimulatedThread
 
 _GRAIN = 1e-4  # seconds
 
@@ -47,7 +44,7 @@ class Task:
         self._run = run
         self.wake_at: float | None = scheduler.now
         self.finished = self.unwinding = False
-        self.handle: SimulatedThread | None = None
+        self.handle: object = None
         self.gate = real.Lock()
         self.gate.acquire()
         self.thread = real.Thread(target=self._main, name=name, daemon=True)

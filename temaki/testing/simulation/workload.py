@@ -23,8 +23,7 @@ from temaki.testing.simulation.scheduler import Crash, Task, Violation, running
 
 if TYPE_CHECKING:
     from temaki.orm.provider import StoreProvider
-    from temaki.testing.simulation.process import Process
-    from temaki.testing.simulation.world import World
+    from temaki.testing.simulation.roles import Actor, Stage
 
 KINDS: Final = ("write", "read", "immediate", "twice", "rollback", "violate")
 """A deferred write (it reads first); a read; a write from the start; two transactions in one session; a write that is
@@ -79,7 +78,7 @@ class _Attempt:
 class _Session:
     """One ``db_session``, with the provider's calls in Pony's order."""
 
-    def __init__(self, program: Program, process: Process, provider: StoreProvider, max_age: float) -> None:
+    def __init__(self, program: Program, process: Actor, provider: StoreProvider, max_age: float) -> None:
         self.program, self.process, self.provider = program, process, provider
         self.world = process.world
         task = running()
@@ -206,7 +205,7 @@ class _Session:
 class Program:
     """What one thread of a client does, over all of the client's incarnations."""
 
-    def __init__(self, world: World, number: int, thread: int, strategy: tuple[str, dict[str, Any]]) -> None:
+    def __init__(self, world: Stage, number: int, thread: int, strategy: tuple[str, dict[str, Any]]) -> None:
         self.world, self.number, self.thread, self.strategy = world, number, thread, strategy
         self.writes = strategy[0] != "read-only"
         self.left = world.choices.pick((1, 1, 2))
@@ -219,7 +218,7 @@ class Program:
         self._names += 1
         return f"{letter}{self.number}{'abc'[self.thread]}{self._names}"
 
-    def run(self, process: Process) -> None:
+    def run(self, process: Actor) -> None:
         """Do what is left to be done."""
         provider = process.provider(*self.strategy)
         choices = self.world.choices
@@ -232,7 +231,7 @@ class Program:
         self.done = True
         self.world.wake_director()
 
-    def finish(self, process: Process) -> None:
+    def finish(self, process: Actor) -> None:
         """With all trouble over: it must work now."""
         provider = process.provider(*self.strategy)
         for _ in range(20):
@@ -244,5 +243,5 @@ class Program:
         provider.pool.disconnect()
         self.world.wake_director()
 
-    def _session(self, process: Process, provider: StoreProvider) -> _Session:
+    def _session(self, process: Actor, provider: StoreProvider) -> _Session:
         return _Session(self, process, provider, self.strategy[1].get("max_age", 0.0))
