@@ -10,16 +10,15 @@ OF_ONE_HOP = frozenset({"connection", "expect", "keep-alive", "proxy-connection"
 
 def http(status: int, body: bytes = b"", *, length: int | None = None, **headers: str) -> bytes:
     """An answer that ends its connection; ``length`` announces another length than the body has."""
-    named = {"Content-Length": str(len(body) if length is None else length)}
-    named |= {name.replace("_", "-"): value for name, value in headers.items()}
-    return message(status, "Whatever", {**named, "Connection": "close"}, body)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return _last(status, named, body, len(body) if length is None else length)
 
 
 def s3_error(status: int, code: str, *, headers: Mapping[str, str] | None = None, **details: str) -> bytes:
     """An error as S3 answers it; ``details`` are more elements of its XML."""
     more = "".join(f"<{name}>{value}</{name}>" for name, value in details.items())
     text = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>A message.</Message>{more}</Error>'
-    return http(status, text.encode(), Content_Type="application/xml", **(headers or {}))
+    return _last(status, {"Content-Type": "application/xml", **(headers or {})}, text.encode(), len(text))
 
 
 def passed_on(method: str, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> bytes:
@@ -35,3 +34,7 @@ def message(status: int, reason: str, headers: Mapping[str, str], body: bytes) -
     """An answer with exactly these headers."""
     lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     return "\r\n".join(lines).encode("latin-1") + body
+
+
+def _last(status: int, headers: Mapping[str, str], body: bytes, length: int) -> bytes:
+    return message(status, "Whatever", {"Content-Length": str(length), **headers, "Connection": "close"}, body)

@@ -13,7 +13,7 @@ Answer = bytes | Callable[[socket.socket], None]
 
 
 class Answers:
-    """Gives one answer after the other, and the last one again and again. The server, if there is one, hears nothing."""
+    """Gives one answer after the other, and the last one again and again. The server never hears of a request."""
 
     def __init__(self, *answers: Answer) -> None:
         self._answers = list(answers)
