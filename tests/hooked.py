@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from temaki.passing import PassingStore, Verb
 from temaki.store import Store
@@ -12,6 +12,8 @@ from tests.threads import PATIENCE
 
 T = TypeVar("T")
 Hook = Callable[[], object]
+Around = Callable[[Callable[[], Any]], Any]
+"""A hook that gets the request, decides what becomes of it, and returns the answer."""
 
 
 class HookedStore(PassingStore):
@@ -24,6 +26,7 @@ class HookedStore(PassingStore):
     Attributes:
         before: By verb, what runs before the next requests are carried out. What it raises, the request raises.
         after: By verb, what runs after they were carried out, before their answer is given.
+        around: By verb, what the next requests are handed to.
     """
 
     def __init__(self, store: Store, key: str = "app.sqlite") -> None:
@@ -31,6 +34,7 @@ class HookedStore(PassingStore):
         self._key = key
         self.before: dict[str, list[Hook]] = {}
         self.after: dict[str, list[Hook]] = {}
+        self.around: dict[str, list[Around]] = {}
 
     def _run(self, hooks: dict[str, list[Hook]], verb: str, key: str) -> None:
         if key == self._key and hooks.get(verb):
@@ -38,7 +42,8 @@ class HookedStore(PassingStore):
 
     def _pass(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
         self._run(self.before, verb, key)
-        answer = request()
+        around = self.around.get(verb) if key == self._key else None
+        answer: T = around.pop(0)(request) if around else request()
         self._run(self.after, verb, key)
         return answer
 
@@ -63,10 +68,10 @@ class Gate:
         self._opened.set()
 
 
-def failing(error: BaseException) -> Hook:
-    """A hook that raises."""
+def failing(error: BaseException) -> Callable[..., Any]:
+    """A hook of any kind that raises."""
 
-    def fail() -> None:
+    def fail(*_arguments: Any, **_options: Any) -> None:
         raise error
 
     return fail

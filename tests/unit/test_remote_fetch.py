@@ -31,6 +31,7 @@ from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.faulty import Fault, FaultyStore
 from temaki.version import next_version
+from tests.hooked import failing
 
 KEY = "app.sqlite"
 URL = f"memory://memory/{KEY}"
@@ -173,7 +174,7 @@ class TestFetch:
         with pytest.raises(NotFoundError):
             bench.remote().fetch()
         store = Watched(bench.bucket)
-        store.before_get = raising(AccessDeniedError("403", url=URL))
+        store.before_get = failing(AccessDeniedError("403", url=URL))
         with pytest.raises(AccessDeniedError):
             bench.remote(store).fetch()
 
@@ -363,7 +364,7 @@ class TestWorkingCopy:
         """A full disk is named with the path and a way out; nothing is left, and nothing is repeated."""
         bench.upload(database(50, sequence=1))
         store = Watched(bench.bucket)
-        monkeypatch.setattr(os, "pwrite", raising(OSError(code, os.strerror(code))))
+        monkeypatch.setattr(os, "pwrite", failing(OSError(code, os.strerror(code))))
         with pytest.raises(WorkingCopyError, match="cache_dir") as caught:
             save(bench.remote(store), tmp_path / "db")
         assert (caught.value.path, caught.value.url) == (str(tmp_path / "db"), URL)
@@ -395,7 +396,7 @@ class TestWorkingCopy:
         store = Watched(bench.bucket)
         fetched = bench.remote(store).fetch()
         assert fetched is not None
-        store.before_read = raising(KeyboardInterrupt())
+        store.before_read = failing(KeyboardInterrupt())
         with fetched, pytest.raises(KeyboardInterrupt):
             fetched.save(tmp_path / "db")
         assert list(tmp_path.iterdir()) == []
@@ -600,7 +601,7 @@ class TestParallel:
         store = Watched(bench.bucket)
         fetched = bench.remote(store).fetch()
         assert fetched is not None
-        store.before_part = raising(AccessDeniedError("403", url=URL))
+        store.before_part = failing(AccessDeniedError("403", url=URL))
         with fetched, pytest.raises(AccessDeniedError):
             fetched.save(tmp_path / "db")
         assert list(tmp_path.iterdir()) == []
@@ -622,7 +623,7 @@ class TestParallel:
         store = Watched(bench.bucket)
         fetched = bench.remote(store).fetch()
         assert fetched is not None
-        store.before_read = raising(StoreUnavailableError("reset", url=URL))
+        store.before_read = failing(StoreUnavailableError("reset", url=URL))
         main, starts = threading.get_ident(), []
 
         def note(byte_range: tuple[int, int]) -> None:
@@ -684,15 +685,6 @@ class TestParallel:
         monkeypatch.setattr(transfer.Transfer, "_fetch", fail)
         with pytest.raises(AccessDeniedError):
             save(bench.remote(), tmp_path / "db")
-
-
-def raising(error: BaseException) -> Callable[..., Any]:
-    """Fail with this."""
-
-    def fail(*_arguments: Any, **_options: Any) -> Any:
-        raise error
-
-    return fail
 
 
 class Watched:

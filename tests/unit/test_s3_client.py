@@ -15,7 +15,7 @@ import pytest
 from temaki.errors import AccessDeniedError, ConfigurationError, StoreError
 from temaki.stores import s3_client
 from temaki.stores.s3 import S3Store
-from temaki.testing.stores import in_parallel
+from temaki.testing.threads import in_parallel
 from tests.network.loopback import Loopback
 from tests.network.messages import http, s3_error
 from tests.network.policies import Answer

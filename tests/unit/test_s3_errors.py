@@ -33,7 +33,8 @@ from temaki.errors import (
 from temaki.store import Store
 from temaki.stores import s3_client
 from temaki.stores.s3 import S3Store
-from temaki.testing.stores import fetch, in_parallel, read_all
+from temaki.testing.stores import fetch, read_all
+from temaki.testing.threads import in_parallel
 from tests.network.loopback import Loopback
 from tests.network.messages import http, s3_error
 from tests.network.policies import Answer
