@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError
 from temaki.retry import retry
 from temaki.transfer import Target, Transfer, ended_early
 from temaki.version import SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
-from temaki.wal import DATABASE_HEADER, FormatError, read_header
+from temaki.wal import DATABASE_HEADER, MODE_AT, WAL_MODE, FormatError, read_header
 
 if TYPE_CHECKING:
     import random
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from temaki.store import Download, ObjectInfo, Store
     from temaki.transfer import IsSlow
     from temaki.wal import DatabaseHeader
-
-_WAL_MODE: Final = b"\x02\x02"
-_WAL_MODE_AT: Final = 18
 
 
 class Source:
@@ -178,7 +175,7 @@ class Fetched:
             # Some writers leave more in the file. SQLite ignores it until its first commit in WAL mode, and would then
             # take it for pages of the database, which nothing refers to.
             target.cut(header.page_count * header.page_size)
-        target.write(_WAL_MODE, _WAL_MODE_AT)
+        target.write(WAL_MODE, MODE_AT)
 
 
 def _checked_version(info: ObjectInfo, first: bytes, url: str) -> Version:

@@ -12,7 +12,7 @@ import struct
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
-from temaki.wal import DATABASE_HEADER, FormatError, read_header
+from temaki.wal import DATABASE_HEADER, MODE_AT, ROLLBACK_MODE, FormatError, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,7 +96,7 @@ class Image(io.RawIOBase):
         if read_header(raw).page_size != self._page_size:
             raise FormatError(f"page size {read_header(raw).page_size} in the header, {self._page_size} in the WAL")
         counter = struct.pack(">I", sequence & _MASK)
-        raw[18:20] = b"\x01\x01"
+        raw[MODE_AT : MODE_AT + len(ROLLBACK_MODE)] = ROLLBACK_MODE
         raw[24:28] = raw[92:96] = counter
         raw[28:32] = struct.pack(">I", self.page_count)
         return bytes(raw)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DATABASE_HEADER: Final = 100  # bytes
+MODE_AT: Final = 18  # in the database header: the format versions for writing and for reading (section 1.3)
+ROLLBACK_MODE: Final = b"\x01\x01"
+WAL_MODE: Final = b"\x02\x02"
 
 _WAL_HEADER = struct.Struct(">4sIIIIIII")
 _WAL_HEADER_SIZE: Final = 32

@@ -14,11 +14,9 @@ from typing import Final
 
 from temaki.cli.streams import SIGNALS, undisturbed
 from temaki.errors import CorruptDatabaseError, WorkingCopyError
-from temaki.wal import DATABASE_HEADER, FormatError, read_header
+from temaki.wal import DATABASE_HEADER, MODE_AT, ROLLBACK_MODE, FormatError, read_header
 
-_ROLLBACK_MODE: Final = b"\x01\x01"
 _PAGES_AT_ONCE: Final = 4096
-_FORMAT_AT: Final = 18  # "The Database Header", section 1.3 of https://www.sqlite.org/fileformat2.html
 
 
 @contextmanager
@@ -48,8 +46,8 @@ def scratch() -> Iterator[Path]:
 def make_plain(path: Path) -> None:
     """Switch a file at rest from WAL mode to rollback mode, so that any tool opens it, in a read-only folder too."""
     with open(path, "r+b") as file:
-        file.seek(_FORMAT_AT)
-        file.write(_ROLLBACK_MODE)
+        file.seek(MODE_AT)
+        file.write(ROLLBACK_MODE)
 
 
 def read_only(path: Path) -> sqlite3.Connection:

@@ -32,6 +32,7 @@ from temaki.testing.clock import ManualClock
 from temaki.testing.faulty import Fault, FaultyStore
 from temaki.version import next_version
 from tests.hooked import failing
+from tests.versions import in_wal_mode
 
 KEY = "app.sqlite"
 URL = f"memory://memory/{KEY}"
@@ -100,11 +101,6 @@ def save(remote: Remote, path: Path) -> Version:
     with fetched:
         fetched.save(path)
     return fetched.version
-
-
-def in_wal_mode(data: bytes) -> bytes:
-    """As a saved file differs from the object."""
-    return data[:18] + b"\2\2" + data[20:]
 
 
 class TestFetch:
