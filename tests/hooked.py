@@ -6,9 +6,12 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from temaki.errors import AccessDeniedError, StoreUnavailableError
 from temaki.passing import PassingStore, Verb
 from temaki.store import Store
 from tests.threads import PATIENCE
+
+KEY = "app.sqlite"
 
 T = TypeVar("T")
 Hook = Callable[[], object]
@@ -29,7 +32,7 @@ class HookedStore(PassingStore):
         around: By verb, what the next requests are handed to.
     """
 
-    def __init__(self, store: Store, key: str = "app.sqlite") -> None:
+    def __init__(self, store: Store, key: str = KEY) -> None:
         super().__init__(store)
         self._key = key
         self.before: dict[str, list[Hook]] = {}
@@ -75,3 +78,15 @@ def failing(error: BaseException) -> Callable[..., Any]:
         raise error
 
     return fail
+
+
+def denied() -> AccessDeniedError:
+    """What a store says to a writer without permission."""
+    return AccessDeniedError("no PutObject", url=KEY, status=403, code="AccessDenied")
+
+
+def lose_answers(store: HookedStore) -> None:
+    """Let the next upload land, and lose its answer and every one after it: a commit that is not known."""
+    lost = StoreUnavailableError("lost", url=KEY, ambiguous=True)
+    store.after["put"] = [failing(lost)]
+    store.before["head"] = [failing(lost)] * 1000

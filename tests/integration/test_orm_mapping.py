@@ -12,24 +12,11 @@ from pony.orm import Optional, PrimaryKey, Required, Set, composite_index, db_se
 from pony.orm.core import OperationalError
 
 from temaki import Database, NotFoundError, StoreUnavailableError
-from temaki.stores.memory import MemoryStore
 from temaki.testing.counting import CountingStore
 from temaki.testing.strategies import KEY
 from temaki.testing.threads import in_parallel
 from tests.hooked import Gate, HookedStore, failing
 from tests.threads import Background, in_thread
-
-
-@pytest.fixture
-def store() -> HookedStore:
-    """An empty bucket."""
-    return HookedStore(MemoryStore())
-
-
-@pytest.fixture
-def counting(store: HookedStore) -> CountingStore:
-    """The way to it, counted."""
-    return CountingStore(store)
 
 
 def persons(db: Any) -> None:

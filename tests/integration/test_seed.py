@@ -13,7 +13,6 @@ from pony.orm import db_session
 from pony.orm.core import OperationalError
 
 from temaki import ConflictError, Database, NotFoundError, SeedError, StoreUnavailableError
-from temaki.stores.memory import MemoryStore
 from temaki.testing.counting import CountingStore
 from temaki.testing.strategies import KEY
 from temaki.testing.threads import in_parallel
@@ -23,18 +22,6 @@ from tests.threads import in_thread
 
 ROWS = [{"id": 1, "label": "admin"}, {"id": 2, "label": "user"}]
 NEW_ROWS = [{"id": 1, "label": "root"}]
-
-
-@pytest.fixture
-def store() -> HookedStore:
-    """An empty bucket."""
-    return HookedStore(MemoryStore())
-
-
-@pytest.fixture
-def counting(store: HookedStore) -> CountingStore:
-    """The way to it, counted."""
-    return CountingStore(store)
 
 
 def bind(define: Callable[[Any], None], store: Any, **options: Any) -> Any:
