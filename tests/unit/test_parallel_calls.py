@@ -25,8 +25,8 @@ def test_an_error_is_raised_when_all_have_ended() -> None:
     ended = []
 
     def fail() -> None:
-        raise LookupError("no")
+        raise ConnectionError("no")
 
-    with pytest.raises(LookupError):
+    with pytest.raises(ConnectionError):
         in_parallel([fail, lambda: ended.append(1), fail])
     assert ended == [1]
