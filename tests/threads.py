@@ -49,18 +49,6 @@ def in_thread(call: Callable[[], T]) -> T:
     return Background(call).result()
 
 
-def at_once(*calls: Callable[[], object]) -> None:
-    """Run all calls in threads that start together; raise what one of them raised."""
-    barrier = threading.Barrier(len(calls))
-
-    def run(call: Callable[[], object]) -> None:
-        barrier.wait(PATIENCE)
-        call()
-
-    for running in [Background(lambda call=call: run(call)) for call in calls]:  # type: ignore[misc]
-        running.result()
-
-
 def until(condition: Callable[[], object]) -> None:
     """Let other threads run until the condition holds, which it does as soon as they have come so far."""
     deadline = time.monotonic() + PATIENCE

@@ -43,9 +43,13 @@ def publish(bucket: MemoryStore, value: int, base: Version | None = None) -> Ver
 
 def save(path: Path, value: int, sequence: int = 1) -> Path:
     """What a pull leaves at ``path``: the version, switched to WAL mode."""
-    data = database(value, sequence)
-    path.write_bytes(data[:18] + b"\2\2" + data[20:])
+    path.write_bytes(in_wal_mode(database(value, sequence)))
     return path
+
+
+def in_wal_mode(data: bytes) -> bytes:
+    """The same database, switched to WAL mode."""
+    return data[:18] + b"\2\2" + data[20:]
 
 
 def version(sequence: int) -> Version:

@@ -20,6 +20,7 @@ from temaki.errors import (
     StoreError,
 )
 from temaki.store import Store
+from temaki.testing.threads import in_parallel
 
 T = TypeVar("T")
 
@@ -438,10 +439,8 @@ class StoreTests:
 
     def _race(self, store: Store, key: str, *, if_match: str | None = None, if_none_match: bool = False) -> list[bytes]:
         """The bodies of those that were told that they won."""
-        start = threading.Barrier(self.threads)
 
         def attempt(body: bytes) -> bytes | None:
-            start.wait()
             while True:
                 try:
                     store.put(key, body, if_match=if_match, if_none_match=if_none_match)
@@ -497,27 +496,6 @@ def read_all(read: Callable[[int], bytes]) -> bytes:
     while piece := read(65_536):
         pieces.append(piece)
     return b"".join(pieces)
-
-
-def in_parallel(functions: list[Callable[[], T]]) -> list[T]:
-    """The results of functions that run in a thread each; the first error, if there was one."""
-    results: dict[int, T] = {}
-    errors: list[BaseException] = []
-
-    def run(number: int, function: Callable[[], T]) -> None:
-        try:
-            results[number] = function()
-        except BaseException as error:  # noqa: BLE001 - handed to the caller
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(functions)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return [results[number] for number in range(len(functions))]
 
 
 def split(items: list[T], parts: int) -> list[list[T]]:

@@ -37,6 +37,7 @@ from temaki.stores.memory import MemoryStore
 from temaki.strategy import Strategy
 from temaki.testing.counting import CountingStore
 from temaki.testing.faulty import Fault, FaultyStore
+from temaki.testing.threads import in_parallel
 
 KEY = "app.sqlite"
 RETRIES = 50
@@ -213,7 +214,7 @@ class StrategyTests(ABC):
         seen: list[int] = []
         for expected in range(1, 4):
             other.increment()
-            _in_threads(4, lambda: seen.append(client.value()))
+            in_parallel([lambda: seen.append(client.value())] * 4)
             assert seen[-4:] == [expected] * 4
 
     # -- strategies that write ------------------------------------------------------------------------------------
@@ -233,18 +234,22 @@ class StrategyTests(ABC):
 
     def test_no_update_is_lost_between_processes(self, writer: Client, other: Client) -> None:
         """The counter ends at exactly the number of increments that returned."""
-        _in_threads(2, *[lambda c=client: [c.increment() for _ in range(15)] for client in (writer, other)])
+
+        def increments(client: Client) -> Callable[[], list[int]]:
+            return lambda: [client.increment() for _ in range(15)]
+
+        in_parallel([increments(writer), increments(other)])
         assert writer.value() == other.value() == 30
 
     def test_no_update_is_lost_between_threads(self, writer: Client) -> None:
         """The same for the threads of one process."""
-        _in_threads(4, lambda: [writer.increment() for _ in range(8)])
+        in_parallel([lambda: [writer.increment() for _ in range(8)]] * 4)
         assert writer.value() == 32
 
     def test_stale_writer_is_refused(self, writer: Client, other: Client) -> None:
         """Without a retry, a session that read an old version does not store anything."""
         with pytest.raises((CommitException, ConflictError)) as caught:
-            writer.increment(retry=0, before_commit=lambda: _in_threads(1, other.increment))
+            writer.increment(retry=0, before_commit=lambda: in_parallel([other.increment]))
         assert isinstance(cause_of(caught.value), ConflictError)
         assert writer.value() == other.value() == 1
 
@@ -355,22 +360,3 @@ class _Gate:
 def _swallow(call: Callable[[], object]) -> None:
     with suppress(CommitException):  # the test looks at what is stored
         call()
-
-
-def _in_threads(number: int, *calls: Callable[[], object]) -> None:
-    """Run the calls in so many threads at once, and raise what any of them raised."""
-    errors: list[BaseException] = []
-
-    def run(call: Callable[[], object]) -> None:
-        try:
-            call()
-        except BaseException as error:  # noqa: BLE001 - raised below
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(calls[index % len(calls)],)) for index in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for error in errors:
-        raise error

@@ -17,7 +17,8 @@ from uuid import uuid4
 import pytest
 
 from temaki.testing import Server
-from tests.examples.tcp import relay
+from tests.network.policies import LoseReply
+from tests.network.relay import Relay
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,7 +78,7 @@ def test_frozen_with_its_connections_cut(seaweedfs: Server) -> None:
     """A thawed environment reads what others have stored meanwhile, and books on, though answers are lost as well."""
     url = f"s3://{seaweedfs.bucket()}/seats.sqlite"
     with (
-        relay(seaweedfs.endpoint) as way,
+        Relay(seaweedfs.endpoint) as way,
         environment(url, seaweedfs, way.endpoint) as first,
         environment(url, seaweedfs) as second,
     ):
@@ -90,7 +91,7 @@ def test_frozen_with_its_connections_cut(seaweedfs: Server) -> None:
             assert second.invoke(id=f"c{number}", name="Cy")["body"] == f"Cy: seat {2 * number - 3}"
             way.cut()
             if number % 2:
-                way.lose_the_next_reply("PUT")
+                way.policy = LoseReply("PUT")
             before = way.resets
             first.thaw()
             assert first.invoke(id=f"d{number}", name="Dee")["body"] == f"Dee: seat {2 * number - 2}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from pony.orm import db_session
 from temaki import Database
 from temaki.stores import open_store
 from temaki.testing import CountingStore, Fault, FaultyStore
+from temaki.testing.threads import in_parallel
 from tests.integration._worker import Application, create, hear, main, say
 
 
@@ -25,24 +25,14 @@ def increment(url: str, threads: int, times: int, journal: str, seed: int | None
     )
     app = Application(url, store=store)
     lines = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    errors: list[BaseException] = []
 
     def work() -> None:
-        try:
-            for _ in range(times):
-                os.write(lines, b"%d\n" % app.increment())
-        except BaseException as error:
-            errors.append(error)
+        for _ in range(times):
+            os.write(lines, b"%d\n" % app.increment())
 
     say("ready")
     hear()
-    workers = [threading.Thread(target=work) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    for error in errors:
-        raise error
+    in_parallel([work] * threads)
     return app.value()
 
 

@@ -18,6 +18,7 @@ from temaki.errors import LeaseLostError
 from temaki.lease.lease import Lease
 from temaki.stores import open_store
 from temaki.testing import CountingStore
+from temaki.testing.threads import in_parallel
 from temaki_strategies import LeaseLocked
 from tests.integration._worker import Application, Forked, Gate, create, hear, main, outcome_of, say
 
@@ -164,22 +165,12 @@ def add_many(url: str, times: int, options: dict[str, float]) -> dict[str, int]:
 def add_in_threads(url: str, threads: int, times: int) -> dict[str, int]:
     """The same in threads of one process."""
     writer = Writer(url)
-    errors: list[BaseException] = []
 
     def work() -> None:
-        try:
-            for _ in range(times):
-                writer.add()
-        except BaseException as error:
-            errors.append(error)
+        for _ in range(times):
+            writer.add()
 
-    workers = [threading.Thread(target=work) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    for error in errors:
-        raise error
+    in_parallel([work] * threads)
     return {
         "value": writer.value(),
         "runs": writer.runs,

@@ -9,6 +9,7 @@ import pytest
 from pony.orm import db_session
 
 from temaki.stores.memory import MemoryStore
+from temaki.testing.counting import CountingStore
 from temaki.testing.strategies import Client
 from temaki_strategies import EtagCached
 from tests.hooked import HookedStore
@@ -44,3 +45,9 @@ def other(bucket: MemoryStore) -> Client:
 def store(bucket: MemoryStore) -> HookedStore:
     """This process's way to the bucket."""
     return HookedStore(bucket)
+
+
+@pytest.fixture
+def counting(store: HookedStore) -> CountingStore:
+    """The same, counted."""
+    return CountingStore(store)

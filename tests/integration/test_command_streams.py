@@ -378,15 +378,7 @@ def test_a_statement_that_never_ends_can_be_ended(temaki: Commands, url: str, nu
     """A signal reaches SQLite in the middle of a statement; nothing is left, and nothing stored."""
     before = temaki("status", url, "--json").json("status")["version"]["commit"]
     statement = f"INSERT INTO user (name) {ENDLESS.replace('count(*)', 'x')}"
-    process = subprocess.Popen(
-        [COMMAND, "shell", url, "--write", "--yes", "-c", ".tables", "-c", statement],
-        cwd=temaki.home,
-        env=temaki.env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = temaki.start("shell", url, "--write", "--yes", "-c", ".tables", "-c", statement)
     assert process.stdout is not None
     assert process.stdout.readline() == "user\n"  # the next thing is the statement
     process.send_signal(number)

@@ -16,13 +16,15 @@ import pytest
 
 from temaki.testing import Server
 from tests.integration._command import COMMAND, USERS, Commands, rows
-from tests.proxy import Answer, Proxy, Request, error, proxy
+from tests.network.messages import http, s3_error
+from tests.network.policies import Hold, Refuse
+from tests.network.relay import Exchange, Relay
 
 
 @pytest.fixture
-def way(moto: Server) -> Iterator[Proxy]:
+def way(moto: Server) -> Iterator[Relay]:
     """The way to the server, on which things can go wrong."""
-    with proxy(moto) as way:
+    with Relay(moto.endpoint) as way:
         yield way
 
 
@@ -35,7 +37,7 @@ def bucket(moto: Server) -> str:
 
 
 @pytest.fixture
-def temaki(tmp_path: Path, moto: Server, way: Proxy) -> Commands:
+def temaki(tmp_path: Path, moto: Server, way: Relay) -> Commands:
     """Commands that go that way."""
     return Commands(tmp_path, {**moto.environment, "AWS_ENDPOINT_URL_S3": way.endpoint})
 
@@ -43,28 +45,23 @@ def temaki(tmp_path: Path, moto: Server, way: Proxy) -> Commands:
 # -- doctor -----------------------------------------------------------------------------------------------------------
 
 
-def _no_permission_to_write(request: Request) -> Answer | None:
-    return error(403, "AccessDenied") if request.method == "PUT" else None
+def _no_permission_to_write(request: Exchange) -> bytes | None:
+    return s3_error(403, "AccessDenied") if request.method == "PUT" else None
 
 
-def _no_permission_to_list(request: Request) -> Answer | None:
-    return error(403, "AccessDenied") if "list-type" in request.path else None
+def _no_permission_to_list(request: Exchange) -> bytes | None:
+    return s3_error(403, "AccessDenied") if "list-type" in request.path else None
 
 
-def _no_permission(_: Request) -> Answer | None:
-    return error(403, "AccessDenied")
+def _no_permission(_: Exchange) -> bytes | None:
+    return s3_error(403, "AccessDenied")
 
 
-def _not_saying_what_became_of_uploads(request: Request) -> Answer | None:
-    return error(503, "SlowDown") if request.method == "PUT" and request.path.endswith("app.sqlite") else None
+def _another_region(_: Exchange) -> bytes | None:
+    return s3_error(301, "PermanentRedirect", headers={"x-amz-bucket-region": "eu-central-1"})
 
 
-def _another_region(_: Request) -> Answer | None:
-    status, body, headers = error(301, "PermanentRedirect")
-    return status, body, {**headers, "x-amz-bucket-region": "eu-central-1"}
-
-
-def _ignoring_conditions(request: Request) -> Answer | None:
+def _ignoring_conditions(request: Exchange) -> bytes | None:
     request.headers = {name: value for name, value in request.headers.items() if not name.lower().startswith("if-")}
     return None
 
@@ -81,15 +78,15 @@ def _ignoring_conditions(request: Request) -> Answer | None:
 )
 def test_doctor_finds_what_is_wrong_with_the_store(
     temaki: Commands,
-    way: Proxy,
+    way: Relay,
     bucket: str,
-    fault: Callable[[Request], Answer | None],
+    fault: Callable[[Exchange], bytes | None],
     check: str,
     state: str,
     advice: str,
 ) -> None:
     """Each fault is found by the check that is about it, says what to do, and is an exit code if nothing can work."""
-    way.refuse = fault
+    way.policy = Refuse(fault)
     found = temaki("doctor", f"s3://{bucket}/app.sqlite", "--requests", "1", "--json")
     by_name = {one["check"]: one for one in found.json("doctor")["findings"]}
     assert (by_name[check]["state"], advice in by_name[check]["advice"]) == (state, True), by_name[check]
@@ -108,11 +105,11 @@ DENIALS = {
 
 
 @pytest.mark.parametrize("code", DENIALS)
-def test_doctor_and_status_use_the_same_words(temaki: Commands, way: Proxy, bucket: str, code: str) -> None:
+def test_doctor_and_status_use_the_same_words(temaki: Commands, way: Relay, bucket: str, code: str) -> None:
     """Both say what is wrong with the credentials, and doctor advises a grant only where a grant is missing."""
     status, advice = DENIALS[code]
     # S3's answer to a HEAD has no body, and so no code.
-    way.refuse = lambda request: (status, b"", {}) if request.method == "HEAD" else error(status, code)
+    way.policy = Refuse(lambda request: http(status) if request.method == "HEAD" else s3_error(status, code))
     found = temaki("doctor", f"s3://{bucket}/app.sqlite", "--json").json("doctor")["findings"][-1]
     said = temaki("status", f"s3://{bucket}/app.sqlite", "--json").json("status")["message"]
     assert (found["check"], found["state"]) == ("bucket", "failed")
@@ -168,16 +165,15 @@ def test_doctor_finds_what_is_wrong_with_the_settings(temaki: Commands, moto: Se
     assert (nothing.code, "temaki push" in nothing.out) == (1, True)
 
 
-def test_errors_have_exit_codes(temaki: Commands, way: Proxy, bucket: str) -> None:
+def test_errors_have_exit_codes(temaki: Commands, way: Relay, bucket: str) -> None:
     """Refused is 5, a conflict is 3, not known is 6, each with a sentence and no traceback."""
     url = f"s3://{bucket}/app.sqlite"
     temaki.file("app.sqlite", *USERS)
     temaki.env["TEMAKI_TIMEOUT"] = "0.1"
-    way.refuse = _no_permission
+    way.policy = Refuse(_no_permission)
     assert temaki("status", url).code == 5
-    way.refuse = lambda request: error(412, "PreconditionFailed") if request.path.endswith("app.sqlite") else None
-    way.refuse = lambda request: (
-        error(503, "SlowDown") if request.method == "PUT" and "probe" not in request.path else None
+    way.policy = Refuse(
+        lambda request: s3_error(503, "SlowDown") if request.method == "PUT" and "probe" not in request.path else None
     )
     unknown = temaki("push", url, "app.sqlite", "--yes", "--json")
     assert (unknown.code, unknown.json("push")["error"]) == (6, "CommitUnknownError")
@@ -206,7 +202,7 @@ def test_errors_have_exit_codes(temaki: Commands, way: Proxy, bucket: str) -> No
     ],
 )
 def test_ctrl_c_leaves_nothing_behind(
-    temaki: Commands, moto: Server, way: Proxy, bucket: str, command: str, method: str, part: str, code: int
+    temaki: Commands, moto: Server, way: Relay, bucket: str, command: str, method: str, part: str, code: int
 ) -> None:
     """Interrupted in a request: no file, no probe, no traceback. An upload may have landed, and says that."""
     url = f"s3://{bucket}/app.sqlite"
@@ -217,18 +213,18 @@ def test_ctrl_c_leaves_nothing_behind(
     pattern, _, number = part.partition(" ")
     passing = int(number or 1) - 1
 
-    def is_it(request: Request) -> bool:
+    def is_it(request: Exchange) -> bool:
         nonlocal passing
-        if way.held.is_set() or request.method != method or not re.search(pattern, request.path):
+        if request.method != method or not re.search(pattern, request.path):
             return False
         passing -= 1
         return passing < 0
 
-    way.holds = is_it
+    hold = way.policy = Hold(is_it)
     words = command.split()
     at = 2 if words[0] == "lease" else 1
     process = temaki.start(*words[:at], url, *words[at:])
-    assert way.held.wait(30), process.communicate()
+    assert hold.held.wait(30), process.communicate()
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert (process.returncode, "Traceback" in said) == (code, False), said

@@ -35,7 +35,7 @@ from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.strategies import KEY, Client
 from temaki_strategies import AlwaysDownload, EtagCached, LeaseLocked, ReadOnly
-from tests.hooked import HookedStore, failing
+from tests.hooked import HookedStore, denied, failing, lose_answers
 from tests.threads import Background, in_thread, until
 
 
@@ -71,21 +71,9 @@ class Runs:
         self.run: Callable[[], None] = run
 
 
-def denied() -> AccessDeniedError:
-    """What a store says to a writer without permission."""
-    return AccessDeniedError("no PutObject", url=KEY, status=403, code="AccessDenied")
-
-
 def down() -> StoreUnavailableError:
     """What a client says that finds nobody to connect to."""
     return StoreUnavailableError("refused", url=KEY, ambiguous=False)
-
-
-def unknown(store: HookedStore) -> None:
-    """The next upload lands; its answer, and every one after it, is lost."""
-    lost = StoreUnavailableError("lost", url=KEY, ambiguous=True)
-    store.after["put"] = [failing(lost)]
-    store.before["head"] = [failing(lost)] * 1000
 
 
 class TestNotRunAgain:
@@ -94,7 +82,7 @@ class TestNotRunAgain:
     def test_unknown_commit(self, client: Client, store: HookedStore) -> None:
         """It may have landed: here it has."""
         runs = Runs(client)
-        unknown(store)
+        lose_answers(store)
         with pytest.raises(CommitUnknownError) as caught:
             runs.run()
         store.before.clear()
@@ -172,7 +160,7 @@ class TestNotRunAgain:
             flush()
             in_thread(other.increment)
 
-        unknown(store)
+        lose_answers(store)
         with pytest.raises(ConflictError):
             run()
         assert (began, other.value()) == ([1], 2)
@@ -218,7 +206,7 @@ class TestPonysOwn:
             began.append(1)
             client.Counter[1].value += 1
 
-        unknown(store)
+        lose_answers(store)
         with pytest.raises(CommitUnknownError):
             run()
         assert began == [1]

@@ -11,8 +11,8 @@ import pytest
 
 from temaki.testing import Server
 from tests.integration._children import Place
-from tests.integration._proxy import FaultyProxy
 from tests.integration._worker import UNSEEN
+from tests.network.relay import Relay
 
 PROGRAM = "_fork.py"
 
@@ -89,10 +89,10 @@ def test_prefork_server_on_s3(place: Place, moto: Server) -> None:
     """Forked workers share no connection with their master or with each other, and no increment is lost."""
     url = f"s3://{moto.bucket()}/app.sqlite"
     place.run(PROGRAM, "create", url, env=moto.environment)
-    with FaultyProxy(moto.endpoint) as proxy:
-        env = {**moto.environment, "AWS_ENDPOINT_URL_S3": proxy.endpoint}
+    with Relay(moto.endpoint) as relay:
+        env = {**moto.environment, "AWS_ENDPOINT_URL_S3": relay.endpoint}
         found = place.run(PROGRAM, "prefork_by_name", url, None, 3, 4, env=env)
-        served = proxy.served
+        served = relay.served
     assert found["child"] == list(range(2, 15))
     assert (found["value"], found["integrity"], found["next"]) == (14, "ok", 15)
     processes: dict[int, set[str]] = {}

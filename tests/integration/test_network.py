@@ -15,7 +15,8 @@ from temaki.testing import Server
 from temaki.testing.stores import fetch
 from tests.integration._children import Place
 from tests.integration._ledger import MORE, Ledger
-from tests.integration._proxy import Fault, FaultyProxy
+from tests.network.faults import Fault, Faults
+from tests.network.relay import Relay
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(120 * MORE)]
 
@@ -33,11 +34,12 @@ BAD = {
 
 def _through(ledger: Ledger, server: Server, seed: int, processes: int, times: int, options: dict[str, Any]) -> None:
     ledger.create()
-    with FaultyProxy(server.endpoint, seed=seed, rates=BAD) as proxy:
-        env = {"AWS_ENDPOINT_URL_S3": proxy.endpoint}
+    faults = Faults(BAD, seed=seed)
+    with Relay(server.endpoint, faults) as relay:
+        env = {"AWS_ENDPOINT_URL_S3": relay.endpoint}
         ledger.run_with_journals("work", processes, times * MORE, options, env=env)
-        proxy.wait_until_idle()
-        suffered = proxy.count()
+        relay.wait_until_idle()
+        suffered = faults.count()
     fates = ledger.assert_balanced()
     print(dict(fates), {fault.name: count for fault, count in suffered.items() if fault is not None})
     assert sum(fates.values()) == processes * times * MORE
@@ -68,14 +70,14 @@ def test_books_balance_on_seaweedfs(place: Place, seaweedfs: Server) -> None:
 
 
 @contextmanager
-def _store(server: Server, proxy: FaultyProxy, bucket: str, **config: Any) -> Iterator[S3Store]:
-    with closing(replace(server, endpoint=proxy.endpoint).client(**config)) as client:
+def _store(server: Server, relay: Relay, bucket: str, **config: Any) -> Iterator[S3Store]:
+    with closing(replace(server, endpoint=relay.endpoint).client(**config)) as client:
         yield S3Store(bucket, client=client)
 
 
 def test_without_faults_nobody_notices_it(seaweedfs: Server) -> None:
     """Bodies, conditions, ranges and HEAD pass as they are, all on one connection; an upload asks to continue."""
-    with FaultyProxy(seaweedfs.endpoint) as proxy, _store(seaweedfs, proxy, seaweedfs.bucket()) as store:
+    with Relay(seaweedfs.endpoint) as relay, _store(seaweedfs, relay, seaweedfs.bucket()) as store:
         data = bytes(range(256)) * 4096
         etag = store.put("key", data, metadata={"a": "b"}, if_none_match=True)
         assert fetch(store, "key") == data
@@ -86,8 +88,8 @@ def test_without_faults_nobody_notices_it(seaweedfs: Server) -> None:
         assert download is not None
         with download:
             assert download.read(9999) == data[1000:2000]
-        assert {(one.connection, one.fault) for one in proxy.served} == {(1, None)}
-        assert [one.method for one in proxy.served] == ["PUT", "GET", "GET", "HEAD", "GET"]
+        assert {(one.connection, one.fault) for one in relay.served} == {(1, None)}
+        assert [one.method for one in relay.served] == ["PUT", "GET", "GET", "HEAD", "GET"]
 
 
 def _put(store: S3Store, key: str) -> StoreUnavailableError | None:
@@ -104,13 +106,14 @@ def test_each_fault(moto: Server, fault: Fault) -> None:
     bucket = moto.bucket()
     direct = S3Store(bucket, client=moto.client())
     for seed in range(2):
+        faults = Faults({fault: 1.0}, seed=seed)
         with (
-            FaultyProxy(moto.endpoint, seed=seed, rates={fault: 1.0}) as proxy,
-            _store(moto, proxy, bucket, read_timeout=0.5) as store,
+            Relay(moto.endpoint, faults) as relay,
+            _store(moto, relay, bucket, read_timeout=0.5) as store,
         ):
             error = _put(store, f"key-{seed}")
             # Where a reply is cut behind its ETag, what was cut off was not needed.
             assert error.ambiguous if error is not None else fault is Fault.CUT
-            proxy.wait_until_idle()
+            relay.wait_until_idle()
             assert len(list(direct.list(f"key-{seed}"))) == (fault is not Fault.RESET)
-            assert proxy.count() == {fault: 1}
+            assert faults.count() == {fault: 1}

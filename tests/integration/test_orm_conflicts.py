@@ -12,9 +12,10 @@ from temaki import ConflictError, StoreUnavailableError, cause_of
 from temaki.stores.memory import MemoryStore
 from temaki.testing.counting import CountingStore
 from temaki.testing.strategies import KEY, Client
+from temaki.testing.threads import in_parallel
 from temaki_strategies import EtagCached
 from tests.hooked import Gate, HookedStore, failing
-from tests.threads import Background, at_once, in_thread, until
+from tests.threads import Background, in_thread, until
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def test_no_increment_is_lost(client: Client, other: Client) -> None:
     def work(who: Client) -> Callable[[], None]:
         return lambda: returned.extend(who.increment() for _ in range(5))
 
-    at_once(work(client), work(other), work(client), work(other))
+    in_parallel([work(client), work(other), work(client), work(other)])
     assert values(client) == values(other) == (20, 0)
     assert sorted(returned) == list(range(1, 21))
 

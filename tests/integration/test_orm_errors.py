@@ -33,12 +33,6 @@ from tests.hooked import HookedStore, failing
 
 
 @pytest.fixture
-def counting(store: HookedStore) -> CountingStore:
-    """The same, counted."""
-    return CountingStore(store)
-
-
-@pytest.fixture
 def client(other: Client, counting: CountingStore) -> Client:
     """This process."""
     assert other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -11,23 +12,11 @@ from pony.orm import Optional, PrimaryKey, Required, Set, composite_index, db_se
 from pony.orm.core import OperationalError
 
 from temaki import Database, NotFoundError, StoreUnavailableError
-from temaki.stores.memory import MemoryStore
 from temaki.testing.counting import CountingStore
 from temaki.testing.strategies import KEY
+from temaki.testing.threads import in_parallel
 from tests.hooked import Gate, HookedStore, failing
-from tests.threads import Background, at_once, in_thread
-
-
-@pytest.fixture
-def store() -> HookedStore:
-    """An empty bucket."""
-    return HookedStore(MemoryStore())
-
-
-@pytest.fixture
-def counting(store: HookedStore) -> CountingStore:
-    """The way to it, counted."""
-    return CountingStore(store)
+from tests.threads import Background, in_thread
 
 
 def persons(db: Any) -> None:
@@ -181,7 +170,7 @@ def test_missing_column_is_not_created(counting: CountingStore) -> None:
 def test_first_starts_at_once(store: HookedStore) -> None:
     """One creates the database, the others find it complete; all of them work, and nothing is created twice."""
     databases = [bind(persons_and_cars, store) for _ in range(4)]
-    at_once(*[lambda db=db: db.generate_mapping(create_tables=True) for db in databases])
+    in_parallel([partial(db.generate_mapping, create_tables=True) for db in databases])
     for db in databases:
         with db_session(retry=0):
             db.Person(name="new")

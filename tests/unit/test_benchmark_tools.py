@@ -14,8 +14,9 @@ from botocore.config import Config
 
 from benchmarks.side_by_side.database import Original, row
 from benchmarks.side_by_side.proxy import Link, Proxy
-from tests.unit.loopback import Answer, Loopback, loopback
-from tests.unit.loopback import http as answered
+from tests.network.loopback import Loopback
+from tests.network.messages import http as answered
+from tests.network.policies import Answer
 
 
 def proxy_to(server: Loopback) -> Proxy:
@@ -40,7 +41,7 @@ CHUNKED: Answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection:
 def test_the_proxy_counts_requests_and_bodies_exactly() -> None:
     """Each request by its kind, each body by its length; a 304 has none."""
     answers = (answered(200, b"x" * 300_000), answered(304), answered(200), answered(200, b"<List/>"), CHUNKED)
-    with loopback(*answers) as server, proxy_to(server) as proxy:
+    with Loopback(*answers) as server, proxy_to(server) as proxy:
         assert ask(proxy, "GET", "/bucket/key") == (200, b"x" * 300_000)
         assert ask(proxy, "GET", "/bucket/key") == (304, b"")
         assert ask(proxy, "PUT", "/bucket/key", b"y" * 200_000) == (200, b"")
@@ -57,7 +58,7 @@ def test_the_proxy_counts_requests_and_bodies_exactly() -> None:
 
 def test_the_proxy_passes_on_what_the_server_says_before_a_body() -> None:
     """boto3 waits for ``100 Continue``; the body is counted once."""
-    with loopback(answered(200, ETag='"e"')) as server, proxy_to(server) as proxy:
+    with Loopback(answered(200, ETag='"e"')) as server, proxy_to(server) as proxy:
         client = boto3.session.Session().client(
             "s3",
             endpoint_url=f"http://127.0.0.1:{proxy.port}",
@@ -75,7 +76,7 @@ def test_the_proxy_passes_on_what_the_server_says_before_a_body() -> None:
 
 def test_the_proxy_delays_by_round_trips_and_by_its_window() -> None:
     """At least the handshake, the round trip, and one more for each window beyond the first; never less."""
-    with loopback(answered(200, bytes(300_000))) as server, proxy_to(server) as proxy:
+    with Loopback(answered(200, bytes(300_000))) as server, proxy_to(server) as proxy:
         proxy.link = Link(0.02, 100_000)
         begin = time.perf_counter()
         ask(proxy, "GET", "/bucket/key")

@@ -10,7 +10,8 @@ import pytest
 from temaki.errors import NotFoundError, PreconditionFailedError, StoreUnavailableError
 from temaki.stores.memory import MemoryStore
 from temaki.testing import CountingStore, Fault, FaultyStore
-from temaki.testing.stores import fetch, in_parallel
+from temaki.testing.stores import fetch
+from temaki.testing.threads import in_parallel
 
 
 def test_outcomes() -> None:

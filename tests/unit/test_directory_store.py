@@ -28,7 +28,8 @@ from temaki.errors import (
 )
 from temaki.stores import directory, filesystem
 from temaki.stores.directory import DirectoryStore
-from temaki.testing.stores import fetch, in_parallel
+from temaki.testing.stores import fetch
+from temaki.testing.threads import in_parallel
 
 KEY = "app.sqlite"
 

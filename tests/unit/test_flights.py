@@ -9,8 +9,9 @@ import pytest
 
 from temaki.engine.flights import Flights, _Flight
 from temaki.errors import StoreUnavailableError
+from temaki.testing.threads import in_parallel
 from tests.hooked import Gate
-from tests.threads import Background, at_once, until
+from tests.threads import Background, until
 
 
 class Calls:
@@ -152,6 +153,6 @@ def test_every_thread_gets_a_call_that_began_after_it_came() -> None:
             flights.share(call)
             assert began[0] > before
 
-    at_once(*[session] * 6)
+    in_parallel([session] * 6)
     assert overlaps == [0]
     assert began[0] <= 300

@@ -9,7 +9,7 @@ import pytest
 
 from temaki.clock import Clock
 from temaki.testing import ManualClock
-from temaki.testing.stores import in_parallel
+from temaki.testing.threads import in_parallel
 
 
 def test_it_stands_still() -> None:

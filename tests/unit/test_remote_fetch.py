@@ -26,12 +26,13 @@ from temaki.errors import (
     WorkingCopyError,
 )
 from temaki.formats.choice import open_stored
-from temaki.remote import transfer
 from temaki.remote.remote import Remote
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.faulty import Fault, FaultyStore
-from temaki.version import Version, next_version
+from temaki.version import Version, next_version, transfer
+from tests.hooked import failing
+from tests.versions import in_wal_mode
 
 KEY = "app.sqlite"
 URL = f"memory://memory/{KEY}"
@@ -102,11 +103,6 @@ def save(remote: Remote, path: Path) -> Version:
     return fetched.version
 
 
-def in_wal_mode(data: bytes) -> bytes:
-    """As a saved file differs from the object."""
-    return data[:18] + b"\2\2" + data[20:]
-
-
 class TestFetch:
     """The request, and what the answer tells before its body is read."""
 
@@ -174,7 +170,7 @@ class TestFetch:
         with pytest.raises(NotFoundError):
             bench.remote().fetch(open_stored)
         store = Watched(bench.bucket)
-        store.before_get = raising(AccessDeniedError("403", url=URL))
+        store.before_get = failing(AccessDeniedError("403", url=URL))
         with pytest.raises(AccessDeniedError):
             bench.remote(store).fetch(open_stored)
 
@@ -364,7 +360,7 @@ class TestWorkingCopy:
         """A full disk is named with the path and a way out; nothing is left, and nothing is repeated."""
         bench.upload(database(50, sequence=1))
         store = Watched(bench.bucket)
-        monkeypatch.setattr(os, "pwrite", raising(OSError(code, os.strerror(code))))
+        monkeypatch.setattr(os, "pwrite", failing(OSError(code, os.strerror(code))))
         with pytest.raises(WorkingCopyError, match="cache_dir") as caught:
             save(bench.remote(store), tmp_path / "db")
         assert (caught.value.path, caught.value.url) == (str(tmp_path / "db"), URL)
@@ -396,7 +392,7 @@ class TestWorkingCopy:
         store = Watched(bench.bucket)
         fetched = bench.remote(store).fetch(open_stored)
         assert fetched is not None
-        store.before_read = raising(KeyboardInterrupt())
+        store.before_read = failing(KeyboardInterrupt())
         with fetched, pytest.raises(KeyboardInterrupt):
             fetched.save(tmp_path / "db")
         assert list(tmp_path.iterdir()) == []
@@ -601,7 +597,7 @@ class TestParallel:
         store = Watched(bench.bucket)
         fetched = bench.remote(store).fetch(open_stored)
         assert fetched is not None
-        store.before_part = raising(AccessDeniedError("403", url=URL))
+        store.before_part = failing(AccessDeniedError("403", url=URL))
         with fetched, pytest.raises(AccessDeniedError):
             fetched.save(tmp_path / "db")
         assert list(tmp_path.iterdir()) == []
@@ -623,7 +619,7 @@ class TestParallel:
         store = Watched(bench.bucket)
         fetched = bench.remote(store).fetch(open_stored)
         assert fetched is not None
-        store.before_read = raising(StoreUnavailableError("reset", url=URL))
+        store.before_read = failing(StoreUnavailableError("reset", url=URL))
         main, starts = threading.get_ident(), []
 
         def note(byte_range: tuple[int, int]) -> None:
@@ -685,15 +681,6 @@ class TestParallel:
         monkeypatch.setattr(transfer.Transfer, "_fetch", fail)
         with pytest.raises(AccessDeniedError):
             save(bench.remote(), tmp_path / "db")
-
-
-def raising(error: BaseException) -> Callable[..., Any]:
-    """Fail with this."""
-
-    def fail(*_arguments: Any, **_options: Any) -> Any:
-        raise error
-
-    return fail
 
 
 class Watched:

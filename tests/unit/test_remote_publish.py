@@ -29,22 +29,22 @@ from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.faulty import Fault, FaultyStore
 from temaki.version import MetadataError, NewerFormatError, Published, Version, read_version
+from tests.hooked import Around, HookedStore, failing
 
 KEY = "app.sqlite"
 URL = f"memory://memory/{KEY}"
-Hook = Callable[[Callable[[], Any]], Any]
 
 
-@dataclass
-class HookedStore:
-    """A store in memory whose next calls go through hooks: each gets the request and decides what becomes of it."""
+class LoggingStore(HookedStore):
+    """A hooked store that logs its uploads.
 
-    inner: MemoryStore = field(default_factory=MemoryStore)
-    put_hooks: list[Hook] = field(default_factory=list)
-    head_hooks: list[Hook] = field(default_factory=list)
-    puts: list[tuple[bytes, Mapping[str, str], str | None, bool]] = field(default_factory=list)
-    url: str = "memory://memory"
-    honours_conditions: bool = True
+    Attributes:
+        puts: Body, metadata and conditions of each attempt.
+    """
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.puts: list[tuple[bytes, Mapping[str, str], str | None, bool]] = []
 
     def put(
         self,
@@ -59,18 +59,7 @@ class HookedStore:
         assert not isinstance(body, bytes)
         body.seek(0)
         self.puts.append((body.read(), dict(metadata or {}), if_match, if_none_match))
-
-        def request() -> str:
-            return self.inner.put(key, body, metadata=metadata, if_match=if_match, if_none_match=if_none_match)
-
-        return str(self.put_hooks.pop(0)(request) if self.put_hooks else request())
-
-    def head(self, key: str) -> Any:
-        """Let the hook decide."""
-        return self.head_hooks.pop(0)(lambda: self.inner.head(key)) if self.head_hooks else self.inner.head(key)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
+        return super().put(key, body, metadata=metadata, if_match=if_match, if_none_match=if_none_match)
 
 
 def unavailable(*, ambiguous: bool = True) -> StoreUnavailableError:
@@ -99,16 +88,7 @@ def refused(_request: Callable[[], Any]) -> Any:
     raise PreconditionFailedError("412", url=URL, status=412, code="PreconditionFailed", in_flight=False)
 
 
-def raising(error: BaseException) -> Callable[..., Any]:
-    """Fail with this."""
-
-    def hook(*_arguments: Any, **_options: Any) -> Any:
-        raise error
-
-    return hook
-
-
-def after(action: Callable[[], object], hook: Hook = lambda request: request()) -> Hook:
+def after(action: Callable[[], object], hook: Around = lambda request: request()) -> Around:
     """Somebody does something just before."""
 
     def combined(request: Callable[[], Any]) -> Any:
@@ -122,12 +102,13 @@ def after(action: Callable[[], object], hook: Hook = lambda request: request()) 
 class Bench:
     """A remote over a hooked store, and another writer on the same object whose requests always work."""
 
-    store: HookedStore = field(default_factory=HookedStore)
+    bucket: MemoryStore = field(default_factory=MemoryStore)
     clock: ManualClock = field(default_factory=ManualClock)
 
     def __post_init__(self) -> None:
+        self.store = LoggingStore(self.bucket)
         self.remote = Remote(self.store, KEY, url=URL, clock=self.clock, timeout=60, rng=random.Random(1))
-        self.other = Remote(self.store.inner, KEY, url=URL, clock=self.clock)
+        self.other = Remote(self.bucket, KEY, url=URL, clock=self.clock)
 
     def publish(self, base: Version | None, **options: Any) -> Published:
         """Through the hooks."""
@@ -140,22 +121,22 @@ class Bench:
     def current(self) -> Version | None:
         """What is in the store."""
         try:
-            return read_version(self.store.inner.head(KEY))
+            return read_version(self.bucket.head(KEY))
         except NotFoundError:
             return None
 
     def foreign(self) -> None:
         """Another tool overwrites the object."""
-        self.store.inner.put(KEY, b"by another tool")
+        self.bucket.put(KEY, b"by another tool")
 
     def delete(self) -> None:
         """Somebody deletes the object."""
-        self.store.inner.delete(KEY)
+        self.bucket.delete(KEY)
 
     def restore_unrelated(self) -> None:
         """A version of some other lineage is put there, of which the root is not known."""
         version = Version("", "f" * 24, 7, ("f" * 24,), complete=False, size=1)
-        self.store.inner.put(KEY, b"unrelated", metadata=metadata_of(version))
+        self.bucket.put(KEY, b"unrelated", metadata=metadata_of(version))
 
 
 def publish(remote: Remote, base: Version | None, text: str, **options: Any) -> Published:
@@ -213,14 +194,14 @@ class TestAccepted:
     @pytest.mark.parametrize("attempts", [1, 2, 5])
     def test_lost_replies(self, bench: Bench, base: Version, attempts: int) -> None:
         """The reply is lost, the repetition is refused: the object has our id, so it is our success."""
-        bench.store.put_hooks = [lost, *[dropped] * (attempts - 1)]
+        bench.store.around["put"] = [lost, *[dropped] * (attempts - 1)]
         published = bench.publish(base)
         assert published == Published(bench.current())  # type: ignore[arg-type]
         assert len(bench.store.puts) == attempts + 1
 
     def test_attempts_are_equal(self, bench: Bench, base: Version) -> None:
         """Every attempt sends the same bytes, the same id and the same condition."""
-        bench.store.put_hooks = [dropped, in_flight, raising(unavailable(ambiguous=False))]
+        bench.store.around["put"] = [dropped, in_flight, failing(unavailable(ambiguous=False))]
         bench.publish(base)
         assert len(bench.store.puts) == 4
         assert all(attempt == bench.store.puts[0] for attempt in bench.store.puts)
@@ -228,12 +209,12 @@ class TestAccepted:
 
     def test_lost_reply_of_a_creation(self, bench: Bench) -> None:
         """The same for the first version of all."""
-        bench.store.put_hooks = [lost]
+        bench.store.around["put"] = [lost]
         assert bench.publish(None).version == bench.current()
 
     def test_superseded(self, bench: Bench, base: Version) -> None:
         """Our reply was lost and others have built on our version: success, with no ETag to go on from."""
-        bench.store.put_hooks = [lost, after(lambda: bench.others(bench.others()))]
+        bench.store.around["put"] = [lost, after(lambda: bench.others(bench.others()))]
         published = bench.publish(base)
         assert published.superseded
         assert published.version.etag == ""
@@ -254,30 +235,30 @@ class TestAccepted:
         def land() -> None:
             late[0]()
 
-        bench.store.put_hooks = [under_way, in_flight, after(land)]
+        bench.store.around["put"] = [under_way, in_flight, after(land)]
         assert bench.publish(base).version == bench.current()
 
     def test_in_flight_conflicts_are_sent_again(self, bench: Bench, base: Version) -> None:
         """A 409 decides nothing: with the base still there the commit is sent again, with pauses."""
-        bench.store.put_hooks = [in_flight] * 6
+        bench.store.around["put"] = [in_flight] * 6
         assert bench.publish(base).version == bench.current()
         assert len(bench.clock.slept) == 6
 
     def test_creation_after_a_deletion(self, bench: Bench) -> None:
         """What refused a creation has been deleted since: it is sent again."""
         bench.others()
-        bench.store.put_hooks = [after(bench.delete, refused)]
+        bench.store.around["put"] = [after(bench.delete, refused)]
         assert bench.publish(None).version == bench.current()
 
     def test_creation_in_flight(self, bench: Bench) -> None:
         """409 for a creation, perhaps because of our own attempt in doubt: nothing is there yet, so sent again."""
-        bench.store.put_hooks = [dropped, in_flight]
+        bench.store.around["put"] = [dropped, in_flight]
         assert bench.publish(None).version == bench.current()
 
     def test_a_look_that_fails_is_repeated(self, bench: Bench, base: Version) -> None:
         """A HEAD without an answer is tried again."""
-        bench.store.put_hooks = [lost]
-        bench.store.head_hooks = [dropped, dropped]
+        bench.store.around["put"] = [lost]
+        bench.store.around["head"] = [dropped, dropped]
         assert bench.publish(base).version == bench.current()
 
 
@@ -308,19 +289,19 @@ class TestConflict:
 
     def test_lineage_decides_after_doubt(self, bench: Bench, base: Version) -> None:
         """An attempt got no answer, but the lineage shows that others replaced our base: a conflict for certain."""
-        bench.store.put_hooks = [dropped, after(lambda: bench.others(bench.others()))]
+        bench.store.around["put"] = [dropped, after(lambda: bench.others(bench.others()))]
         with pytest.raises(ConflictError):
             bench.publish(base)
 
     def test_creation_decided_by_a_complete_lineage(self, bench: Bench) -> None:
         """The same for a creation, if the lineage goes back to the first version."""
-        bench.store.put_hooks = [dropped, after(lambda: bench.others(bench.others()))]
+        bench.store.around["put"] = [dropped, after(lambda: bench.others(bench.others()))]
         with pytest.raises(ConflictError):
             bench.publish(None)
 
     def test_late_attempts_cannot_land_any_more(self, base: Version, bench: Bench) -> None:
         """After the conflict is reported the attempt that was under way arrives, and is refused."""
-        faulty = FaultyStore(bench.store.inner)
+        faulty = FaultyStore(bench.bucket)
         faulty.fail_next("put", Fault.LATE_LANDING, late_after=0)
         remote = Remote(faulty, KEY, url=URL, clock=bench.clock)
         theirs: list[Version] = []
@@ -337,14 +318,14 @@ class TestConflict:
     def test_look_fails_without_doubt(self, bench: Bench, base: Version) -> None:
         """A refusal is certain even where the store then does not say what is there."""
         bench.others()
-        bench.store.head_hooks = [dropped] * 1000
+        bench.store.around["head"] = [dropped] * 1000
         with pytest.raises(ConflictError) as caught:
             bench.publish(base)
         assert isinstance(caught.value.__cause__, StoreUnavailableError)
 
     def test_restored_copy_of_the_base(self, bench: Bench, base: Version) -> None:
         """The same commit under another ETag is not what the condition names: pull again."""
-        bench.store.inner.put(KEY, b"other bytes, same id", metadata=metadata_of(base))
+        bench.bucket.put(KEY, b"other bytes, same id", metadata=metadata_of(base))
         with pytest.raises(ConflictError):
             bench.publish(base)
 
@@ -366,9 +347,9 @@ class TestUnknown:
         return error
 
     @pytest.mark.parametrize("hook", [lost, dropped])
-    def test_out_of_time(self, bench: Bench, base: Version, hook: Hook) -> None:
+    def test_out_of_time(self, bench: Bench, base: Version, hook: Around) -> None:
         """No answer until the deadline: unknown, whether or not it landed."""
-        bench.store.put_hooks = [hook, *[dropped] * 1000]
+        bench.store.around["put"] = [hook, *[dropped] * 1000]
         error = self.assert_unknown(bench, base)
         assert isinstance(error.__cause__, StoreUnavailableError)
         assert 58 < sum(bench.clock.slept) <= 60
@@ -376,14 +357,14 @@ class TestUnknown:
     @pytest.mark.parametrize("overwrite", ["foreign", "restore_unrelated", "delete"])
     def test_the_object_does_not_tell(self, bench: Bench, base: Version, overwrite: str) -> None:
         """Replaced from outside or deleted: it may have landed before that."""
-        bench.store.put_hooks = [lost, after(getattr(bench, overwrite))]
+        bench.store.around["put"] = [lost, after(getattr(bench, overwrite))]
         self.assert_unknown(bench, base)
 
     @pytest.mark.parametrize("overwrite", ["foreign", "restore_unrelated", "delete"])
     def test_the_object_does_not_tell_of_a_creation(self, bench: Bench, overwrite: str) -> None:
         """The same for a creation. (Deleted after it landed: refused, and then nothing is there.)"""
         action = getattr(bench, overwrite)
-        bench.store.put_hooks = [lost, after(action, refused)]
+        bench.store.around["put"] = [lost, after(action, refused)]
         self.assert_unknown(bench, None)
 
     def test_adopted_after_a_creation(self, bench: Bench) -> None:
@@ -393,7 +374,7 @@ class TestUnknown:
             bench.foreign()
             bench.others()
 
-        bench.store.put_hooks = [lost, after(adopt)]
+        bench.store.around["put"] = [lost, after(adopt)]
         self.assert_unknown(bench, None)
         current = bench.current()
         assert current is not None
@@ -407,31 +388,31 @@ class TestUnknown:
             for _ in range(100):
                 version = bench.others(version)
 
-        bench.store.put_hooks = [dropped, after(many_commits)]
+        bench.store.around["put"] = [dropped, after(many_commits)]
         self.assert_unknown(bench, base)
 
     def test_in_flight_conflicts_after_doubt(self, bench: Bench, base: Version) -> None:
         """409 until the deadline, after an attempt that may land yet."""
-        bench.store.put_hooks = [dropped, *[in_flight] * 1000]
+        bench.store.around["put"] = [dropped, *[in_flight] * 1000]
         self.assert_unknown(bench, base)
 
     @pytest.mark.parametrize("error", [AccessDeniedError("no", url=URL), StoreError("400", url=URL)])
     def test_refused_for_another_reason(self, bench: Bench, base: Version, error: StoreError) -> None:
         """Credentials that expire after an attempt without an answer do not tell what became of it."""
-        bench.store.put_hooks = [lost, raising(error)]
+        bench.store.around["put"] = [lost, failing(error)]
         assert self.assert_unknown(bench, base).__cause__ is error
 
     @pytest.mark.parametrize("error", [AccessDeniedError("no", url=URL), KeyboardInterrupt()])
     def test_look_fails(self, bench: Bench, base: Version, error: BaseException) -> None:
         """After doubt and a refusal, a look that fails or is interrupted leaves it open."""
-        bench.store.put_hooks = [lost]
-        bench.store.head_hooks = [raising(error)]
+        bench.store.around["put"] = [lost]
+        bench.store.around["head"] = [failing(error)]
         assert self.assert_unknown(bench, base).__cause__ is error
 
     def test_look_gets_no_answer(self, bench: Bench, base: Version) -> None:
         """The same where it never gets an answer."""
-        bench.store.put_hooks = [lost]
-        bench.store.head_hooks = [dropped] * 1000
+        bench.store.around["put"] = [lost]
+        bench.store.around["head"] = [dropped] * 1000
         self.assert_unknown(bench, base)
 
     @pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), SystemExit(), MemoryError()])
@@ -442,13 +423,13 @@ class TestUnknown:
             request()
             raise interrupt
 
-        bench.store.put_hooks = [hook]
+        bench.store.around["put"] = [hook]
         assert self.assert_unknown(bench, base).__cause__ is interrupt
 
     def test_interrupted_pause_after_doubt(self, bench: Bench, base: Version) -> None:
         """Ctrl-C while waiting for the next attempt, after one that may have landed."""
-        bench.store.put_hooks = [lost]
-        bench.clock.sleep = raising(KeyboardInterrupt())  # type: ignore[method-assign]
+        bench.store.around["put"] = [lost]
+        bench.clock.sleep = failing(KeyboardInterrupt())  # type: ignore[method-assign]
         assert isinstance(self.assert_unknown(bench, base).__cause__, KeyboardInterrupt)
 
 
@@ -457,7 +438,7 @@ class TestDefinite:
 
     def test_never_reached_the_store(self, bench: Bench, base: Version) -> None:
         """Refused connections until the deadline: unavailable, not unknown."""
-        bench.store.put_hooks = [raising(unavailable(ambiguous=False))] * 1000
+        bench.store.around["put"] = [failing(unavailable(ambiguous=False))] * 1000
         with pytest.raises(StoreUnavailableError):
             bench.publish(base)
         assert bench.current() == base
@@ -465,7 +446,7 @@ class TestDefinite:
     @pytest.mark.parametrize("error", [AccessDeniedError("no", url=URL), StoreError("400", url=URL)])
     def test_refused_for_another_reason(self, bench: Bench, base: Version, error: StoreError) -> None:
         """Denied at the first attempt: as it is, and not repeated."""
-        bench.store.put_hooks = [raising(error)]
+        bench.store.around["put"] = [failing(error)]
         with pytest.raises(type(error)) as caught:
             bench.publish(base)
         assert caught.value is error
@@ -473,15 +454,15 @@ class TestDefinite:
 
     def test_interrupted_pause_without_doubt(self, bench: Bench, base: Version) -> None:
         """Ctrl-C where nothing can have landed is Ctrl-C."""
-        bench.store.put_hooks = [raising(unavailable(ambiguous=False))]
-        bench.clock.sleep = raising(KeyboardInterrupt())  # type: ignore[method-assign]
+        bench.store.around["put"] = [failing(unavailable(ambiguous=False))]
+        bench.clock.sleep = failing(KeyboardInterrupt())  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
             bench.publish(base)
 
     def test_interrupted_look_without_doubt(self, bench: Bench, base: Version) -> None:
         """The same during the look after a refusal."""
         bench.others()
-        bench.store.head_hooks = [raising(KeyboardInterrupt())]
+        bench.store.around["head"] = [failing(KeyboardInterrupt())]
         with pytest.raises(KeyboardInterrupt):
             bench.publish(base)
 
@@ -494,7 +475,7 @@ class TestDefinite:
 
     def test_store_that_refuses_its_own_etag(self, bench: Bench, base: Version) -> None:
         """412 although the base is there: sent again a few times, then the store's fault, and nobody's conflict."""
-        bench.store.put_hooks = [refused] * 1000
+        bench.store.around["put"] = [refused] * 1000
         with pytest.raises(StoreError, match="conditional writes") as caught:
             bench.publish(base)
         assert type(caught.value) is StoreError
@@ -502,7 +483,7 @@ class TestDefinite:
 
     def test_in_flight_until_the_deadline(self, bench: Bench, base: Version) -> None:
         """409 for ever: an error of the store, with the base still there."""
-        bench.store.put_hooks = [in_flight] * 1000
+        bench.store.around["put"] = [in_flight] * 1000
         with pytest.raises(StoreError, match="under way"):
             bench.publish(base)
         assert bench.current() == base
@@ -519,7 +500,7 @@ class TestMetadata:
         for _ in range(120):
             version = bench.publish(version, metadata=extra).version
             ids.insert(0, version.commit)
-            metadata = bench.store.inner.head(KEY).metadata
+            metadata = bench.bucket.head(KEY).metadata
             assert sum(len(name) + len(value) for name, value in metadata.items()) <= 2048
             assert version.lineage == tuple(ids[: len(version.lineage)])
             assert version.complete == (len(version.lineage) == len(ids))
@@ -552,7 +533,7 @@ class TestMetadata:
         bench.foreign()
         adopted = bench.current()
         assert adopted is not None
-        bench.store.put_hooks = [in_flight]  # "still the base" works without metadata, too
+        bench.store.around["put"] = [in_flight]  # "still the base" works without metadata, too
         version = bench.publish(adopted).version
         assert version.lineage == (version.commit, adopted.commit)
         assert version.complete
@@ -745,7 +726,7 @@ class TestProbe:
         remote = probing(store)
         remote.probe_conditions()
         assert list(store.list()) == []
-        store.put = raising(AssertionError("a second probe"))  # type: ignore[method-assign]
+        store.put = failing(AssertionError("a second probe"))  # type: ignore[method-assign]
         remote.probe_conditions()
 
     def test_a_known_store_is_not_probed(self) -> None:
@@ -781,7 +762,7 @@ class TestProbe:
     def test_a_store_that_refuses_to_create(self) -> None:
         """A store that refuses If-None-Match on a key that cannot be there."""
         store = LaxStore(frozenset())
-        store.put = raising(PreconditionFailedError("412", url=URL, status=412))  # type: ignore[method-assign]
+        store.put = failing(PreconditionFailedError("412", url=URL, status=412))  # type: ignore[method-assign]
         with pytest.raises(UnsafeStoreError, match="refused to create"):
             probing(store).probe_conditions()
 
@@ -789,7 +770,7 @@ class TestProbe:
         """501 NotImplemented is an answer as well."""
         store = LaxStore(frozenset())
         error = StoreError("501", url=URL, status=501, code="NotImplemented")
-        store.put = raising(error)  # type: ignore[method-assign]
+        store.put = failing(error)  # type: ignore[method-assign]
         with pytest.raises(UnsafeStoreError, match="not implemented"):
             probing(store).probe_conditions()
 
@@ -810,7 +791,7 @@ class TestProbe:
     def test_no_answer_is_not_remembered_as_safe(self) -> None:
         """A probe without an answer raises, and the next write probes again."""
         store = LaxStore(frozenset({"if_match"}))
-        works, store.put = store.put, raising(unavailable())  # type: ignore[method-assign]
+        works, store.put = store.put, failing(unavailable())  # type: ignore[method-assign]
         remote = probing(store)
         with pytest.raises(StoreUnavailableError):
             remote.probe_conditions()
@@ -822,12 +803,12 @@ class TestProbe:
         """A policy that allows the database's key alone: the message says which one the probe needs."""
         store = LaxStore(frozenset())
         denied = AccessDeniedError("403", url=URL, status=403, code="AccessDenied")
-        store.put = raising(denied)  # type: ignore[method-assign]
+        store.put = failing(denied)  # type: ignore[method-assign]
         with pytest.raises(AccessDeniedError, match=r"app\.sqlite\.temaki-probe-[0-9a-f]{16}.*PutObject"):
             probing(store).probe_conditions()
 
     def test_leftovers_do_not_matter(self) -> None:
         """Without the permission to delete, the probe still passes."""
         store = LaxStore(frozenset())
-        store.inner.delete = raising(AccessDeniedError("403", url=URL))
+        store.inner.delete = failing(AccessDeniedError("403", url=URL))
         probing(store).probe_conditions()

@@ -15,8 +15,10 @@ import pytest
 from temaki.errors import AccessDeniedError, ConfigurationError, StoreError
 from temaki.stores.s3 import client as s3_client
 from temaki.stores.s3.store import S3Store
-from temaki.testing.stores import in_parallel
-from tests.unit.loopback import Answer, Loopback, http, loopback, s3_error
+from temaki.testing.threads import in_parallel
+from tests.network.loopback import Loopback
+from tests.network.messages import http, s3_error
+from tests.network.policies import Answer
 
 ETAG = "0123456789abcdef0123456789abcdef"
 FOUND = http(200, ETag=f'"{ETAG}"')
@@ -60,7 +62,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
     """Where the configuration says that S3 is."""
-    with loopback(FOUND) as running:
+    with Loopback(FOUND) as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", running.endpoint)
         yield running
 
@@ -288,7 +290,7 @@ def test_a_database_stays_where_it_is(server: Loopback, monkeypatch: pytest.Monk
     with pytest.raises(AccessDeniedError):
         put(store)
     server.answer(FOUND)
-    with loopback(FOUND) as another:
+    with Loopback(FOUND) as another:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", another.endpoint)
         monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-south-1")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIANEW")

@@ -33,8 +33,12 @@ from temaki.errors import (
 from temaki.store import Store
 from temaki.stores.s3 import client as s3_client
 from temaki.stores.s3.store import S3Store
-from temaki.testing.stores import fetch, in_parallel, read_all
-from tests.unit.loopback import Answer, http, loopback, reset, s3_error, silence
+from temaki.testing.stores import fetch, read_all
+from temaki.testing.threads import in_parallel
+from tests.network.loopback import Loopback
+from tests.network.messages import http, s3_error
+from tests.network.policies import Answer
+from tests.network.wire import reset, silence
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -131,7 +135,7 @@ Ask = Callable[[Store], object]
 
 def failure(ask: Ask, *answers: Answer, attempts: int = 1, read_timeout: float = 5.0) -> StoreError:
     """The error for these answers; what every error has to be is checked here."""
-    with loopback(*answers) as server, pytest.raises(TemakiError) as caught:
+    with Loopback(*answers) as server, pytest.raises(TemakiError) as caught:
         ask(store_at(server.endpoint, attempts=attempts, read_timeout=read_timeout))
     error = caught.value
     assert isinstance(error, StoreError)
@@ -184,7 +188,7 @@ def test_another_404_is_no_missing_object(ask: Ask, answer: bytes) -> None:
 def test_a_head_404_whose_get_finds_the_object() -> None:
     """An object that appears between HEAD and GET, or whose HEAD a proxy does not let through, is there."""
     found = http(206, b"x", ETag=f'"{ETAG}"', Content_Range="bytes 0-0/1234", x_amz_meta_A="B")
-    with loopback(http(404), found) as server:
+    with Loopback(http(404), found) as server:
         info = store_at(server.endpoint).head("key")
         assert (info.etag, info.size, dict(info.metadata)) == (ETAG, 1234, {"a": "B"})
         assert [request.split()[0] for request, _ in server.requests] == ["HEAD", "GET"]
@@ -192,7 +196,7 @@ def test_a_head_404_whose_get_finds_the_object() -> None:
 
 def test_a_delete_of_what_is_missing() -> None:
     """Servers that answer 404 NoSuchKey to a DELETE say that all is well."""
-    with loopback(s3_error(404, "NoSuchKey")) as server:
+    with Loopback(s3_error(404, "NoSuchKey")) as server:
         store_at(server.endpoint).delete("key")
 
 
@@ -239,13 +243,13 @@ def test_another_409_is_a_failure() -> None:
 @pytest.mark.parametrize("answer", [http(304), http(200, b"data", ETag=f'"{ETAG}"')], ids=["304", "condition ignored"])
 def test_unchanged(answer: bytes) -> None:
     """304 is None; so is the whole object under the same ETag, from a server that ignores the condition."""
-    with loopback(answer) as server:
+    with Loopback(answer) as server:
         assert store_at(server.endpoint).get("key", if_none_match=ETAG) is None
 
 
 def test_conditions_are_sent_without_quotes() -> None:
     """ETags go out as the servers that were tried all accept them, and come back without quotes."""
-    with loopback(http(200, ETag=f'"{ETAG}"')) as server:
+    with Loopback(http(200, ETag=f'"{ETAG}"')) as server:
         store = store_at(server.endpoint)
         assert store.put("key", b"data", if_match=ETAG) == ETAG
         assert store.put("key", b"data", if_none_match=True) == ETAG
@@ -351,7 +355,7 @@ def test_a_silent_server(ask: Ask) -> None:
 @pytest.mark.parametrize("ask", ASKS)
 def test_a_refused_connection(ask: Ask) -> None:
     """Where nobody listens, nothing was sent: not ambiguous."""
-    with loopback(http(200)) as server:
+    with Loopback(http(200)) as server:
         endpoint = server.endpoint
     with pytest.raises(StoreUnavailableError, match="no connection to 127") as caught:
         ask(store_at(endpoint))
@@ -385,7 +389,7 @@ def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_client_that_retries_may_have_sent_it_before() -> None:
     """With a given client that retries, a write is in doubt if any of its attempts may have been carried out."""
-    with loopback(reset) as server:
+    with Loopback(reset) as server:
         store = store_at(server.endpoint, attempts=2)
 
         def close(**_: object) -> None:
@@ -401,7 +405,7 @@ def test_a_client_that_retries_may_have_sent_it_before() -> None:
 
 def test_a_client_that_retries_and_never_connects() -> None:
     """With a given client that retries, a write of which no attempt got a connection is not in doubt."""
-    with loopback(http(200)) as server:
+    with Loopback(http(200)) as server:
         endpoint = server.endpoint
     with pytest.raises(StoreUnavailableError) as caught:
         put(store_at(endpoint, attempts=2))
@@ -515,7 +519,7 @@ def test_what_is_not_the_sdks_passes() -> None:
 
         read = tell = seek
 
-    with loopback(http(200)) as server, pytest.raises(LookupError):
+    with Loopback(http(200)) as server, pytest.raises(LookupError):
         store_at(server.endpoint).put("key", Broken())  # type: ignore[arg-type]
 
 
@@ -531,7 +535,7 @@ def test_the_endpoints_password_is_not_repeated() -> None:
 
 
 def _got(answer: Answer, **options: object) -> bytes:
-    with loopback(answer) as server:
+    with Loopback(answer) as server:
         return fetch(store_at(server.endpoint), "key", **options)
 
 
@@ -560,7 +564,7 @@ def test_a_body_that_stops() -> None:
         connection.sendall(http(200, b"x" * 10, length=100_000, ETag=ETAG))  # type: ignore[attr-defined]
         silence(connection)  # type: ignore[arg-type]
 
-    with loopback(answer) as server:
+    with Loopback(answer) as server:
         download = store_at(server.endpoint, read_timeout=0.05).get("key")
         assert download is not None
         with download, pytest.raises(StoreUnavailableError):
@@ -596,7 +600,7 @@ def test_aws_and_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_own_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """One attempt, short timeouts, temaki's name; for servers other than AWS no checksums that they may not know."""
-    with loopback(s3_error(503, "SlowDown"), http(200, ETag=ETAG)) as server:
+    with Loopback(s3_error(503, "SlowDown"), http(200, ETag=ETAG)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
         store = S3Store("bucket")
@@ -635,7 +639,7 @@ def test_aws_gets_and_gives_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("size", [0, s3_client.UNANNOUNCED, s3_client.UNANNOUNCED + 1])
 def test_only_a_large_body_waits_for_the_servers_word(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """A commit of a small database costs no round trip for ``100 Continue``, which botocore would wait for."""
-    with loopback(http(200, ETag=ETAG)) as server:
+    with Loopback(http(200, ETag=ETAG)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
         store = S3Store("bucket")
         store.put("key", bytes(size))

@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha1
 from pathlib import Path
@@ -25,7 +24,10 @@ from botocore.utils import InstanceMetadataFetcher
 from temaki.errors import AccessDeniedError, ConfigurationError, StoreError, StoreUnavailableError, TemakiError
 from temaki.stores.s3 import client as s3_client
 from temaki.stores.s3.store import S3Store
-from tests.unit.loopback import Answer, Loopback, http, loopback, reset, silence
+from tests.network.loopback import Loopback
+from tests.network.messages import http
+from tests.network.policies import Answer
+from tests.network.wire import Listener, reset, silence
 
 ETAG = "0123456789abcdef0123456789abcdef"
 SECRET = "a-secret-that-nobody-may-see"
@@ -75,7 +77,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
     """A server that would accept anything, if it were asked."""
-    with loopback(http(200, ETag=f'"{ETAG}"')) as server:
+    with Loopback(http(200, ETag=f'"{ETAG}"')) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
         yield server
 
@@ -182,7 +184,7 @@ def test_sts_fails(
     (tmp_path / "token").write_text("eyJhbGciOiJub25lIn0.e30.")
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/app")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
-    with loopback(answer) as sts:
+    with Loopback(answer) as sts:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.endpoint)
         error = failure(ask, kind, "AWS STS", word)
         assert error.facts["service"] == "AWS STS"
@@ -207,7 +209,7 @@ def test_the_containers_credentials_fail(
 ) -> None:
     """The credential service of a task or pod that does not give any: retryable, and named."""
     monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
-    with loopback(answer) as service:
+    with Loopback(answer) as service:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{service.endpoint}/credentials")
         failure(ask, DOWN, "the container's credential service")
     failure(ask, DOWN, "the container's credential service")
@@ -235,7 +237,7 @@ def refreshed_by(refresh: Callable[[], object], method: str) -> S3Store:
 @pytest.mark.parametrize("answer", [http(503), silence, reset])
 def test_the_metadata_service_stops_answering(s3: Loopback, ask: Ask, answer: Answer) -> None:
     """An instance's credentials are over, and the service that renews them is late: retryable, and named."""
-    with loopback(answer) as service:
+    with Loopback(answer) as service:
         fetcher = InstanceMetadataFetcher(timeout=0.1, base_url=service.endpoint, env={})  # type: ignore[arg-type]
         failure(
             ask,
@@ -255,7 +257,7 @@ def test_the_metadata_service_is_late_at_the_start(
     end = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
     given = {"Code": "Success", "AccessKeyId": "A", "SecretAccessKey": "B", "Token": "C", "Expiration": end}
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
-    with loopback(answer) as service:
+    with Loopback(answer) as service:
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.endpoint)
         store = S3Store("bucket")
         failure(ask, DENIED, "found no credentials", store=store)
@@ -299,7 +301,7 @@ def test_sso_does_not_give_credentials(
 ) -> None:
     """SSO itself: final if it refuses, retryable if it is busy or does not answer."""
     sso(tmp_path, "2099-01-01T00:00:00Z")
-    with loopback(answer) as service:
+    with Loopback(answer) as service:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", service.endpoint)
         failure(ask, kind, "SSO")
     assert s3.requests == []
@@ -347,7 +349,7 @@ def test_an_earlier_error_does_not_count(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     with pytest.raises(StoreUnavailableError) as earlier:
         put(S3Store("bucket"))
-    with loopback(reset) as server:
+    with Loopback(reset) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
         try:
             raise earlier.value
@@ -371,7 +373,7 @@ def through(monkeypatch: pytest.MonkeyPatch, proxy: str, scheme: str = "http") -
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_is_down(monkeypatch: pytest.MonkeyPatch, ask: Ask, scheme: str) -> None:
     """Nobody listens: not in doubt, and the proxy is named, without its password."""
-    with loopback(http(200)) as server:
+    with Loopback(http(200)) as server:
         port = server.endpoint.rpartition(":")[2]
     through(monkeypatch, f"http://me:{SECRET}@127.0.0.1:{port}", scheme)
     error = failure(ask, DOWN, f"the proxy 127.0.0.1:{port}", "s3.example.com")
@@ -421,7 +423,7 @@ def test_a_proxy_that_opens_no_tunnel(
 ) -> None:
     """Before the answer to CONNECT nothing of the request is sent, so that whatever happens there is certain."""
     monkeypatch.setattr(s3_client, "CONNECT_TIMEOUT", 0.1)
-    with loopback(answer) as proxy:
+    with Loopback(answer) as proxy:
         through(monkeypatch, proxy.endpoint, "https")
         failure(ask, kind, f"the proxy {proxy.endpoint.removeprefix('http://')}", word)
         assert all(request.startswith("CONNECT s3.example.com:443") for request, _ in proxy.requests)
@@ -431,7 +433,7 @@ def test_a_proxy_that_opens_no_tunnel(
 @pytest.mark.parametrize(("status", "word"), [(407, "name and a password"), (403, "does not let"), (401, "does not")])
 def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch, ask: Ask, status: int, word: str) -> None:
     """A plain proxy that refuses passes nothing on: final. The error names the proxy, and no permission of S3."""
-    with loopback(http(status, b"<html>Access Denied")) as proxy:
+    with Loopback(http(status, b"<html>Access Denied")) as proxy:
         through(monkeypatch, proxy.endpoint)
         failure(ask, DENIED, f"the proxy {proxy.endpoint.removeprefix('http://')}", word)
 
@@ -439,7 +441,7 @@ def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch, ask: Ask, status:
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_a_proxy_that_got_no_answer(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     """A plain proxy's 5xx page may come after it has passed the request on: in doubt. The error names both."""
-    with loopback(http(status, b"<html>Bad Gateway")) as proxy:
+    with Loopback(http(status, b"<html>Bad Gateway")) as proxy:
         through(monkeypatch, proxy.endpoint)
         with pytest.raises(StoreUnavailableError, match=proxy.endpoint.removeprefix("http://")) as caught:
             put(S3Store("bucket"))
@@ -450,7 +452,7 @@ def test_a_proxy_that_got_no_answer(monkeypatch: pytest.MonkeyPatch, status: int
 def test_a_given_clients_proxy(monkeypatch: pytest.MonkeyPatch, given: bool) -> None:
     """A proxy in the client's own configuration is named, and one that is left out is not."""
     keys(monkeypatch)
-    with loopback(http(407)) as proxy:
+    with Loopback(http(407)) as proxy:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
         config = Config(proxies={"http": proxy.endpoint} if given else {}, connect_timeout=1)
         endpoint = "http://s3.example.com" if given else proxy.endpoint
@@ -472,19 +474,13 @@ def wait(connection: socket.socket) -> None:
 @contextmanager
 def broken(talk: Callable[[socket.socket], None]) -> Iterator[str]:
     """A server whose TLS does not come to be."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def serve() -> None:
-            with suppress(OSError):
-                while True:
-                    connection, _ = listener.accept()
-                    with connection, suppress(OSError):
-                        connection.recv(1)
-                        talk(connection)
+    def handle(connection: socket.socket) -> None:
+        connection.recv(1)
+        talk(connection)
 
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
+    with Listener(handle) as listener:
+        yield f"https://{listener.address}"
 
 
 @pytest.mark.parametrize("ask", ASKS)
