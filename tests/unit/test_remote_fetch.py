@@ -26,11 +26,12 @@ from temaki.errors import (
     WorkingCopyError,
 )
 from temaki.formats.choice import open_stored
+from temaki.remote import transfer
 from temaki.remote.remote import Remote
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.faulty import Fault, FaultyStore
-from temaki.version import Version, next_version, transfer
+from temaki.version import Version, next_version
 from tests.hooked import failing
 from tests.versions import in_wal_mode
 

@@ -10,15 +10,17 @@ from contextlib import contextmanager
 from typing import Any, Final
 from unittest import mock
 
-from temaki.engine.engine import Engine, flights
+from temaki.engine import flights
+from temaki.engine.engine import Engine
 from temaki.formats.file import StoredFile
 from temaki.lease import lease, turn
 from temaki.lease import shared as shared_lease
 from temaki.remote import remote
+from temaki.replica import replica
 from temaki.replica.connection import Connection
 from temaki.replica.folder import Folder
 from temaki.replica.generation import Generation
-from temaki.replica.replica import Replica, replica
+from temaki.replica.replica import Replica
 from temaki.testing.simulation.locks import SimulatedThreading
 from temaki.testing.simulation.scheduler import running
 
