@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temaki.config.registry import load
-from temaki.engine.engine import Engine, shared
+from temaki.engine import shared
+from temaki.engine.engine import Engine
 from temaki.engine.shared import Shared
 from temaki.orm.provider import StoreProvider
 from temaki.replica.generation import Generation
