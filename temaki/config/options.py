@@ -12,7 +12,7 @@ from temaki.errors import ConfigurationError
 S = TypeVar("S")
 
 # The settings that are temaki's own, whatever the strategy.
-GENERAL: Final = ("url", "strategy", "cache_dir", "timeout")
+GENERAL: Final = ("url", "strategy", "cache_dir", "timeout", "allow_stale_seeds")
 
 ARGUMENTS: Final = "bind_s3"
 ENVIRONMENT: Final = "environment"

@@ -1,7 +1,7 @@
 """Where the settings of a database come from: arguments, then the environment, then a TOML file.
 
-``url``, ``strategy``, ``cache_dir`` and ``timeout`` are temaki's own. Every other name is an option of the strategy.
-Each value is kept with its origin, so that an error can name it.
+``url``, ``strategy``, ``cache_dir``, ``timeout`` and ``allow_stale_seeds`` are temaki's own. Every other name is an
+option of the strategy. Each value is kept with its origin, so that an error can name it.
 
 What costs start-up time (msgspec, tomllib, difflib) is imported where it turns out to be needed: a database that is
 bound by arguments alone needs none of them.
@@ -47,6 +47,17 @@ __all__ = [
 DEFAULT_STRATEGY: Final = "etag-cached"
 DEFAULT_TIMEOUT: Final = 60.0
 
+_FLAGS: Final = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
+
 # S3's rules for new buckets, widened by those of the oldest ones (capitals, underscores, up to 255 characters).
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 
@@ -60,14 +71,16 @@ class Settings:
         strategy: The strategy's name, or the instance that was passed (its class is not checked here).
         cache_dir: Folder for working copies, absolute; None for a private temporary one.
         timeout: Seconds after which no new attempt of a request is started.
+        allow_stale_seeds: Whether the rows of ``Seeded`` entities that are stored will do where their source fails.
         options: The strategy's options, not yet converted: see :func:`strategy_options`. Empty for an instance.
-        origins: Where ``url``, ``strategy``, ``cache_dir`` and ``timeout`` came from, for messages. A default has none.
+        origins: Where all of these but ``options`` came from, for messages. A default has none.
     """
 
     url: str
     strategy: object = DEFAULT_STRATEGY
     cache_dir: Path | None = None
     timeout: float = DEFAULT_TIMEOUT
+    allow_stale_seeds: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
 
@@ -89,7 +102,8 @@ def resolve(arguments: Mapping[str, object], *, environ: Mapping[str, str], fold
     Args:
         arguments: Those of ``bind_s3``, by name, the strongest. A general setting that is None was not given.
         environ: The environment: ``TEMAKI_URL``, ``TEMAKI_STRATEGY``, ``TEMAKI_CACHE_DIR``, ``TEMAKI_TIMEOUT``,
-            ``TEMAKI_<OPTION>``, and ``AWS_BUCKET`` with ``TEMAKI_KEY`` instead of a URL. Empty ones count as unset.
+            ``TEMAKI_ALLOW_STALE_SEEDS``, ``TEMAKI_<OPTION>``, and ``AWS_BUCKET`` with ``TEMAKI_KEY`` instead of a URL.
+            Empty ones count as unset.
         folder: The working folder. ``temaki.toml``, or ``[tool.temaki]`` of ``pyproject.toml``, is read there, and a
             relative ``cache_dir`` starts there. See :func:`working_folder`.
 
@@ -113,6 +127,7 @@ def resolve(arguments: Mapping[str, object], *, environ: Mapping[str, str], fold
         strategy=strategy,
         cache_dir=_folder(general["cache_dir"], start) if "cache_dir" in general else None,
         timeout=_seconds(general["timeout"]) if "timeout" in general else DEFAULT_TIMEOUT,
+        allow_stale_seeds=_flag(general["allow_stale_seeds"]) if "allow_stale_seeds" in general else False,
         options=found if isinstance(strategy, str) else _none_beside(strategy, found),
         origins={name: option.origin for name, option in general.items()},
     )
@@ -308,3 +323,13 @@ def _seconds(option: Option) -> float:
     if not 0 < seconds < math.inf:
         raise ConfigurationError(f"{option.origin}: expected seconds, a number greater than 0; got {value!r}.")
     return seconds
+
+
+def _flag(option: Option) -> bool:
+    value = option.value
+    if isinstance(value, str) and option.source == ENVIRONMENT:
+        value = _FLAGS.get(value.lower())
+    if not isinstance(value, bool):
+        expected = "true or false" if option.source != ARGUMENTS else "True or False"
+        raise ConfigurationError(f"{option.origin}: expected {expected}; got {option.value!r}.")
+    return value

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pony.orm import core
+from pony.orm.dbproviders.sqlite import SQLiteProvider
 
 from temaki.config import settings
 from temaki.config.registry import load
@@ -16,8 +17,10 @@ from temaki.engine.engine import Engine
 from temaki.engine.shared import share
 from temaki.errors import ConfigurationError, ConflictError, NotFoundError, TemakiError
 from temaki.orm.cause import cause_of
+from temaki.orm.plain import explain_missing_names
 from temaki.orm.provider import StoreProvider
 from temaki.orm.seeding import Declaration, declarations
+from temaki.orm.sqlite_time import with_time
 from temaki.stores import canonical_url, open_store
 from temaki.strategy import Strategy
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from temaki.sync import Sync
 
 _log = logging.getLogger(__name__)
+
+explain_missing_names()
 
 _FIRST_STARTS = 20
 """How often a first start looks again after another one was faster. Each such race has a winner, so this many lost in
@@ -42,6 +47,7 @@ class Database(core.Database):
     _seeder: Seeder | None = None
     _schema: Any = None
     _was_unbound = False
+    _allow_stale_seeds: bool | None = None
 
     def bind_s3(
         self,
@@ -51,6 +57,7 @@ class Database(core.Database):
         store: Store | None = None,
         client: Any = None,
         cache_dir: str | Path | None = None,
+        allow_stale_seeds: bool | None = None,
         **options: Any,
     ) -> None:
         """Keep this database in one object. Makes no request: the first session that touches the database does.
@@ -62,13 +69,24 @@ class Database(core.Database):
             store: A store of your own to find the URL's key in, instead of the one that the URL names.
             client: A boto3 S3 client to use, instead of one made from boto3's own configuration.
             cache_dir: A folder in which the working copy outlives the process. Without it, a private temporary one.
+            allow_stale_seeds: True lets :meth:`generate_mapping` start with the rows of ``Seeded`` entities that are
+                stored already, with a warning in the log, where their source fails (``get_rows`` raises, for one).
             options: ``timeout`` in seconds, and the options of the strategy.
 
         Raises:
             ConfigurationError: Something in these, or in the environment and files, cannot work; or the database is
                 already bound.
         """
-        bind_s3(self, url, strategy=strategy, store=store, client=client, cache_dir=cache_dir, **options)
+        bind_s3(
+            self,
+            url,
+            strategy=strategy,
+            store=store,
+            client=client,
+            cache_dir=cache_dir,
+            allow_stale_seeds=allow_stale_seeds,
+            **options,
+        )
 
     @property
     def schema(self) -> Any:
@@ -116,6 +134,8 @@ class Database(core.Database):
         filename: str | None = None,
         check_tables: bool = True,
         create_tables: bool = False,
+        *,
+        allow_stale_seeds: bool | None = None,
     ) -> None:
         """Map the entities to tables, as Pony's own, but create tables only where some are missing; then seed.
 
@@ -130,6 +150,9 @@ class Database(core.Database):
             filename: As in Pony.
             check_tables: Whether to look for the tables and columns.
             create_tables: Whether to create what is missing.
+            allow_stale_seeds: Whether the rows of an earlier start will do, with a warning in the log, where those of
+                an entity cannot be had: ``get_rows`` raises, a file is not there, or nothing is listed and the
+                policy is ``"mirror"``. None for what the settings of :meth:`bind_s3` say, which is False by default.
 
         Raises:
             ConfigurationError: The database is not bound.
@@ -138,6 +161,9 @@ class Database(core.Database):
         """
         if self.provider is None:
             raise _unbound()
+        if isinstance(self.provider, SQLiteProvider):
+            self.provider.converter_classes = with_time(self.provider.converter_classes)
+        self._allow_stale_seeds = allow_stale_seeds
         _ = self.schema  # raises if it was mapped for another kind of database
         found = declarations(self)
         if self._was_unbound:
@@ -194,7 +220,10 @@ class Database(core.Database):
             return None
         from temaki.orm.seed.seeder import Seeder
 
-        return Seeder(self, found)
+        allowed = self._allow_stale_seeds
+        if allowed is None:
+            allowed = isinstance(self.provider, StoreProvider) and self.provider.allow_stale_seeds
+        return Seeder(self, found, allow_stale=allowed)
 
     def _complete(self, seeder: Seeder | None, *, create_tables: bool, check_tables: bool) -> None:
         def write() -> None:
@@ -322,6 +351,7 @@ def bind_s3(
     store: Store | None = None,
     client: Any = None,
     cache_dir: str | Path | None = None,
+    allow_stale_seeds: bool | None = None,
     **options: Any,
 ) -> None:
     """:meth:`Database.bind_s3` for a plain ``pony.orm.Database``.
@@ -337,7 +367,13 @@ def bind_s3(
             url=url,
         )
     chosen = settings.resolve(
-        {"url": url, "strategy": strategy, "cache_dir": cache_dir, **options},
+        {
+            "url": url,
+            "strategy": strategy,
+            "cache_dir": cache_dir,
+            "allow_stale_seeds": allow_stale_seeds,
+            **options,
+        },
         environ=os.environ,
         folder=settings.working_folder(),
     )
@@ -353,7 +389,7 @@ def bind_s3(
         ),
         strategy_of(chosen),
     )
-    db.bind(StoreProvider, engine=engine)
+    db.bind(StoreProvider, engine=engine, allow_stale_seeds=chosen.allow_stale_seeds)
     schema = mapping_of(db)
     if schema is not None:
         _keep_mapping(db, schema)

@@ -21,6 +21,7 @@ from temaki.engine.engine import Engine, session_of
 from temaki.lease.turn import FIRST_TRY
 from temaki.orm.no_repeat import NoRepeat, guard
 from temaki.orm.pool import SessionPool
+from temaki.orm.sqlite_time import with_time
 from temaki.orm.tries import current_tries
 from temaki.process.fork import process, require_own
 from temaki.replica.connection import Connection
@@ -32,14 +33,17 @@ class StoreProvider(SQLiteProvider):
     Args:
         database: Pony's database.
         engine: Runs the sessions.
+        allow_stale_seeds: See :attr:`temaki.config.settings.Settings.allow_stale_seeds`.
     """
 
     pool: SessionPool
+    converter_classes = with_time(SQLiteProvider.converter_classes)
 
     # Pony's own constructor connects, to find out what SQLite can do, and calls the on_connect handlers. Binding makes
     # no request, so an empty database in memory answers that question.
-    def __init__(self, database: Any, engine: Engine, **_: Any) -> None:
+    def __init__(self, database: Any, engine: Engine, *, allow_stale_seeds: bool = False, **_: Any) -> None:
         self.database = database
+        self.allow_stale_seeds = allow_stale_seeds
         self.engine = engine
         self.pool = SessionPool(engine, self._call_on_connect)
         self.pre_transaction_lock = Lock()

@@ -48,7 +48,8 @@ class Seeded:
             if db is not None and not hasattr(db, "seed"):
                 raise ConfigurationError(
                     f"{cls.__name__} is Seeded, but its database is a plain Pony Database, which would never store its "
-                    "rows. Use temaki.Database; its bind() takes every provider that Pony's takes."
+                    "rows. Use temaki.Database; its bind() takes every provider that Pony's takes. ('from pony.orm "
+                    "import *' after 'from temaki import *' replaces it: import temaki's names last.)"
                 )
 
     @staticmethod
@@ -76,15 +77,25 @@ class Seeded:
         from temaki.orm.seed.infer import infer_attributes
 
         listed = [dict(row) for row in rows]
+        inferred = infer_attributes(name, listed, overrides)
         namespace = {
             "__module__": sys._getframe(1).f_globals.get("__name__", __name__),  # noqa: SLF001 - as `class` would have it
-            **infer_attributes(name, listed, overrides),
+            **inferred,
             **overrides,
+            _INFERRED: frozenset(inferred),
             "rows": listed,
         }
         if not any(isinstance(each, Attribute) and each.is_pk for each in namespace.values()):
             namespace.setdefault("seed_key", ALL_COLUMNS)
         return type(db.Entity)(name, (db.Entity, Seeded), namespace)
+
+
+_INFERRED = "_inferred_"
+
+
+def is_inferred(attr: Any) -> bool:
+    """Whether an attribute was inferred from rows, so that nobody but temaki chose its type and size."""
+    return attr.name in attr.entity.__dict__.get(_INFERRED, ())
 
 
 ALL_COLUMNS = ("*",)

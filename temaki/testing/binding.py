@@ -103,7 +103,7 @@ def _bind(db: core.Database, url: str, key: str, store: Store, arguments: dict[s
     """As ``bind_s3``, but by these arguments alone: what is configured for the application is not for its tests."""
     chosen = settings.resolve({**arguments, "url": url}, environ={}, folder=os.devnull)
     shared = share(url, key, store, given=store, cache_dir=chosen.cache_dir, timeout=chosen.timeout)
-    db.bind(StoreProvider, engine=Engine(shared, strategy_of(chosen)))
+    db.bind(StoreProvider, engine=Engine(shared, strategy_of(chosen)), allow_stale_seeds=chosen.allow_stale_seeds)
     db.provider_name = "sqlite"
 
 

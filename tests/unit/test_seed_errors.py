@@ -130,15 +130,23 @@ def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
 
 
 def test_get_rows_may_return_nothing_useful() -> None:
-    """The error names the source; what ``get_rows`` raises is its own."""
+    """The error names entity and source; what ``get_rows`` raised, at once or while it yields, is its cause."""
     with pytest.raises(SeedError, match="get_rows gave NoneType"):
         mapped(roles(None, get_rows=classmethod(lambda cls: None)))
 
     def down(cls: Any) -> Any:
         raise ConnectionError("the API is down")
 
-    with pytest.raises(ConnectionError, match="the API is down"):
-        mapped(roles(None, get_rows=classmethod(down)))
+    def down_later(cls: Any) -> Any:
+        yield GOOD
+        raise ConnectionError("the API is down")
+
+    for get_rows in (down, down_later):
+        expected = "Rows of Role: get_rows raised ConnectionError: the API is down.*allow_stale_seeds"
+        with pytest.raises(SeedError, match=expected) as caught:
+            mapped(roles(None, get_rows=classmethod(get_rows)))
+        assert isinstance(caught.value.__cause__, ConnectionError)
+        assert caught.value.entity == "Role"
 
 
 def test_the_database_refuses_a_row(tmp_path: Path) -> None:

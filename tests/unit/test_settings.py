@@ -295,7 +295,10 @@ def test_an_unknown_option_is_named_with_its_origin_and_the_nearest(
     message = options_refused(Cached, resolve({"url": URL, **arguments}, environ=environ, folder=folder))
     assert message.startswith(start)
     assert near in message
-    assert "Its options: max_age. Settings of every strategy: url, strategy, cache_dir, timeout." in message
+    assert (
+        "Its options: max_age. Settings of every strategy: url, strategy, cache_dir, timeout, allow_stale_seeds."
+        in message
+    )
 
 
 def test_a_strategy_without_options_says_so(folder: Path) -> None:
@@ -556,3 +559,24 @@ print(sorted((set(sys.modules) - before) | ({"msgspec", "tomllib", "difflib"} & 
 """
     run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     assert (run.stdout, run.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("true", True), ("1", True), ("Yes", True), ("off", False), ("0", False)]
+)
+def test_a_flag_from_the_environment(folder: Path, text: str, expected: bool) -> None:
+    """The words that people write there."""
+    found = resolve({"url": URL}, environ={"TEMAKI_ALLOW_STALE_SEEDS": text}, folder=folder)
+    assert found.allow_stale_seeds is expected
+    assert resolve({"url": URL}, environ={}, folder=folder).allow_stale_seeds is False
+
+
+def test_a_flag_in_toml_is_toml(folder: Path) -> None:
+    """The argument is stronger; a word is no TOML boolean; an unknown word in the environment is named."""
+    write(folder, temaki="allow_stale_seeds = true")
+    assert resolve({"url": URL}, environ={}, folder=folder).allow_stale_seeds is True
+    assert resolve({"url": URL, "allow_stale_seeds": False}, environ={}, folder=folder).allow_stale_seeds is False
+    message = str(refused(folder, {"url": URL}, {"TEMAKI_ALLOW_STALE_SEEDS": "perhaps"}))
+    assert message == "environment variable TEMAKI_ALLOW_STALE_SEEDS: expected true or false; got 'perhaps'."
+    write(folder, temaki='allow_stale_seeds = "true"')
+    assert "allow_stale_seeds in temaki.toml: expected true or false" in str(refused(folder, {"url": URL}))

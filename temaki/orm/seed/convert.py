@@ -231,7 +231,8 @@ def _converted_at_once(attr: Any, column: list[Any]) -> list[Any] | None:
     if kind is str and type(converter) is StrConverter:
         stripped = list(map(str.strip, column)) if converter.autostrip else column
         too_long = converter.max_len and max(map(len, stripped)) > converter.max_len
-        return None if too_long or (attr.is_required and "" in stripped) else stripped
+        missing = attr.is_required and "" in stripped
+        return None if too_long or missing or not _all_encodable(stripped) else stripped
     return None
 
 
@@ -241,12 +242,33 @@ def converter_of(entity: Any, attr: Any) -> Callable[[Any], Any]:
         return _reference_converter(attr)
     converter = attr.converters[0]
     validate, to_db, to_sql = attr.validate, converter.val2dbval, converter.py2sql
+    has_nan = entity._database_.provider.dialect != "SQLite"
 
     def convert(value: Any) -> Any:
         value = validate(value, None, entity)
-        return None if value is None else to_sql(to_db(value))
+        if value is None:
+            return None
+        parameter = to_sql(to_db(value))
+        if isinstance(parameter, float) and parameter != parameter and not has_nan:  # noqa: PLR0124 - that is NaN
+            raise ValueError("SQLite has no NaN, and would store NULL. Give None")
+        return _encodable(parameter)
 
     return convert
+
+
+def _encodable(parameter: Any) -> Any:
+    """The parameter; text with lone surrogates has no encoding, and would fail in whichever statement comes first."""
+    if isinstance(parameter, str):
+        parameter.encode()
+    return parameter
+
+
+def _all_encodable(column: list[str]) -> bool:
+    try:
+        "".join(column).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _reference_converter(attr: Any) -> Callable[[Any], tuple[Any, ...]]:
@@ -275,7 +297,7 @@ def key_converter(entity: Any) -> Callable[[Any], tuple[Any, ...]]:
         if None in parts:
             raise ValueError(f"a primary key of {entity.__name__} has no None")
         return tuple(
-            converter.py2sql(converter.val2dbval(converter.validate(part)))
+            _encodable(converter.py2sql(converter.val2dbval(converter.validate(part))))
             for converter, part in zip(converters, parts, strict=True)
         )
 

@@ -87,11 +87,11 @@ def _primary_key(entity: str, kind: type, values: list[Any]) -> Attribute:
 
 def _attribute(kind: type, present: list[Any], *, missing: bool) -> Attribute:
     options = _options(kind, present)
+    if missing and kind in {str, Json}:  # Pony has "" and {} for None, unless the column may be NULL
+        return Optional(kind, nullable=True, **options)
     if kind is not str:
         return (Optional if missing else Required)(kind, **options)
-    if missing:  # None is not "": only a column that may be NULL keeps them apart
-        return Optional(str, nullable=True)
-    return Required(str) if all(value.strip() for value in present) else Optional(str)
+    return (Required if all(value.strip() for value in present) else Optional)(str, **options)
 
 
 def _options(kind: type, present: list[Any]) -> dict[str, Any]:
@@ -99,6 +99,8 @@ def _options(kind: type, present: list[Any]) -> dict[str, Any]:
         return {"size": 64}
     if kind is Decimal:
         return _decimal_options([Decimal(value) for value in present])
+    if kind is str and any(value != value.strip() for value in present):
+        return {"autostrip": False}  # Pony would strip them
     return {}
 
 

@@ -7,6 +7,7 @@ in the order in which they were applied. Whether rows are due is decided by it a
 - Rows of an origin that is not on record are.
 - Rows of the origin that was applied last, but others than then, are: they were computed, and have changed.
 - Rows of an origin that others have replaced are not: an old version of the program is starting beside a new one.
+- Where there are no rows to be had, and the user allows it, those of any origin on record will do.
 """
 
 from __future__ import annotations
@@ -81,6 +82,10 @@ class Ledger:
         last_origin, last = max(records.items(), key=lambda each: each[1].number)
         if last.fingerprint == source.fingerprint:
             return ""
+        if source.unavailable is not None:
+            return (
+                f"there are none to be had, and those that are stored will do (allow_stale_seeds). {source.unavailable}"
+            )
         if source.origin not in records or source.origin == last_origin:
             return None
         return "they were applied before, and others since. seed(force=True) applies them again."

@@ -10,22 +10,34 @@ from temaki.orm.seed.failure import failure
 from temaki.orm.seed.identity import converters_of, identity_of, keyless_identity
 from temaki.orm.seed.links import of_class
 from temaki.orm.seed.sql import Sql, Values
+from temaki.orm.seeding import MIRROR
 
 # Pony has no public names for what an entity maps to.
 
 _NAMED = 5
 
 
-def delete_unlisted(sql: Sql, rows: Prepared) -> None:
+def delete_unlisted(sql: Sql, rows: Prepared, *, force: bool = False) -> None:
     """Delete the rows of exactly this entity that are not listed.
 
+    Args:
+        sql: The session that wrote those that are.
+        rows: Those that are.
+        force: Whether all may go. An empty list is more often an outage, or a mistake, than meant.
+
     Raises:
-        SeedError: Another row refers to one of them.
+        SeedError: Another row refers to one of them, or all would go.
     """
     stale = _unlisted(sql, rows)
     if not stale:
         return
     entity = rows.entity
+    if not rows.numbers and not force:
+        why = (
+            f"{rows.declaration.source} gave none, and the policy {MIRROR!r} would delete all that are stored "
+            f"({len(stale)}). If that is meant, call db.seed(force=True) once."
+        )
+        raise failure(entity, why)
     for attr in filter(lambda attr: attr.reverse, entity._attrs_):
         if attr.is_collection and attr.reverse.is_collection:
             _let_go_of_set(sql, rows, attr, stale)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 from pony.orm import core
@@ -15,6 +17,7 @@ from temaki.orm.seed.ledger import Ledger
 from temaki.orm.seed.links import check_references, set_links, write_sets
 from temaki.orm.seed.mirror import delete_unlisted
 from temaki.orm.seed.order import in_order
+from temaki.orm.seed.readback import check_stored
 from temaki.orm.seed.source import Source, source_of
 from temaki.orm.seed.sql import Sql
 from temaki.orm.seed.write import write_rows
@@ -33,14 +36,16 @@ class Seeder:
     Args:
         db: The database, mapped.
         found: What its entities say.
+        allow_stale: Whether rows that were applied before will do where there are none to be had.
 
     Raises:
         SeedError: Rows cannot be read.
     """
 
-    def __init__(self, db: Any, found: Sequence[Declaration]) -> None:
+    def __init__(self, db: Any, found: Sequence[Declaration], *, allow_stale: bool = False) -> None:
         self._db = db
-        self._sources = [source_of(declaration) for declaration in found]
+        self._sources = [source_of(declaration, allow_stale=allow_stale) for declaration in found]
+        _check_width(db, [declaration.entity for declaration in found])
 
     def add_ledger(self) -> None:
         """Let the table of what was applied be created with the others."""
@@ -82,25 +87,27 @@ class Seeder:
         book = Ledger(self._db)
         due = {source.entity: source for source in self._sources if force or book.is_due(source)}
         entities, later = in_order(list(due))
-        self._write(sql, [due[entity] for entity in entities], later)
+        self._write(sql, [due[entity] for entity in entities], later, force=force)
         for entity in entities:
             book.record(sql, due[entity])
         self._call_hooks(sql, [due[entity] for entity in entities])
 
-    def _write(self, sql: Sql, sources: list[Source], later: set[Any]) -> None:
+    def _write(self, sql: Sql, sources: list[Source], later: set[Any], *, force: bool) -> None:
         written = []
         for source in sources:
             listed = source.read()
             rows = prepare(source.declaration, listed, later)
             check_references(sql, rows, [attr for attr in rows.references if attr not in later])
-            written.append((rows, write_rows(sql, rows)))
+            known = write_rows(sql, rows)
+            check_stored(sql, rows, listed, known)
+            written.append((rows, known))
             _log.info("%s: %d rows applied (%s)", source.entity.__name__, len(listed), source.declaration.policy)
         for rows, known in written:
             set_links(sql, rows, known)
         write_sets(sql, written)
         for rows, _ in reversed(written):
             if rows.declaration.policy == MIRROR:
-                delete_unlisted(sql, rows)
+                delete_unlisted(sql, rows, force=force)
 
     def _call_hooks(self, sql: Sql, sources: list[Source]) -> None:
         hooked = [source.entity for source in sources if source.declaration.after_seed]
@@ -123,3 +130,16 @@ class Seeder:
             return set()
         found = sql.run("PRAGMA foreign_key_check").fetchall()
         return {(table, rowid, number, parent) for table, rowid, parent, number in found}
+
+
+def _check_width(db: Any, entities: Sequence[Any]) -> None:
+    """SQLite's own error names the table, and neither the entity nor the limit."""
+    if db.provider.dialect != "SQLite":
+        return
+    with closing(sqlite3.connect(":memory:")) as connection:
+        limit = connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
+    for entity in entities:
+        width = len(db.schema.tables[entity._table_].column_list)
+        if width > limit:
+            why = f"its table has {width} columns, and SQLite allows {limit} (SQLITE_MAX_COLUMN)."
+            raise failure(entity, f"{why} Spread the attributes over several entities.")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from temaki.errors import SeedError
 from temaki.orm.seed import fingerprint
-from temaki.orm.seed.failure import failure, nearest
-from temaki.orm.seeding import Declaration
+from temaki.orm.seed.failure import failure, nearest, one_line
+from temaki.orm.seeding import MIRROR, Declaration
 
 Row = dict[str, Any]
 
@@ -27,12 +28,16 @@ class Source:
         fingerprint: Of the rows' content, and of how they are to be stored.
         origin: Of the code that brings them. Rows that are listed are their own origin; those that are computed can
             change while their origin stays the same.
+        empty: Whether there are certainly none. Of a file that is not known before it is parsed.
+        unavailable: Why the rows that are stored already have to do, for as long as they are not due anew.
     """
 
     declaration: Declaration
     read: Callable[[], list[Row]]
     fingerprint: str
     origin: str
+    empty: bool = False
+    unavailable: SeedError | None = None
 
     @property
     def entity(self) -> Any:
@@ -40,26 +45,61 @@ class Source:
         return self.declaration.entity
 
 
-def source_of(declaration: Declaration) -> Source:
+def source_of(declaration: Declaration, *, allow_stale: bool = False) -> Source:
     """Find an entity's rows and take their fingerprint; calls ``get_rows``. The database must be mapped.
+
+    Args:
+        declaration: What the entity says.
+        allow_stale: Whether the rows that were applied before will do where there are none to be had. An outage often
+            looks like an empty answer, so it counts as none for the policy that would delete everything.
 
     Raises:
         SeedError: There are none, or they are no rows.
     """
+    if not allow_stale:
+        return _source_of(declaration)
+    try:
+        source = _source_of(declaration)
+    except SeedError as error:
+        return Source(declaration, partial(_raise, error), "", "", unavailable=error)
+    if source.empty and declaration.policy == MIRROR:
+        why = f"{declaration.source} gave none, and the policy is {MIRROR!r}."
+        return replace(source, unavailable=failure(declaration.entity, why))
+    return source
+
+
+def _raise(error: SeedError) -> list[Row]:
+    raise error
+
+
+def _source_of(declaration: Declaration) -> Source:
     shape = _shape(declaration)
     if declaration.source == "rows_from":
         path = _path(declaration)
         content = _content(declaration, path)
         mark = fingerprint.digest(shape, path.suffix.encode(), content)
         return Source(declaration, partial(_parse, declaration, path, content), mark, mark)
-    value = declaration.value() if callable(declaration.value) else declaration.value
-    rows = _checked(declaration, value)
+    rows = _rows(declaration)
     mark = fingerprint.digest(shape, *fingerprint.of_rows(rows))
     origin = mark
     code = getattr(inspect.unwrap(declaration.value), "__code__", None) if callable(declaration.value) else None
     if code is not None:
         origin = fingerprint.digest(shape, b"computed", fingerprint.of_code(code))
-    return Source(declaration, lambda: rows, mark, origin)
+    return Source(declaration, lambda: rows, mark, origin, empty=not rows)
+
+
+def _rows(declaration: Declaration) -> list[Row]:
+    try:
+        return _checked(declaration, declaration.value() if callable(declaration.value) else declaration.value)
+    except SeedError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {one_line(error)}" if str(error) else type(error).__name__
+        why = (
+            f"{declaration.source} raised {said}. If the database has rows of an earlier start, allow_stale_seeds=True "
+            "lets it start with those."
+        )
+        raise failure(declaration.entity, why) from error
 
 
 def _shape(declaration: Declaration) -> bytes:

@@ -13,6 +13,8 @@ Values = tuple[Any, ...]
 _DIFFERS = {"MySQL": "NOT ({0} <=> {1})", "SQLite": "{0} IS NOT {1}"}
 _HAS_ON_CONFLICT = ("SQLite", "PostgreSQL", "CockroachDB")
 _ROWS_PER_STATEMENT = 1000
+_KEYS_PER_STATEMENT = 100
+_CONDITIONS_PER_LEVEL = 100
 
 
 class Sql:
@@ -51,7 +53,7 @@ class Sql:
 
     def equal(self, columns: Iterable[str]) -> str:
         """That columns equal parameters."""
-        return " AND ".join(f"{self.name(column)} = {self.mark}" for column in columns)
+        return balanced("AND", [f"{self.name(column)} = {self.mark}" for column in columns])
 
     def differs(self, left: str, right: str) -> str:
         """That two expressions differ, of which either may be NULL."""
@@ -61,7 +63,7 @@ class Sql:
         """That columns equal one of so many tuples of parameters."""
         if len(columns) == 1:
             return f"{self.name(columns[0])} IN ({self.marks(number)})"
-        return "(" + " OR ".join([f"({self.equal(columns)})"] * number) + ")"
+        return f"({balanced('OR', [f'({self.equal(columns)})'] * number)})"
 
     # -- statements ---------------------------------------------------------------------------------------------------
 
@@ -98,6 +100,10 @@ class Sql:
         limit: int = self._provider.max_params_count
         return limit
 
+    def _keys_per_statement(self, columns: Sequence[str], others: int = 0) -> int:
+        fitting = max(1, (self.limit - others) // len(columns))
+        return fitting if len(columns) == 1 else min(_KEYS_PER_STATEMENT, fitting)
+
     def select(self, what: Sequence[str], table: Any, where: str = "", values: Sequence[Any] = ()) -> list[Values]:
         """The rows of a query."""
         sql = f"SELECT {self.names(what)} FROM {self.name(table)}" + (f" WHERE {where}" if where else "")
@@ -121,7 +127,7 @@ class Sql:
             also: Another condition, with its parameters.
         """
         condition, extra = also
-        size = max(1, (self.limit - len(extra)) // len(columns) if len(columns) == 1 else 100)
+        size = self._keys_per_statement(columns, len(extra))
         for chunk in chunks(keys, size):
             where = self.any_of(columns, len(chunk)) + condition
             yield from self.select(what, table, where, [value for key in chunk for value in key] + list(extra))
@@ -138,13 +144,13 @@ class Sql:
             rows: Pairs: values of ``columns``, values of ``key``.
         """
         settings = ", ".join(f"{self.name(column)} = {self.mark}" for column in columns)
-        changed = " OR ".join(self.differs(self.name(column), self.mark) for column in columns)
+        changed = balanced("OR", [self.differs(self.name(column), self.mark) for column in columns])
         sql = f"UPDATE {self.name(table)} SET {settings} WHERE {self.equal(key)} AND ({changed})"
         self.run_each(sql, (values + found + values for values, found in rows))
 
     def delete(self, table: Any, columns: Sequence[str], keys: Sequence[Values]) -> None:
         """Delete the rows with these keys."""
-        size = max(1, self.limit // len(columns) if len(columns) == 1 else 100)
+        size = self._keys_per_statement(columns)
         for chunk in chunks(keys, size):
             sql = f"DELETE FROM {self.name(table)} WHERE {self.any_of(columns, len(chunk))}"
             self.run(sql, [value for key in chunk for value in key])
@@ -175,6 +181,14 @@ class Sql:
                 except Exception as error:
                     raise explain(item, error) from error
         self.run("RELEASE SAVEPOINT temaki_seed")
+
+
+def balanced(word: str, conditions: Sequence[str]) -> str:
+    """Conditions, joined by AND or OR. A chain of a thousand is deeper than SQLite allows (SQLITE_MAX_EXPR_DEPTH)."""
+    joined = f" {word} "
+    while len(conditions) > _CONDITIONS_PER_LEVEL:
+        conditions = [f"({joined.join(group)})" for group in chunks(conditions, _CONDITIONS_PER_LEVEL)]
+    return joined.join(conditions)
 
 
 def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 from temaki.orm.seed.convert import Batch, Prepared
 from temaki.orm.seed.failure import failure, one_line
 from temaki.orm.seed.identity import Key, converters_of, identity_of, keyless_identity
-from temaki.orm.seed.sql import Sql, Values
+from temaki.orm.seed.sql import Sql, Values, balanced
 from temaki.orm.seeding import INSERT
 
 # Pony has no public names for what an entity maps to.
@@ -27,19 +27,21 @@ def write_rows(sql: Sql, rows: Prepared) -> set[Key] | None:
     entity = rows.entity
     if entity._discriminator_attr_ is not None and not rows.keyless:
         _check_class(sql, rows)
-    known = _known(sql, rows) if _has_to_know(sql, rows) else None
+    looks_first = _has_to_look(sql, rows)
+    # With the policy "insert" an existing row may have any values: nobody may take them for those of our rows.
+    known = _known(sql, rows) if looks_first or rows.declaration.policy == INSERT else None
     for batch in rows.batches:
-        if known is None:
-            _upsert(sql, rows, batch)
-        else:
+        if looks_first and known is not None:
             _insert_or_update(sql, rows, batch, known)
+        else:
+            _upsert(sql, rows, batch)
     if sql.dialect == "PostgreSQL":
         _advance_sequence(sql, rows)
     return known
 
 
-def _has_to_know(sql: Sql, rows: Prepared) -> bool:
-    """Whether to ask which rows exist, where the upsert of the database would not do."""
+def _has_to_look(sql: Sql, rows: Prepared) -> bool:
+    """Whether to ask which rows exist before writing, because the upsert of the database would not do."""
     if rows.keyless or not sql.on_conflict:
         return True
     if rows.declaration.policy == INSERT and (rows.links or rows.sets):
@@ -84,7 +86,7 @@ def _upsert(sql: Sql, rows: Prepared, batch: Batch) -> None:
         for column in map(sql.name, batch.updated):
             settings.append(f"{column} = excluded.{column}")
             changed.append(sql.differs(f"{name}.{column}", f"excluded.{column}"))
-        ending += f"UPDATE SET {', '.join(settings)} WHERE {' OR '.join(changed)}"
+        ending += f"UPDATE SET {', '.join(settings)} WHERE {balanced('OR', changed)}"
     _write(sql, rows, batch.numbers, batch.values, lambda some: sql.insert(table, batch.columns, some, ending))
 
 
