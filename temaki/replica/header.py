@@ -15,6 +15,9 @@ MODES_AT: Final = 18
 ROLLBACK_MODE: Final = b"\x01\x01"
 WAL_MODE: Final = b"\x02\x02"
 
+LOCK_BYTE_AT: Final = 1 << 30
+"""SQLite locks the byte at this offset of a database file. It never writes the page that holds it."""
+
 SMALLEST_PAGE: Final = 512  # bytes
 LARGEST_PAGE: Final = 1 << 16  # bytes
 _LEAST_USABLE: Final = 480  # bytes of a page
@@ -85,3 +88,12 @@ def read_header(raw: bytes | bytearray) -> DatabaseHeader:
 def is_page_size(value: int) -> bool:
     """Whether SQLite has pages of so many bytes."""
     return SMALLEST_PAGE <= value <= LARGEST_PAGE and not value & (value - 1)
+
+
+def lock_page(page_size: int) -> int:
+    """The number of the page that SQLite never writes: "The Lock-Byte Page", section 1.4.
+
+    Args:
+        page_size: In bytes.
+    """
+    return LOCK_BYTE_AT // page_size + 1

@@ -12,14 +12,13 @@ import struct
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
-from temaki.replica.header import DATABASE_HEADER, MODES_AT, ROLLBACK_MODE, FormatError, read_header
+from temaki.replica.header import DATABASE_HEADER, MODES_AT, ROLLBACK_MODE, FormatError, lock_page, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from _typeshed import WriteableBuffer
 
-LOCK_BYTE_OFFSET: Final = 1 << 30  # the page that holds this byte is never written
 _CHUNK: Final = 1 << 20  # bytes that are read at once
 _MASK: Final = 0xFFFF_FFFF
 
@@ -84,7 +83,7 @@ class Image(io.RawIOBase):
         self.changed = changed
         self.broken: OSError | None = None
         self._files = [(fd, _state(fd)) for fd in (main_fd, wal_fd) if fd >= 0]
-        self._lock_page = LOCK_BYTE_OFFSET // page_size + 1
+        self._lock_page = lock_page(page_size)
         for number in range(os.fstat(main_fd).st_size // page_size + 1, page_count + 1):
             if number not in pages and number != self._lock_page:
                 raise OSError(errno.EIO, f"page {number} of {page_count} is in neither the main file nor the WAL")

@@ -1,0 +1,1 @@
+"""The format ``pages``: a commit uploads the pages that it changed."""
