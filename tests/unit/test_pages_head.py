@@ -119,7 +119,7 @@ class TestBytes:
         assert len(encode(made)) < 64 << 10
 
     def test_reading_imports_little(self) -> None:
-        """A cold start reads a head: beside what temaki has loaded, only small modules of the standard library come in."""
+        """A cold start reads a head: it needs only small modules of the standard library beside what is loaded."""
         code = (
             "import sys, temaki; before = set(sys.modules); import temaki.formats.pages.head; "
             "print(*(name for name in set(sys.modules) - before if not name.startswith('temaki')))"
