@@ -14,13 +14,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from temaki.errors import WorkingCopyError
 from temaki.process.fork import process
+from temaki.replica.apply import WalIndex, append
 from temaki.replica.connection import Connection
-from temaki.replica.header import FormatError
+from temaki.replica.header import DATABASE_HEADER, FormatError, read_header
 from temaki.replica.image import Image
 from temaki.replica.wal import Mark, Scan, scan
 from temaki.version import Version
@@ -41,6 +43,8 @@ class Generation:
         users: How many sessions are in it.
         abandoned: Whether it may hold what the store has not accepted. No session may begin in it.
         complete: Whether the main file holds everything that is acknowledged, without its WAL.
+        catch_ups: How often a version from elsewhere has come in. A session that has pinned its snapshot before the
+            last one has read an older version.
     """
 
     def __init__(self, path: Path, version: Version | None, url: str, folder: object = None) -> None:
@@ -50,6 +54,7 @@ class Generation:
         self.users = 0
         self.abandoned = False
         self.complete = True
+        self.catch_ups = 0
         self._folder = folder  # keeps the folder's lock for as long as files in it are open
         self._process = process()
         self._is_open = False
@@ -64,8 +69,9 @@ class Generation:
         self._wal = self._index = -1
         try:
             self._guard = self._open_guard()
-            self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-            self._index = os.open(f"{path}-shm", os.O_RDONLY | os.O_CLOEXEC)
+            self._wal = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
+            self._index = os.open(f"{path}-shm", os.O_RDWR | os.O_CLOEXEC)
+            self._index_maps = WalIndex(self._index)
             # SQLite maps this file into memory: a process dies of SIGBUS if somebody truncates it. Connections of one
             # process share the mapping that the guard has, and open the file no more, so it needs no name.
             os.unlink(f"{path}-shm")
@@ -89,6 +95,7 @@ class Generation:
                     "PRAGMA journal_mode = WAL",  # a write in a new file only; pulled ones arrive that way
                     "PRAGMA wal_autocheckpoint = 0",
                     "SELECT count(*) FROM sqlite_master",  # opens the WAL, and reads the schema: garbage shows here
+                    "PRAGMA busy_timeout = 0",  # it is used while the replica's lock is held, and waits for nobody
                 ):
                     guard.execute(statement).close()
         except BaseException:
@@ -208,6 +215,8 @@ class Generation:
         self.require_intact()  # a checkpoint into a file that was cut would look like temaki's own work
         self.complete = False
         self._pages |= found.pages
+        if found.page_count is not None:
+            self._pages = {number: at for number, at in self._pages.items() if number <= found.page_count}
         self._mark = found.mark
         self.version = version
         with self._guard.trusted():
@@ -217,6 +226,85 @@ class Generation:
         if self.complete:
             self._pages = {}
         self._remember_files()
+
+    # -- a catch-up -----------------------------------------------------------------------------------------------
+
+    def acknowledged(self, page_count: int, page_size: int, sequence: int) -> Image:
+        """The database as its version has it, page by page.
+
+        Valid until the next commit, checkpoint or disposal; the replica's lock is held for all that time.
+
+        Args:
+            page_count: The version's size, in pages.
+            page_size: In bytes.
+            sequence: The version's number.
+
+        Raises:
+            WorkingCopyError: The files were truncated or overwritten.
+        """
+        try:
+            self.require_intact()
+            if scan(self._wal, self._index, self._mark).restarted:
+                self._pages = {}  # a transaction that was rolled back had spilled, and its offsets are others' now
+            return Image(self._main, self._wal, dict(self._pages), page_count, page_size, sequence)
+        except (FormatError, OSError) as error:
+            raise self._damaged(error) from error
+
+    def catch_up(self, pages: Mapping[int, bytes], page_count: int, page_size: int, version: Version) -> bool:
+        """Put a newer version into the live file, as one transaction. Sessions keep their snapshots.
+
+        The replica's lock is held. If this raises, the generation is to be abandoned.
+
+        Args:
+            pages: The pages that differ, by number; page 1 in WAL mode, with the new version's number and size.
+            page_count: The new version's size, in pages.
+            page_size: In bytes.
+            version: What it is then.
+
+        Returns:
+            False if it cannot be done now. Nothing was written then: another connection is writing, or SQLite's files
+            are not as they are documented.
+
+        Raises:
+            WorkingCopyError: The files were damaged by something else, or cannot be written.
+        """
+        try:
+            self.require_intact()
+            if not self._accepts_foreign_pages(page_size):
+                return False
+            with self._guard.trusted():
+                if not self.users and self.complete:
+                    self._guard.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()  # the WAL starts over
+                    self._remember_files()
+                try:
+                    self._guard.execute("BEGIN IMMEDIATE").close()
+                except sqlite3.OperationalError:  # busy
+                    return False
+                try:
+                    append(self._wal, self._index_maps, pages, page_count, page_size)
+                except FormatError:
+                    return False
+                finally:
+                    self._guard.execute("COMMIT").close()
+            found = scan(self._wal, self._index, self._mark)
+        except (FormatError, OSError) as error:
+            raise self._damaged(error) from error
+        if found.restarted:
+            self._pages = {}
+        self.acknowledge(found, version)
+        self.catch_ups += 1
+        return True
+
+    def _accepts_foreign_pages(self, page_size: int) -> bool:
+        """Whether an empty transaction of the guard really is empty.
+
+        SQLite corrects a stale size in page 1 at the beginning of a write transaction; files that were last written
+        before SQLite 3.7.0 have one.
+        """
+        at = self._pages.get(1)
+        raw = os.pread(self._main, DATABASE_HEADER, 0) if at is None else os.pread(self._wal, DATABASE_HEADER, at)
+        header = read_header(raw)
+        return header.size_is_valid and header.page_size == page_size
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -247,6 +335,8 @@ class Generation:
         self._is_open = False
         if hasattr(self, "_guard"):
             self._guard.close()
+        if hasattr(self, "_index_maps"):
+            self._index_maps.close()
         for descriptor in (self._index, self._wal, self._main):
             if descriptor >= 0:
                 os.close(descriptor)

@@ -19,20 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _WAL_HEADER = struct.Struct(">4sIIIIIII")
-_WAL_HEADER_SIZE: Final = 32
-_FRAME_HEADER_SIZE: Final = 24
-_FORMAT_VERSION: Final = 3007000  # of the WAL and of the wal-index
-_MAGIC_ORDER: Final = {b"\x37\x7f\x06\x82": "<", b"\x37\x7f\x06\x83": ">"}
+WAL_HEADER_SIZE: Final = 32
+FRAME_HEADER_SIZE: Final = 24
+FORMAT_VERSION: Final = 3007000  # of the WAL and of the wal-index
+MAGIC: Final = {"<": b"\x37\x7f\x06\x82", ">": b"\x37\x7f\x06\x83"}
+"""How a WAL begins, by the byte order of its checksums."""
 _CHUNK: Final = 1 << 20  # bytes of a file that are held in memory at a time
 _MASK: Final = 0xFFFF_FFFF
 
 # In the machine's own byte order, except for the salts, which are bytes of the WAL's header. A page of 64 KiB is a 1.
-_INDEX_HEADER = struct.Struct("=IIIBBHII8s8s8s")
-_BLOCK: Final = 1 << 15  # bytes; a header of 136 bytes takes the place of the first 34 of the 4,096 frames of a block
-_BLOCK_FRAMES: Final = 4096
-_FIRST_BLOCK_LACKS: Final = 34
-_UNSIGNED: Final = bytes(16)  # salts and checksum of a frame that SQLite has not signed yet
-_NATIVE: Final = "<" if sys.byteorder == "little" else ">"
+INDEX_HEADER = struct.Struct("=IIIBBHII8s8s8s")
+BLOCK: Final = 1 << 15  # bytes; a header of 136 bytes takes the place of the first 34 of the 4,096 frames of a block
+BLOCK_FRAMES: Final = 4096
+FIRST_BLOCK_LACKS: Final = 34
+UNSIGNED: Final = bytes(16)  # salts and checksum of a frame that SQLite has not signed yet
+NATIVE: Final = "<" if sys.byteorder == "little" else ">"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,28 +139,28 @@ class _Index:
 
 
 def _read_index(index_fd: int) -> _Index:
-    size = _INDEX_HEADER.size
+    size = INDEX_HEADER.size
     raw = os.pread(index_fd, 2 * size, 0)
     if len(raw) < 2 * size:
         raise FormatError(f"the wal-index was truncated to {len(raw)} bytes")
     if raw[:size] != raw[size:]:
         raise FormatError("the two copies of the wal-index's header differ")
-    version, _, _, initialised, _, page_size, frames, page_count, _, salts, checksum = _INDEX_HEADER.unpack(raw[:size])
-    if version != _FORMAT_VERSION or not initialised:
+    version, _, _, initialised, _, page_size, frames, page_count, _, salts, checksum = INDEX_HEADER.unpack(raw[:size])
+    if version != FORMAT_VERSION or not initialised:
         raise FormatError("the wal-index has no header: it was overwritten")
-    if struct.pack("=II", *_checksum(_NATIVE, raw[: size - 8])) != checksum:
+    if struct.pack("=II", *add_checksum(NATIVE, (0, 0), raw[: size - 8])) != checksum:
         raise FormatError("the header of the wal-index is damaged")
-    return _Index(LARGEST_PAGE if page_size == 1 else page_size, frames, page_count, salts)
+    return _Index(page_size_of(page_size), frames, page_count, salts)
 
 
 def _require_header(wal_fd: int, index: _Index) -> None:
     """Make sure that the WAL is the one that the index is of."""
-    raw = os.pread(wal_fd, _WAL_HEADER_SIZE, 0)
-    if len(raw) < _WAL_HEADER_SIZE:
+    raw = os.pread(wal_fd, WAL_HEADER_SIZE, 0)
+    if len(raw) < WAL_HEADER_SIZE:
         raise FormatError(f"the WAL was truncated to {len(raw)} bytes, with {index.frames} frames committed")
     magic, version, page_size, _, _, _, first, second = _WAL_HEADER.unpack(raw)
-    order = _MAGIC_ORDER.get(magic)
-    if order is None or version != _FORMAT_VERSION or _checksum(order, raw[:24]) != (first, second):
+    order = next((order for order, known in MAGIC.items() if known == magic), None)
+    if order is None or version != FORMAT_VERSION or add_checksum(order, (0, 0), raw[:24]) != (first, second):
         raise FormatError(f"the WAL's header was overwritten, with {index.frames} frames committed")
     if raw[16:24] != index.salts:
         raise FormatError("the WAL and its wal-index have different salts: one of them was replaced")
@@ -167,16 +168,16 @@ def _require_header(wal_fd: int, index: _Index) -> None:
         raise FormatError(f"page size {page_size} in the WAL, {index.page_size} in the wal-index")
 
 
-def _offset(frame: int, page_size: int) -> int:
-    """Where a frame begins; the first one is number 1."""
-    return _WAL_HEADER_SIZE + (frame - 1) * (_FRAME_HEADER_SIZE + page_size)
+def frame_offset(frame: int, page_size: int) -> int:
+    """Where a frame begins in the WAL; the first one is number 1."""
+    return WAL_HEADER_SIZE + (frame - 1) * (FRAME_HEADER_SIZE + page_size)
 
 
 def _frame_header(wal_fd: int, frame: int, page_size: int) -> bytes:
-    offset = _offset(frame, page_size)
-    if not os.pread(wal_fd, 1, offset + _FRAME_HEADER_SIZE + page_size - 1):
+    offset = frame_offset(frame, page_size)
+    if not os.pread(wal_fd, 1, offset + FRAME_HEADER_SIZE + page_size - 1):
         raise FormatError(f"the WAL was truncated before the end of frame {frame}")
-    return os.pread(wal_fd, _FRAME_HEADER_SIZE, offset)
+    return os.pread(wal_fd, FRAME_HEADER_SIZE, offset)
 
 
 def _indexed_pages(index_fd: int, first: int, last: int) -> Iterator[int]:
@@ -185,9 +186,9 @@ def _indexed_pages(index_fd: int, first: int, last: int) -> Iterator[int]:
     4,062 in its first block of 32 KiB, behind the header; 4,096 in each of the others.
     """
     while first <= last:
-        block, within = divmod(first - 1 + _FIRST_BLOCK_LACKS, _BLOCK_FRAMES)
-        count = min(_BLOCK_FRAMES - within, last + 1 - first)
-        raw = os.pread(index_fd, 4 * count, block * _BLOCK + 4 * within)
+        block, within = divmod(first - 1 + FIRST_BLOCK_LACKS, BLOCK_FRAMES)
+        count = min(BLOCK_FRAMES - within, last + 1 - first)
+        raw = os.pread(index_fd, 4 * count, block * BLOCK + 4 * within)
         if len(raw) < 4 * count:
             raise FormatError(f"the wal-index was truncated: it has no frame {first + len(raw) // 4}")
         yield from struct.unpack(f"={count}I", raw)
@@ -205,21 +206,37 @@ def _frames(wal_fd: int, index_fd: int, before: int, index: _Index) -> Iterator[
     at_once = max(1, _CHUNK // layout.size)
     for first in range(before + 1, index.frames + 1, at_once):
         count = min(at_once, index.frames + 1 - first)
-        start = _offset(first, index.page_size)
+        start = frame_offset(first, index.page_size)
         chunk = os.pread(wal_fd, count * layout.size, start)
         if len(chunk) < count * layout.size:
             raise FormatError(f"the WAL ends in frame {first + len(chunk) // layout.size} of {index.frames} committed")
         for number, committed_size, signature in layout.iter_unpack(chunk):
-            if number != next(indexed) or (signature[:8] != index.salts and signature != _UNSIGNED):
-                frame = 1 + (start - _WAL_HEADER_SIZE) // layout.size
+            if number != next(indexed) or (signature[:8] != index.salts and signature != UNSIGNED):
+                frame = 1 + (start - WAL_HEADER_SIZE) // layout.size
                 raise FormatError(f"frame {frame} of {index.frames} committed was overwritten")
-            yield number, committed_size, start + _FRAME_HEADER_SIZE
+            yield number, committed_size, start + FRAME_HEADER_SIZE
             start += layout.size
 
 
-def _checksum(order: str, data: bytes) -> tuple[int, int]:
-    """Section 4.2, "Checksum Algorithm": two sums modulo 2^32, each of which feeds the other, over pairs of words."""
-    first = second = 0
+def encoded_page_size(page_size: int) -> int:
+    """A page size as two bytes hold it."""
+    return 1 if page_size == LARGEST_PAGE else page_size
+
+
+def page_size_of(encoded: int) -> int:
+    """The page size that :func:`encoded_page_size` gave this for."""
+    return LARGEST_PAGE if encoded == 1 else encoded
+
+
+def add_checksum(order: str, running: tuple[int, int], data: bytes) -> tuple[int, int]:
+    """Section 4.2, "Checksum Algorithm": two sums modulo 2^32, each of which feeds the other, over pairs of words.
+
+    Args:
+        order: Of the bytes in a word: ``"<"`` or ``">"``.
+        running: The checksum of what comes before.
+        data: A multiple of 8 bytes.
+    """
+    first, second = running
     for a, b in struct.iter_unpack(order + "2I", data):
         first = (first + a + second) & _MASK
         second = (second + b + first) & _MASK
