@@ -9,6 +9,7 @@ begins alone, and others come to its help when it is seen to be slow.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from typing import TYPE_CHECKING, Final
@@ -76,6 +77,24 @@ class Target:
         with self._dressed():
             if os.fstat(self._fd).st_size > size:
                 os.ftruncate(self._fd, size)
+
+    def resize(self, size: int) -> None:
+        """Cut the file, or extend it with zeros."""
+        with self._dressed():
+            os.ftruncate(self._fd, size)
+
+    def read(self, count: int, offset: int) -> bytes:
+        """So many bytes of what was written."""
+        with self._dressed():
+            data = bytearray(count)
+            done = 0
+            while done < count:
+                piece = os.pread(self._fd, count - done, offset + done)
+                if not piece:
+                    raise OSError(errno.EIO, "the file was truncated while it was written")
+                data[done : done + len(piece)] = piece
+                done += len(piece)
+            return bytes(data)
 
     def close(self) -> None:
         """It is complete."""
@@ -187,7 +206,7 @@ class Transfer:
 
     def _go_together(self, first: tuple[int, int], others: list[tuple[int, int]], stream: contextlib.ExitStack) -> None:
         """All parts at once; one after the other, as far as there are no threads for them."""
-        parts = _Parts(others, self._fetch, self._stop)
+        parts = Parts(others, self._fetch, self._stop)
         try:
             parts.start()
             with contextlib.suppress(Stopped):  # another part failed, and says why
@@ -226,7 +245,7 @@ class Transfer:
         retry(attempt, clock=self._clock, deadline=self._deadline, rng=self._rng)
 
 
-class _Parts:
+class Parts:
     """The parts that threads of their own fetch.
 
     ``concurrent.futures`` refuses to work once the interpreter shuts down, where a thread or a handler of ``atexit``

@@ -299,8 +299,8 @@ print("done")
 
 def run_with_lock_byte_at(offset: int) -> None:
     """The machine, in a process of its own, whose SQLite has its lock page there."""
-    header.LOCK_BYTE_AT = offset
-    run_state_machine_as_test(ApplyMachine, settings=SETTINGS)  # type: ignore[no-untyped-call]
+    header.LOCK_BYTE_AT = offset  # type: ignore[misc]
+    run_state_machine_as_test(ApplyMachine, settings=SETTINGS)
 
 
 @pytest.mark.slow

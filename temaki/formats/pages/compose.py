@@ -1,0 +1,321 @@
+"""The next head of a commit, and the objects that it needs, which are uploaded before it.
+
+Nothing is ever uploaded under a name that was used before, and nothing is removed because a commit failed. An object
+that no head came to name is an orphan, which a collector finds by listing.
+
+A head may name a segment only if its ``gc`` is the number that was read before the segment's upload began. Whoever
+composes a head on a newer head therefore composes it anew, uploads included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Protocol
+
+from temaki.formats.pages import policy
+from temaki.formats.pages.checksum import minus, plus
+from temaki.formats.pages.head import MOST_CONDEMNED, Base, Head, Marked, Segment, TailPage
+from temaki.formats.pages.names import new_name
+from temaki.formats.pages.pageimage import pack
+from temaki.formats.pages.pageone import canonical
+from temaki.formats.pages.pull import Pages
+from temaki.formats.pages.segment import encode
+from temaki.replica.header import FormatError, lock_page
+
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from typing import IO
+
+    from temaki.formats.pages.objects import Objects
+    from temaki.store import ReadableBody
+
+LARGE: Final = 8 << 20
+"""Bytes of changed pages above which a commit's pages are not held in memory."""
+LARGE_UPLOAD: Final = 1 << 20
+"""Bytes before whose upload it is worth a request to ask whether the commit is lost already."""
+
+
+class Image(Pages, Protocol):
+    """The database as the commit leaves it; see :class:`temaki.replica.image.Image`."""
+
+    page_count: int
+    page_size: int
+    size: int
+    changed: Collection[int]
+
+    def read(self, size: int = -1, /) -> bytes:
+        """As :meth:`io.RawIOBase.read`."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """As :meth:`io.IOBase.seek`."""
+
+    def tell(self) -> int:
+        """As :meth:`io.IOBase.tell`."""
+
+
+@dataclass(eq=False)
+class Known:
+    """What is known of a version that is here.
+
+    Attributes:
+        head: Its head.
+        numbers: Which pages a segment has, by the segment's name; for the segments that were read or written here.
+    """
+
+    head: Head
+    numbers: dict[str, array[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which version a head is of.
+
+    Attributes:
+        sequence: Its number.
+        commit: The id of its commit.
+        now: The store's time, in seconds since 1970: when what it drops was condemned.
+    """
+
+    sequence: int
+    commit: str
+    now: int
+
+
+def _nothing() -> None:
+    pass
+
+
+def first_head(objects: Objects, image: Image, identity: Identity) -> Known:
+    """The head of a database that is created, or converted: one new base.
+
+    Raises:
+        OSError: The image cannot be read.
+        StoreError: The base could not be uploaded.
+    """
+    total = plus(0, ((number, image.page(number)) for number in range(1, image.page_count + 1)))
+    base = _new_base(objects, image, identity)
+    return Known(
+        Head(
+            page_size=image.page_size,
+            page_count=image.page_count,
+            sequence=identity.sequence,
+            commit=identity.commit,
+            base=base,
+            segments=(),
+            since=identity.sequence,
+            tail=(),
+            checksum=total,
+        )
+    )
+
+
+def next_head(
+    objects: Objects,
+    image: Image,
+    before: Pages,
+    known: Known,
+    identity: Identity,
+    *,
+    before_large: Callable[[], None] = _nothing,
+) -> Known:
+    """The head of a commit, after the upload of the segments or the base that it needs.
+
+    Args:
+        objects: Where they go.
+        image: The database as the commit leaves it.
+        before: The database as it was before.
+        known: The head that it is to replace.
+        identity: Of the new version.
+        before_large: Called before megabytes are uploaded; raises if the commit is lost already.
+
+    Raises:
+        FormatError: SQLite has not logged a page that the database has grown by.
+        OSError: The image cannot be read.
+        MissingObjectError: A segment that is to be merged is not there.
+        DamagedObjectError: It is not what the head says.
+        StoreError: An object could not be read or uploaded.
+    """
+    return _Composition(objects, image, before, known, identity, before_large).run()
+
+
+class _Composition:
+    """One call of :func:`next_head`."""
+
+    def __init__(  # noqa: PLR0917 - see next_head()
+        self,
+        objects: Objects,
+        image: Image,
+        before: Pages,
+        known: Known,
+        identity: Identity,
+        before_large: Callable[[], None],
+    ) -> None:
+        self._objects, self._image, self._before, self._identity = objects, image, before, identity
+        self._before_large, self._old = before_large, known.head
+        self._pending: dict[str, IO[bytes]] = {}
+        self._numbers = dict(known.numbers)
+        self._segments = list(known.head.segments)
+        self._condemned: list[str] = []
+
+    def run(self) -> Known:
+        try:
+            known = self._composed()
+            self._upload()
+            return known
+        finally:
+            for file in self._pending.values():
+                file.close()
+
+    def _composed(self) -> Known:
+        old, image = self._old, self._image
+        if old.page_size != image.page_size:
+            return self._with_new_base(plus(0, self._all_pages()))
+        changed, total = self._changed()
+        large = len(changed) * image.page_size > LARGE
+        if large and policy.needs_base(len(changed), image.page_count):
+            return self._with_new_base(total)
+        present = set(changed)
+        tail = [page for page in old.tail if page.number <= image.page_count and page.number not in present]
+        if large:
+            self._add_parts(changed)
+        else:
+            tail += [TailPage(number, self._identity.sequence, self._packed(number)) for number in changed]
+        tail.sort(key=lambda page: page.number)
+        last = policy.cut(tail)
+        if last is not None:
+            leaving = [page for page in tail if page.sequence <= last]
+            if policy.needs_base(len(leaving), image.page_count):
+                return self._with_new_base(total)
+            tail = [page for page in tail if page.sequence > last]
+            self._add([(page.number, page.image) for page in leaving], last)
+        self._merge()
+        return self._known(replace(old, tail=tuple(tail), segments=self._sorted()), total)
+
+    def _changed(self) -> tuple[list[int], int]:
+        """The pages that differ from the version before, and the new checksum.
+
+        Raises:
+            FormatError: A page of the grown part is not among the image's.
+        """
+        old, image = self._old, self._image
+        lock = lock_page(image.page_size)
+        candidates = {number for number in image.changed if number <= image.page_count and number != lock}
+        missing = set(range(old.page_count + 1, image.page_count + 1)) - candidates - {lock}
+        if missing:
+            raise FormatError(f"page {min(missing)} of {image.page_count} is new, and SQLite has not logged it")
+        total, changed = old.checksum, []
+        for number in sorted(candidates):
+            page = canonical(number, image.page(number))
+            if number <= old.page_count:
+                before = canonical(number, self._before.page(number))
+                if before == page:  # as page 1, where only SQLite's counters moved
+                    continue
+                total = minus(total, [(number, before)])
+            total = plus(total, [(number, page)])
+            changed.append(number)
+        truncated = range(image.page_count + 1, old.page_count + 1)
+        return changed, minus(total, ((number, self._before.page(number)) for number in truncated if number != lock))
+
+    def _all_pages(self) -> Iterator[tuple[int, bytes]]:
+        return ((number, self._image.page(number)) for number in range(1, self._image.page_count + 1))
+
+    def _packed(self, number: int) -> bytes:
+        return pack(canonical(number, self._image.page(number)))
+
+    # -- objects --------------------------------------------------------------------------------------------------
+
+    def _with_new_base(self, total: int) -> Known:
+        """Everything in one new object; nothing reaches back to earlier versions."""
+        old, sequence = self._old, self._identity.sequence
+        self._segments.clear()
+        if self._image.size > LARGE_UPLOAD:
+            self._before_large()
+        base = _new_base(self._objects, self._image, self._identity)
+        self._condemned += [old.base.name, *(segment.name for segment in old.segments)]
+        self._numbers.clear()
+        return self._known(replace(old, base=base, segments=(), tail=(), since=sequence), total)
+
+    def _upload(self) -> None:
+        """The segments that the head is to name, in parallel."""
+        names = {segment.name: segment.size for segment in self._segments if segment.name in self._pending}
+        if sum(names.values()) > LARGE_UPLOAD:
+            self._before_large()
+        self._objects.put_all({name: self._pending[name] for name in names})
+
+    def _add_parts(self, numbers: Sequence[int]) -> None:
+        """The pages of a large transaction, in segments of a bounded size."""
+        images: list[tuple[int, bytes]] = []
+        size = 0
+        for number in numbers:
+            image = self._packed(number)
+            if size + len(image) > policy.LARGEST_PART:
+                self._add(images, self._identity.sequence)
+                images, size = [], 0
+            images.append((number, image))
+            size += len(image)
+        self._add(images, self._identity.sequence)
+
+    def _add(self, images: Sequence[tuple[int, bytes]], last: int) -> Segment:
+        from array import array
+
+        file = self._objects.temporary()
+        name = new_name("seg")
+        self._pending[name] = file
+        for piece in encode(images, page_size=self._image.page_size, last=last):
+            file.write(piece)
+        segment = Segment(name, last, len(images), file.tell())
+        self._segments.append(segment)
+        self._numbers[segment.name] = array("I", (number for number, _ in images))
+        return segment
+
+    def _merge(self) -> None:
+        """What is worth a merge is merged from the pages as they are now, so nothing but page numbers is downloaded."""
+        budget = policy.COMMIT_BUDGET
+        while chosen := policy.next_merge(self._segments, budget):
+            union: set[int] = set()
+            for segment in chosen:
+                union.update(self._numbers_of(segment))
+            numbers = sorted(number for number in union if number <= self._image.page_count)
+            merged = {segment.name for segment in chosen}
+            self._segments = [segment for segment in self._segments if segment.name not in merged]
+            if numbers:
+                last = max(segment.last for segment in chosen)
+                budget -= self._add([(number, self._packed(number)) for number in numbers], last).size
+            listed = {segment.name for segment in self._old.segments}
+            self._condemned += [segment.name for segment in chosen if segment.name in listed]
+            for name in merged:
+                self._numbers.pop(name, None)
+                if name in self._pending:  # it was to leave the head in this very commit
+                    self._pending.pop(name).close()
+
+    def _numbers_of(self, segment: Segment) -> Collection[int]:
+        found = self._numbers.get(segment.name)
+        return self._objects.numbers(segment, self._image.page_size) if found is None else found
+
+    def _sorted(self) -> tuple[Segment, ...]:
+        return tuple(sorted(self._segments, key=lambda segment: segment.last))
+
+    def _known(self, head: Head, total: int) -> Known:
+        identity = self._identity
+        condemned = [*head.condemned, *(Marked(name, identity.now) for name in self._condemned)]
+        head = replace(
+            head,
+            page_size=self._image.page_size,
+            page_count=self._image.page_count,
+            sequence=identity.sequence,
+            commit=identity.commit,
+            checksum=total,
+            # What has no room is named nowhere from here on: a collector finds it by listing, and condemns it anew.
+            condemned=tuple(condemned[-MOST_CONDEMNED:]),
+        )
+        named = {segment.name for segment in head.segments}
+        return Known(head, {name: numbers for name, numbers in self._numbers.items() if name in named})
+
+
+def _new_base(objects: Objects, image: Image, identity: Identity) -> Base:
+    name = new_name("base")
+    image.seek(0)
+    body: ReadableBody = image
+    objects.put(name, body)
+    return Base(name, image.size, identity.sequence)
