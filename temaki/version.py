@@ -121,10 +121,13 @@ class Published:
         version: What was stored.
         superseded: Another writer has replaced it already, by a version that was built on it. ``version.etag`` is
             empty: it is not known, and no condition with it could hold.
+        found: It was found by a look, and not acknowledged by an answer. So maintenance may have come in since: its
+            bytes need not be those that were sent.
     """
 
     version: Version
     superseded: bool = False
+    found: bool = False
 
 
 def read_version(info: ObjectInfo) -> Version:

@@ -5,6 +5,7 @@ Each version's metadata name the versions before it, newest first. So a look at 
 * Our id in the object's lineage, at its head or further down: a commit landed, and it is ours.
 * Our base in the lineage, and we are not: each version in a lineage replaced the one named after it, so what replaced
   our base is someone else's. The same goes for a creation and a complete lineage without us.
+* Our base itself, with another ETag: its format's maintenance has rearranged it. The body is built anew.
 * A lineage that is too short to show our base, an object by another tool: nothing about attempts in doubt.
 
 See :mod:`temaki.remote.swap` for what follows from each.
@@ -20,6 +21,7 @@ from temaki.remote.swap import (
     BrokenBodyError,
     Landed,
     Proof,
+    Rebuilt,
     RefusedError,
     Swap,
     UndecidedError,
@@ -29,6 +31,7 @@ from temaki.version import ADOPTED, COMMIT_KEY, LINEAGE_KEY, MetadataError, Publ
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
     from temaki.clock import Clock
     from temaki.store import ObjectInfo, ReadableBody, Store
@@ -47,6 +50,8 @@ class Publication:
         clock: Time.
         deadline: When to stop making new attempts.
         rng: For the jitter between attempts.
+        rebuild: Builds the body anew on the version that it is given: the base in other bytes, as a format's
+            maintenance leaves it. None where versions are not maintained. See :class:`temaki.remote.swap.Swap`.
     """
 
     def __init__(  # noqa: PLR0917 - one call, from Remote
@@ -60,8 +65,11 @@ class Publication:
         clock: Clock,
         deadline: float,
         rng: random.Random,
+        rebuild: Callable[[Version], Rebuilt | None] | None = None,
     ) -> None:
-        self._url, self._body, self._version, self._base = url, body, version, base
+        self._rebuild = rebuild
+        self._url, self._version, self._base = url, version, base
+        self._body: bytes | ReadableBody = body
         self._swap: Swap[ObjectInfo] = Swap(
             store,
             key,
@@ -73,6 +81,7 @@ class Publication:
             clock=clock,
             deadline=deadline,
             rng=rng,
+            rebuild=None if rebuild is None else self._built_anew,
         )
 
     def run(self) -> Published:
@@ -104,7 +113,18 @@ class Publication:
             return Proof.OURS
         if self._base is not None and current == self._base:
             return Proof.UNCHANGED
+        if self._rebuild is not None and self._base is not None and current.commit == self._base.commit:
+            return Proof.MAINTAINED
         return Proof.DISPROVED if self._disproved_by(current) else Proof.NOTHING
+
+    def _built_anew(self, info: ObjectInfo) -> Rebuilt | None:
+        assert self._rebuild is not None, "else nothing is taken for maintained"
+        current = read_version(info)
+        rebuilt = self._rebuild(current)
+        if rebuilt is not None:
+            self._base, self._body = current, rebuilt.body
+            self._version = replace(self._version, size=len(rebuilt.body))
+        return rebuilt
 
     def _disproved_by(self, current: Version) -> bool:
         """Whether ``current``, which does not have us in its lineage, proves that no attempt landed or will."""
@@ -118,7 +138,7 @@ class Publication:
             return Published(replace(self._version, etag=landed.etag))
         current = read_version(landed.seen)
         superseded = current.commit != self._version.commit
-        return Published(replace(self._version, etag="" if superseded else current.etag), superseded)
+        return Published(replace(self._version, etag="" if superseded else current.etag), superseded, found=True)
 
     # -- errors ---------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from temaki.clock import Clock
+    from temaki.remote.swap import Rebuilt
     from temaki.remote.transfer import IsSlow
     from temaki.store import Download, ReadableBody, Store
 
@@ -98,6 +99,7 @@ class Remote:
         sequence: int,
         commit_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        rebuild: Callable[[Version], Rebuilt | None] | None = None,
     ) -> Published:
         """Store the next version, if ``base`` is still the current one. See :mod:`temaki.remote.swap`.
 
@@ -108,6 +110,8 @@ class Remote:
             sequence: The new version's number, one more than that of ``base``.
             commit_id: The new version's identity: 8 to 64 of ``0-9a-z-``, unique for ever. Random if not given.
             metadata: More metadata for the object, ASCII. What it takes of S3's 2 KB is lost to the lineage.
+            rebuild: Builds the body anew on ``base`` in other bytes; see
+                :class:`temaki.remote.publish.Publication`.
 
         Raises:
             ConflictError: Another version came first. Nothing of this one is stored, or will be.
@@ -123,7 +127,7 @@ class Remote:
         )
         deadline = self._clock.monotonic() + self._timeout
         return Publication(
-            self._store, self._key, self.url, body, version, base, self._clock, deadline, self._rng
+            self._store, self._key, self.url, body, version, base, self._clock, deadline, self._rng, rebuild
         ).run()
 
     def probe_conditions(self) -> None:

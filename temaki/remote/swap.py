@@ -16,6 +16,9 @@ lineage, a lease's write id), in one of these words:
 * :attr:`Proof.UNCHANGED`: our condition is true, so nothing of ours has landed; but what is under way may land yet. The
   refusal was the store's 409 ("in flight"), or the store dislikes its own ETag. The attempt is sent again; that may be
   refused because a late one has landed by then, which the next look shows.
+* :attr:`Proof.MAINTAINED`: it is our base in other bytes: somebody has rearranged how it is stored, and it means the
+  same. Our condition is false and stays false, so nothing that was sent so far will land. That is no conflict: a body
+  that is built anew, on what is there now, is sent with the same identity.
 
 A look without a refusal before it proves less: "unchanged" can be overtaken by an attempt that is under way. That is
 why nothing is ever concluded from a look alone.
@@ -54,6 +57,7 @@ class Proof(Enum):
     DISPROVED = "disproved"
     NOTHING = "nothing"
     UNCHANGED = "unchanged"
+    MAINTAINED = "maintained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,19 @@ class Landed(Generic[S]):
 
     etag: str
     seen: S | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A body that was built anew, on an object that is maintained.
+
+    Attributes:
+        body: The bytes.
+        replaces: ETag of the object that it was built on.
+    """
+
+    body: bytes
+    replaces: str
 
 
 class RefusedError(Exception, Generic[S]):
@@ -118,6 +135,14 @@ class _SendAgainError(Exception):
         self.refusal = refusal
 
 
+class _RebuiltError(_SendAgainError):
+    """The attempt was refused because of maintenance, and there may be another body to send."""
+
+    def __init__(self, refusal: PreconditionFailedError, seen: object) -> None:
+        super().__init__(refusal)
+        self.seen = seen
+
+
 class Swap(Generic[S]):
     """One body on its way into the store. :meth:`run` once.
 
@@ -132,6 +157,8 @@ class Swap(Generic[S]):
         clock: Time.
         deadline: When to stop making new attempts, by the monotonic clock.
         rng: For the jitter between attempts.
+        rebuild: Builds the body anew, for an object that proves ``MAINTAINED``. Gives None if that object has been
+            replaced by now. What it raises ends the swap: nothing was stored.
     """
 
     def __init__(
@@ -147,7 +174,9 @@ class Swap(Generic[S]):
         clock: Clock,
         deadline: float,
         rng: random.Random,
+        rebuild: Callable[[S], Rebuilt | None] | None = None,
     ) -> None:
+        self._rebuild = rebuild
         self._store, self._key, self._body, self._metadata, self._replaces = store, key, body, metadata, replaces
         self._look, self._proves = look, proves
         self._clock, self._deadline, self._rng = clock, deadline, rng
@@ -174,6 +203,8 @@ class Swap(Generic[S]):
             )
         except (RefusedError, UndecidedError, BrokenBodyError):
             raise
+        except _RebuiltError as error:  # out of time, with one maintenance after the other
+            raise RefusedError(error.seen) from error.refusal
         except _SendAgainError as error:
             if self._in_doubt:
                 raise UndecidedError(error.refusal) from error.refusal
@@ -229,10 +260,21 @@ class Swap(Generic[S]):
             return Landed("", seen)
         if proof is Proof.UNCHANGED:
             self._send_again(refusal)
+        if proof is Proof.MAINTAINED and self._rebuild is not None:
+            self._build_anew(refusal, seen, self._rebuild)
         if self._in_doubt and proof is not Proof.DISPROVED:
             raise UndecidedError(refusal) from refusal
         self._in_doubt = False
         raise RefusedError(seen) from refusal
+
+    def _build_anew(
+        self, refusal: PreconditionFailedError, seen: S, rebuild: Callable[[S], Rebuilt | None]
+    ) -> NoReturn:
+        self._in_doubt = False  # what was sent names an ETag that has gone, and will be refused
+        rebuilt = rebuild(seen)
+        if rebuilt is not None:
+            self._body, self._replaces = rebuilt.body, rebuilt.replaces
+        raise _RebuiltError(refusal, seen)
 
     def _after_finding_nothing(self, refusal: PreconditionFailedError, error: NotFoundError) -> NoReturn:
         creates = self._replaces is None

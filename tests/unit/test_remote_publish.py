@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from temaki.errors import (
     UnsafeStoreError,
 )
 from temaki.remote.remote import Remote
+from temaki.remote.swap import Rebuilt
 from temaki.store import ReadableBody, Store
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
@@ -56,9 +58,11 @@ class LoggingStore(HookedStore):
         if_none_match: bool = False,
     ) -> str:
         """Log the attempt, then let the hook decide."""
-        assert not isinstance(body, bytes)
-        body.seek(0)
-        self.puts.append((body.read(), dict(metadata or {}), if_match, if_none_match))
+        if not isinstance(body, bytes):
+            body.seek(0)
+        self.puts.append(
+            (body if isinstance(body, bytes) else body.read(), dict(metadata or {}), if_match, if_none_match)
+        )
         return super().put(key, body, metadata=metadata, if_match=if_match, if_none_match=if_none_match)
 
 
@@ -196,7 +200,7 @@ class TestAccepted:
         """The reply is lost, the repetition is refused: the object has our id, so it is our success."""
         bench.store.around["put"] = [lost, *[dropped] * (attempts - 1)]
         published = bench.publish(base)
-        assert published == Published(bench.current())  # type: ignore[arg-type]
+        assert published == Published(bench.current(), found=True)  # type: ignore[arg-type]
         assert len(bench.store.puts) == attempts + 1
 
     def test_attempts_are_equal(self, bench: Bench, base: Version) -> None:
@@ -812,3 +816,99 @@ class TestProbe:
         store = LaxStore(frozenset())
         store.inner.delete = failing(AccessDeniedError("403", url=URL))
         probing(store).probe_conditions()
+
+
+class TestMaintenance:
+    """The base in other bytes is no conflict: the body is built anew on it, and lands once."""
+
+    @staticmethod
+    def maintain(bench: Bench, text: str = "maintained") -> None:
+        """Somebody stores the current version in other bytes."""
+        current = bench.current()
+        assert current is not None
+        bench.bucket.put(KEY, f"{text} {current.sequence}".encode(), metadata=metadata_of(current))
+
+    @staticmethod
+    def rebuild(version: Version) -> Rebuilt | None:
+        """A body that tells what it was built on."""
+        return Rebuilt(f"ours on {version.etag}".encode(), version.etag)
+
+    def test_it_lands(self, bench: Bench, base: Version) -> None:
+        """With the id that it had from the start; its version is what the store has."""
+        bench.store.around["put"] = [after(lambda: self.maintain(bench))]
+        published = bench.publish(base, commit_id="0" * 24, rebuild=self.rebuild)
+        assert published.version == bench.current()
+        assert (published.version.commit, published.superseded) == ("0" * 24, False)
+        first, second = bench.store.puts
+        assert (first[1], first[2]) == (second[1], base.etag)
+        assert second[0] == f"ours on {second[2]}".encode()
+        assert published.version.size == len(second[0])
+
+    def test_an_attempt_in_doubt_cannot_land_any_more(self, bench: Bench, base: Version) -> None:
+        """It names an ETag that has gone: however late it arrives, the store has one commit of ours."""
+        late: list[Callable[[], Any]] = []
+
+        def under_way(request: Callable[[], Any]) -> Any:
+            late.append(request)
+            raise unavailable()
+
+        bench.store.around["put"] = [under_way, after(lambda: self.maintain(bench))]
+        published = bench.publish(base, rebuild=self.rebuild)
+        assert len(bench.store.puts) == 3
+        with pytest.raises(PreconditionFailedError):
+            late[0]()
+        assert bench.current() == published.version
+
+    def test_an_attempt_that_landed_is_found(self, bench: Bench, base: Version) -> None:
+        """Our own version, maintained: nothing is built anew, and its bytes are not taken for ours."""
+
+        def lost_and_maintained(request: Callable[[], Any]) -> Any:
+            request()
+            self.maintain(bench)
+            raise unavailable()
+
+        bench.store.around["put"] = [lost_and_maintained]
+        published = bench.publish(base, rebuild=failing(AssertionError("built anew")))
+        assert published.found
+        assert published.version == bench.current()
+        assert len(bench.store.puts) == 2
+
+    def test_twice(self, bench: Bench, base: Version) -> None:
+        """The rebuilt body is refused by the next maintenance."""
+        bench.store.around["put"] = [after(partial(self.maintain, bench, text)) for text in ("one", "two")]
+        assert bench.publish(base, rebuild=self.rebuild).version == bench.current()
+        assert len({attempt[0] for attempt in bench.store.puts}) == 3
+
+    def test_a_conflict_comes_after_maintenance(self, bench: Bench, base: Version) -> None:
+        """The object has been replaced by the time that the body is to be built: a look tells by whom."""
+
+        def too_late(_version: Version) -> None:
+            bench.others()
+
+        bench.store.around["put"] = [after(lambda: self.maintain(bench))]
+        with pytest.raises(ConflictError):
+            bench.publish(base, rebuild=too_late)
+
+    def test_maintenance_without_end(self, bench: Bench, base: Version) -> None:
+        """Out of time, it is a conflict: nothing was stored, and the function may run again."""
+        numbers = iter(range(10_000))
+
+        def hinder(request: Callable[[], Any]) -> Any:
+            self.maintain(bench, f"number {next(numbers)}")
+            return request()
+
+        bench.store.around["put"] = [hinder] * 5000
+        with pytest.raises(ConflictError):
+            bench.publish(base, rebuild=self.rebuild)
+
+    def test_a_rebuild_that_fails(self, bench: Bench, base: Version) -> None:
+        """Its error is the commit's: nothing was stored, although an attempt had been in doubt."""
+        bench.store.around["put"] = [dropped, after(lambda: self.maintain(bench))]
+        with pytest.raises(AccessDeniedError):
+            bench.publish(base, rebuild=failing(AccessDeniedError("no", url=URL)))
+
+    def test_a_format_without_maintenance(self, bench: Bench, base: Version) -> None:
+        """Then it is a conflict, as any other replacement."""
+        bench.store.around["put"] = [after(lambda: self.maintain(bench))]
+        with pytest.raises(ConflictError):
+            bench.publish(base)
