@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
     from temaki.store import ObjectInfo
 
-FORMAT: Final = "1"
+FILE_FORMAT: Final = "1"
+PAGES_FORMAT: Final = "2"
+_FORMATS: Final = (FILE_FORMAT, PAGES_FORMAT)
 
 COMMIT_KEY: Final = "temaki-commit"
 SEQUENCE_KEY: Final = "temaki-seq"
@@ -65,6 +67,11 @@ class Version:
         """The generation of the lease under which it was made, or one before it; 0 if there never was a lease."""
         stored = self.metadata.get(LEASE_KEY, "")
         return int(stored) if _SEQUENCE.fullmatch(stored) else 0
+
+    @property
+    def format(self) -> str:
+        """How it is stored: :data:`FILE_FORMAT` or :data:`PAGES_FORMAT`."""
+        return self.metadata.get(FORMAT_KEY, FILE_FORMAT)
 
     @property
     def is_adopted(self) -> bool:
@@ -149,9 +156,10 @@ def read_version(info: ObjectInfo) -> Version:
         commit = ADOPTED + hashlib.sha256(info.etag.encode()).hexdigest()[:16]
         return Version(info.etag, commit, 0, (commit,), True, info.size, metadata)
     written_as = found.get(FORMAT_KEY)
-    if written_as is not None and written_as != FORMAT and written_as.isdecimal():
-        raise NewerFormatError(f"it was written by a newer temaki, in format {written_as} (this one knows {FORMAT})")
-    if written_as != FORMAT or len(found) < len(_OWN_KEYS):
+    if written_as is not None and written_as not in _FORMATS and written_as.isdecimal():
+        known = " and ".join(_FORMATS)
+        raise NewerFormatError(f"it was written by a newer temaki, in format {written_as} (this one knows {known})")
+    if written_as not in _FORMATS or len(found) < len(_OWN_KEYS):
         raise MetadataError(f"its metadata are not as temaki writes them: {found}")
     *ids, last = found[LINEAGE_KEY].split(".")
     complete = last == _ROOT
@@ -163,7 +171,15 @@ def read_version(info: ObjectInfo) -> Version:
     return Version(info.etag, found[COMMIT_KEY], int(found[SEQUENCE_KEY]), lineage, complete, info.size, metadata)
 
 
-def next_version(base: Version | None, *, commit: str, sequence: int, size: int, extra: Mapping[str, str]) -> Version:
+def next_version(
+    base: Version | None,
+    *,
+    commit: str,
+    sequence: int,
+    size: int,
+    extra: Mapping[str, str],
+    written_as: str = FILE_FORMAT,
+) -> Version:
     """The version that replaces ``base``, with the metadata to upload it with, and no ETag yet.
 
     The lineage is cut to what S3's limit leaves. Two ids are always in it: without them no writer could tell whether
@@ -178,7 +194,7 @@ def next_version(base: Version | None, *, commit: str, sequence: int, size: int,
     if taken:
         raise ValueError(f"the metadata {taken} are temaki's own")
     inherited = {LEASE_KEY: base.metadata[LEASE_KEY]} if base is not None and LEASE_KEY in base.metadata else {}
-    metadata = {**inherited, **extra, COMMIT_KEY: commit, SEQUENCE_KEY: str(sequence), FORMAT_KEY: FORMAT}
+    metadata = {**inherited, **extra, COMMIT_KEY: commit, SEQUENCE_KEY: str(sequence), FORMAT_KEY: written_as}
     left = _METADATA_LIMIT - len(LINEAGE_KEY) - sum(len(name) + len(value) for name, value in metadata.items())
     ids = [commit, *(base.lineage if base else ())]
     complete = base is None or base.complete

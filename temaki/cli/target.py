@@ -19,7 +19,7 @@ from temaki.config import settings
 from temaki.config.registry import load
 from temaki.errors import ConfigurationError, NotFoundError, StoreError
 from temaki.formats.choice import open_stored
-from temaki.formats.file import FORMAT
+from temaki.formats.file import whole
 from temaki.lease.record import SUFFIX, LeaseObject, LeaseRecord
 from temaki.remote.remote import Remote
 from temaki.remote.retry import retry
@@ -161,7 +161,7 @@ class Target:
         number = sequence or (1 if base is None else base.sequence + 1)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            body = FORMAT.store(Image.of_file(descriptor, number), base)
+            body = whole(Image.of_file(descriptor, number))
             remote = self.remote if store is None else self.remote_on(store)
             return remote.publish(body.content, body.size, base, sequence=number, metadata=body.metadata)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from temaki.engine.session import EngineSession
 from temaki.engine.shared import Shared
@@ -63,7 +64,7 @@ class Commit:
 
     def _publish(self, changes: Scan) -> Published:
         session, strategy = self._session, self._strategy
-        if not self._replica.is_current(self._generation):
+        if not self._replica.is_current(self._generation, session.catch_ups):
             raise session.conflict("replaced while it was being changed")
         session.prepare(changes)
         moment = self._shared.puller.moment()
@@ -91,8 +92,16 @@ class Commit:
                 # Another writer has already built on it; that version's ETag is not ours to adopt.
                 replica.abandon(generation)
                 return
-            generation.acknowledge(changes, published.version)
-            self._shared.puller.acknowledged(moment)
+            known = self._session.knowledge
+            if published.found and known is not None:
+                # Maintenance may have come in since: what is stored then is not what was sent.
+                generation.acknowledge(changes, replace(published.version, etag=""))
+                generation.knowledge = None
+                self._shared.puller.doubt()
+            else:
+                generation.acknowledge(changes, published.version)
+                generation.knowledge = known
+                self._shared.puller.acknowledged(moment)
             replica.settle(generation)
         except Exception:  # noqa: BLE001 - see above
             _log.exception("%s: version %s is stored; the working copy is not", replica.url, published.version.sequence)

@@ -129,6 +129,7 @@ class Engine:
                 with self.shared.watch("pull"):
                     self.strategy.pull(session)
                 generation = session.generation = self._replica.enter()
+                session.catch_ups = None
                 if generation is None:
                     # Another thread's commit was refused since; or the strategy did not pull when there was nothing; or
                     # the working copy is gone.
@@ -176,6 +177,9 @@ class Engine:
             if generation is None or generation.abandoned:
                 return False
             connection.pin()
+            session = session_of(connection)
+            if session.catch_ups is None:
+                session.catch_ups = generation.catch_ups
             return generation.is_intact()  # now: SQLite opens the WAL, by its name, when it first reads
 
     def before_write(self, connection: Connection) -> None:
@@ -193,7 +197,7 @@ class Engine:
         """
         session = session_of(connection)
         with self.shared.watch("begin"), self._replica.gate:
-            if session.generation is None or not self._replica.is_current(session.generation):
+            if session.generation is None or not self._replica.is_current(session.generation, session.catch_ups):
                 raise session.conflict("replaced while it waited to write")
         session.writing = True
 

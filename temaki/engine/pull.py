@@ -65,6 +65,10 @@ class Puller:
         """A commit that was sent at ``moment`` was accepted, so the replica was current then."""
         self._validated = moment
 
+    def doubt(self) -> None:
+        """The working copy's version is the stored one's, but not its ETag: the next session asks in any case."""
+        self._validated = None
+
     def reset_after_fork(self) -> None:
         """In a forked child: no request of the parent's threads will ever be answered here."""
         self._flights = Flights()
@@ -97,7 +101,8 @@ class Puller:
         known = replica.known
         sent = self.moment()
         try:
-            stored = self._remote.fetch(open_stored, version.etag if conditional and version is not None else None)
+            etag = version.etag if conditional and version is not None else None
+            stored = self._remote.fetch(open_stored, etag or None)
         except NotFoundError as error:
             return self._nothing_there(error, known=known)
         if stored is None:
@@ -113,17 +118,17 @@ class Puller:
                 if is_here:
                     self._unchanged(sent)
                 return is_here  # else ask again: the answer may be older than what is here by now
-            path = stored.bring(replica)
-        if base is not None and version == stored.version and replica.confirm(path, base, at=version):
+            if not stored.arrive(replica, instead_of=base, at=version):
+                return False
+        is_same = version is not None and version.commit == stored.version.commit
+        if is_same and base is not None and replica.base() is base:
             self._unchanged(sent)
             return True
-        if replica.install(path, stored.version, instead_of=base, at=version):
-            self._validated = sent
-            self._reporter.pulled(stored.version, self._clock.monotonic() - sent[0])
-            if last is not None and stored.version.went_back(last):
-                self._reporter.went_back(stored.version, last)
-            return True
-        return False
+        self._validated = sent
+        self._reporter.pulled(stored.version, self._clock.monotonic() - sent[0])
+        if last is not None and stored.version.went_back(last):
+            self._reporter.went_back(stored.version, last)
+        return True
 
     def _unchanged(self, sent: tuple[float, float]) -> None:
         self._validated = sent

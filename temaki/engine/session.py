@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from temaki.engine.shared import Shared
 from temaki.errors import ConflictError, LeaseLostError, StoreError
-from temaki.formats.file import FORMAT
+from temaki.formats.choice import format_for
+from temaki.formats.format import Task
 from temaki.lease.turn import ENOUGH, FIRST_TRY, Try
 from temaki.process.fork import process, require_own
-from temaki.replica.generation import Generation
+from temaki.remote.remote import new_commit
+from temaki.replica.generation import Generation, Knowledge
 from temaki.replica.image import Image
 from temaki.replica.wal import Scan
 from temaki.strategy import Session
@@ -27,6 +29,8 @@ class EngineSession(Session):
         process: The process in which it began; none that was forked from it can go on with it.
         generation: The generation of the working copy that it is in; None before its pull and after its end.
         published: What its push has stored.
+        knowledge: What the format knows of that.
+        catch_ups: How many the generation had seen when the session pinned its snapshot; None before.
     """
 
     def __init__(self, shared: Shared, *, immediate: bool, which: Try = FIRST_TRY, binding: object = None) -> None:
@@ -42,6 +46,9 @@ class EngineSession(Session):
         self._turn: Lease | None = None
         self.generation: Generation | None = None
         self.published: Published | None = None
+        self.knowledge: Knowledge | None = None
+        self.catch_ups: int | None = None
+        self._format = shared.format
         self._image: Image | None = None
 
     @property
@@ -95,7 +102,7 @@ class EngineSession(Session):
         if self.generation is None:
             return
         self.revalidate()
-        if not self._replica.is_current(self.generation):
+        if not self._replica.is_current(self.generation, self.catch_ups):
             raise self.conflict("read, and another writer has stored a newer version since")
 
     # -- for push -------------------------------------------------------------------------------------------------
@@ -123,10 +130,20 @@ class EngineSession(Session):
                 )
             extra[LEASE_KEY] = str(lease_generation)
         try:
-            body = FORMAT.store(self._image, base)
+            assert self.generation is not None
+            form, commit, sequence = format_for(base, self._format), new_commit(), next_sequence(base)
+            body = form.store(Task(self._image, self.generation, commit, sequence, self._remote.source))
             self.published = self._remote.publish(
-                body.content, body.size, base, sequence=next_sequence(base), metadata={**extra, **body.metadata}
+                body.content,
+                body.size,
+                base,
+                sequence=sequence,
+                commit_id=commit,
+                metadata={**extra, **body.metadata},
+                written_as=form.number,
+                rebuild=body.rebuild,
             )
+            self.knowledge = body.knowledge()
         except ConflictError:
             self._shared_lease.turns.refused()
             raise
@@ -146,7 +163,7 @@ class EngineSession(Session):
     def prepare(self, found: Scan) -> None:
         """Have the image of what was committed locally ready for :meth:`publish`."""
         assert self.generation is not None
-        self.published = None
+        self.published = self.knowledge = None
         self._image = self.generation.image(found, next_sequence(self.version))
 
     def forget_image(self) -> None:

@@ -42,6 +42,7 @@ class Shared:
         meter: Counts requests.
         reporter: Counts and tells what happens.
         clock: Time.
+        format: The name of the format that a new database gets.
         bindings: The engines of the databases.
     """
 
@@ -55,6 +56,7 @@ class Shared:
     meter: Meter
     reporter: Reporter
     clock: Clock
+    format: str = "file"
     bindings: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
 
     def watch(self, operation: Operation) -> Watch:
@@ -80,6 +82,7 @@ def share(
     cache_dir: Path | None,
     timeout: float,
     clock: Clock | None = None,
+    format: str = "file",  # noqa: A002 - what users call it
 ) -> Shared:
     """The remote and the replica of a URL: made at the first call, the same ones for every later one.
 
@@ -94,6 +97,8 @@ def share(
         cache_dir: Where to keep the working copy between processes, or None.
         timeout: Seconds after which no new attempt of a request is made.
         clock: Time, for tests.
+        format: The name of the format that a new database gets: ``"file"`` or ``"pages"``. What is stored already
+            stays as it is.
 
     Raises:
         ConfigurationError: The URL is in use with another store or cache folder.
@@ -118,14 +123,21 @@ def share(
                     timeout,
                 )
             return found
-        _shared[url] = made = _make(url, key, store, given, cache_dir, timeout, clock or SystemClock())
+        _shared[url] = made = _make(url, key, store, given, cache_dir, timeout, clock or SystemClock(), format)
     if found is not None:  # somebody still refers to it, and nobody is bound to it
         found.close()
     return made
 
 
 def _make(  # noqa: PLR0917 - one call, from share()
-    url: str, key: str, store: Store, given: object, cache_dir: Path | None, timeout: float, clock: Clock
+    url: str,
+    key: str,
+    store: Store,
+    given: object,
+    cache_dir: Path | None,
+    timeout: float,
+    clock: Clock,
+    written_as: str,
 ) -> Shared:
     meter, reporter = Meter(), Reporter(url)
     metered = MeteredStore(store, meter)
@@ -133,7 +145,7 @@ def _make(  # noqa: PLR0917 - one call, from share()
     replica = Replica(url, cache_dir)
     puller = Puller(stored, replica, clock, reporter)
     lease = SharedLease(metered, key, url=url, clock=CountedClock(clock, reporter, "wait"), reporter=reporter)
-    return Shared(store, given, timeout, stored, replica, puller, lease, meter, reporter, clock)
+    return Shared(store, given, timeout, stored, replica, puller, lease, meter, reporter, clock, written_as)
 
 
 def _conflict(found: Shared, store: Store, given: object, cache_dir: Path | None) -> ConfigurationError | None:

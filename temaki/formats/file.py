@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError
-from temaki.formats.format import Body, Format, Stored
+from temaki.formats.format import Body, Format, Stored, Task
 from temaki.remote.retry import retry
 from temaki.remote.transfer import Target, ended_early
 from temaki.replica.header import DATABASE_HEADER, MODES_AT, WAL_MODE, FormatError, read_header
@@ -32,12 +32,17 @@ class _File(Format):
         """Read the database's header."""
         return StoredFile(source, _Begun(download, source.url))
 
-    def store(self, image: Image, base: Version | None) -> Body:  # noqa: ARG002 - all of it is uploaded, whatever it replaces
+    def store(self, task: Task) -> Body:
         """The whole database."""
-        return Body(image, image.size)
+        return whole(task.image)
 
 
 FORMAT: Final = _File()
+
+
+def whole(image: Image) -> Body:
+    """A whole database, whatever it replaces."""
+    return Body(image, image.size)
 
 
 class _Begun:

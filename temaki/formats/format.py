@@ -8,17 +8,44 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from temaki.version import FILE_FORMAT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from temaki.remote.fetch import Source
+    from temaki.remote.swap import Rebuilt
+    from temaki.replica.generation import Generation, Knowledge
     from temaki.replica.image import Image
     from temaki.replica.replica import Replica
     from temaki.store import Download, ReadableBody
     from temaki.version import Version
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """A commit that is to be stored.
+
+    Attributes:
+        image: The database as the commit leaves it.
+        generation: The working copy, whose acknowledged version the commit replaces.
+        commit: The commit's id.
+        sequence: The new version's number.
+        source: Where requests go.
+    """
+
+    image: Image
+    generation: Generation
+    commit: str
+    sequence: int
+    source: Source
+
+
+def _no_knowledge() -> Knowledge | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,11 +56,16 @@ class Body:
         content: The bytes, read from their start at each attempt.
         size: Length of ``content``, in bytes.
         metadata: The format's own user metadata for the object.
+        rebuild: Builds the content anew; see :class:`temaki.remote.publish.Publication`. None if the format has no
+            maintenance.
+        knowledge: What the format then knows of the version, for its next commit or pull.
     """
 
     content: ReadableBody
     size: int
     metadata: Mapping[str, str] = field(default_factory=dict)
+    rebuild: Callable[[Version], Rebuilt | None] | None = None
+    knowledge: Callable[[], Knowledge | None] = _no_knowledge
 
 
 class Stored(ABC):
@@ -56,15 +88,26 @@ class Stored(ABC):
             WorkingCopyError: The file exists, or cannot be written. No new file is left, whatever is raised.
         """
 
-    def bring(self, replica: Replica) -> Path:
-        """Write the version into the working copy, beside what is there. Raises what :meth:`save` does.
+    def arrive(self, replica: Replica, *, instead_of: Generation | None, at: Version | None) -> bool:
+        """Make the working copy this version. Raises what :meth:`save` does.
+
+        Args:
+            replica: The working copy.
+            instead_of: The generation from which the pull was asked.
+            at: That generation's version when it was asked.
 
         Returns:
-            The new file, for :meth:`~temaki.replica.replica.Replica.install`.
+            False if the working copy has gone on meanwhile: the answer may be older than what is there.
         """
         path = replica.next_path()
         self.save(path)
-        return path
+        if instead_of is not None and at == self.version and replica.confirm(path, instead_of, at=at):
+            return True
+        return replica.install(path, self.version, instead_of=instead_of, at=at, knowledge=self.knowledge())
+
+    def knowledge(self) -> Knowledge | None:
+        """What the format knows of the version, for the next commit or pull."""
+        return None
 
     @abstractmethod
     def close(self) -> None:
@@ -78,7 +121,13 @@ class Stored(ABC):
 
 
 class Format(ABC):
-    """One way to lay a version out in the store."""
+    """One way to lay a version out in the store.
+
+    Attributes:
+        number: By which a stored object tells its format.
+    """
+
+    number: ClassVar[str] = FILE_FORMAT
 
     @abstractmethod
     def open(self, source: Source, download: Download) -> Stored:
@@ -94,10 +143,11 @@ class Format(ABC):
         """
 
     @abstractmethod
-    def store(self, image: Image, base: Version | None) -> Body:
-        """What to upload for a commit.
+    def store(self, task: Task) -> Body:
+        """What to upload for a commit, as the database's object. What it refers to is uploaded before this returns.
 
-        Args:
-            image: The database as the commit leaves it.
-            base: The version that the commit replaces; None for the first one.
+        Raises:
+            WorkingCopyError: The working copy cannot be read.
+            StoreError: Something could not be uploaded. Nothing refers to it.
+            CorruptDatabaseError: What is stored is damaged.
         """

@@ -13,7 +13,7 @@ from temaki.remote.fetch import Source
 from temaki.remote.probe import probe_conditions
 from temaki.remote.publish import Publication
 from temaki.remote.transfer import is_slow
-from temaki.version import Published, Version, next_version
+from temaki.version import FILE_FORMAT, Published, Version, next_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from temaki.store import Download, ReadableBody, Store
 
 T = TypeVar("T")
+
+
+def new_commit() -> str:
+    """A new random id for a commit."""
+    return os.urandom(12).hex()
 
 
 class Remote:
@@ -71,6 +76,11 @@ class Remote:
         """In a forked child: the thread that held the lock is not here."""
         self._probe_lock = threading.Lock()
 
+    @property
+    def source(self) -> Source:
+        """Where requests for the object, and for those beside it, go."""
+        return self._source
+
     def fetch(self, opened: Callable[[Source, Download], T], etag: str | None = None) -> T | None:
         """Ask for the current version, unless it is the known one.
 
@@ -99,6 +109,7 @@ class Remote:
         sequence: int,
         commit_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        written_as: str = FILE_FORMAT,
         rebuild: Callable[[Version], Rebuilt | None] | None = None,
     ) -> Published:
         """Store the next version, if ``base`` is still the current one. See :mod:`temaki.remote.swap`.
@@ -110,6 +121,7 @@ class Remote:
             sequence: The new version's number, one more than that of ``base``.
             commit_id: The new version's identity: 8 to 64 of ``0-9a-z-``, unique for ever. Random if not given.
             metadata: More metadata for the object, ASCII. What it takes of S3's 2 KB is lost to the lineage.
+            written_as: The format's number.
             rebuild: Builds the body anew on ``base`` in other bytes; see
                 :class:`temaki.remote.publish.Publication`.
 
@@ -123,7 +135,12 @@ class Remote:
         if base is not None and not base.etag:
             raise ConfigurationError(f"{self.url}: a superseded version cannot be replaced. Fetch the current one.")
         version = next_version(
-            base, commit=commit_id or os.urandom(12).hex(), sequence=sequence, size=size, extra=metadata or {}
+            base,
+            commit=commit_id or new_commit(),
+            sequence=sequence,
+            size=size,
+            extra=metadata or {},
+            written_as=written_as,
         )
         deadline = self._clock.monotonic() + self._timeout
         return Publication(

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Protocol
 
 from temaki.errors import WorkingCopyError
 from temaki.process.fork import process
@@ -26,6 +27,13 @@ from temaki.replica.header import DATABASE_HEADER, FormatError, read_header
 from temaki.replica.image import Image
 from temaki.replica.wal import Mark, Scan, scan
 from temaki.version import Version
+
+
+class Knowledge(Protocol):
+    """What a format knows of a version that is here. It means nothing to the working copy, which keeps it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, for the clean record."""
 
 
 class Generation:
@@ -43,6 +51,8 @@ class Generation:
         users: How many sessions are in it.
         abandoned: Whether it may hold what the store has not accepted. No session may begin in it.
         complete: Whether the main file holds everything that is acknowledged, without its WAL.
+        knowledge: What the version's format knows of it: as it gave it, or as plain data from the clean record; None
+            if it knows nothing.
         catch_ups: How often a version from elsewhere has come in. A session that has pinned its snapshot before the
             last one has read an older version.
     """
@@ -54,6 +64,7 @@ class Generation:
         self.users = 0
         self.abandoned = False
         self.complete = True
+        self.knowledge: Knowledge | dict[str, Any] | None = None
         self.catch_ups = 0
         self._folder = folder  # keeps the folder's lock for as long as files in it are open
         self._process = process()
@@ -102,6 +113,13 @@ class Generation:
             guard.close()
             raise
         return guard
+
+    def facts(self) -> dict[str, Any]:
+        """Version and knowledge as plain data."""
+        assert self.version is not None
+        known = self.knowledge
+        kept = known if known is None or isinstance(known, dict) else known.to_json()
+        return {**self.version.to_json(), "knowledge": kept}
 
     # -- connections ----------------------------------------------------------------------------------------------
 

@@ -17,8 +17,10 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from temaki.errors import ConfigurationError, TemakiError, WorkingCopyError
@@ -26,7 +28,7 @@ from temaki.process.exit import close_copy_at_exit, is_ending
 from temaki.process.fork import look, reset_in_child
 from temaki.replica.connection import Connection
 from temaki.replica.folder import Folder
-from temaki.replica.generation import Generation
+from temaki.replica.generation import Generation, Knowledge
 from temaki.version import Version
 
 _log = logging.getLogger(__name__)
@@ -81,6 +83,31 @@ class WriterLock:
 
 class _User:
     """Something that uses the working copy, and is no session."""
+
+
+class CaughtUp(Enum):
+    """What came of a catch-up."""
+
+    DONE = "done"
+    OVERTAKEN = "overtaken"  # the working copy has gone on meanwhile
+    IMPOSSIBLE = "impossible"  # not at this moment: the version has to come as a file of its own
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """What leads from one version to a newer one.
+
+    Attributes:
+        pages: The pages that differ, by number; page 1 in WAL mode.
+        page_count: The newer version's size, in pages.
+        page_size: In bytes.
+        version: The newer version.
+    """
+
+    pages: Mapping[int, bytes]
+    page_count: int
+    page_size: int
+    version: Version
 
 
 class Replica:
@@ -155,6 +182,8 @@ class Replica:
             self.known = True
             with suppress(sqlite3.Error, OSError, TemakiError):  # whatever is wrong with it, a fresh one can be had
                 self.current = Generation(path, version, self.url, folder)
+                kept = facts.get("knowledge")
+                self.current.knowledge = kept if isinstance(kept, dict) else None
         if self.current is None:
             path.unlink(missing_ok=True)
 
@@ -164,7 +193,13 @@ class Replica:
         return self._folder.next_path()
 
     def install(
-        self, path: Path, version: Version | None, *, instead_of: Generation | None, at: Version | None
+        self,
+        path: Path,
+        version: Version | None,
+        *,
+        instead_of: Generation | None,
+        at: Version | None,
+        knowledge: Knowledge | None = None,
     ) -> bool:
         """Make a file the current generation, if the current one is still what the pull was asked from.
 
@@ -177,6 +212,7 @@ class Replica:
             version: What it holds; None for a database that has yet to be created.
             instead_of: The generation from which the pull was asked.
             at: That generation's version when it was asked.
+            knowledge: What the version's format knows of it.
 
         Returns:
             False where another generation came first; the file is gone then.
@@ -196,10 +232,11 @@ class Replica:
                 for name in (f"{path}", f"{path}-wal", f"{path}-shm"):
                     Path(name).unlink(missing_ok=True)
                 raise
+            self.current.knowledge = knowledge
             if version is not None:
                 self.known = True
                 self._folder.forget()
-                self._folder.record(path, version.to_json())
+                self._folder.record(path, self.current.facts())
             if before is not None:
                 self._leave_behind(before)
             return True
@@ -215,6 +252,51 @@ class Replica:
                 return False
             path.unlink(missing_ok=True)
             return True
+
+    def adopt(
+        self, generation: Generation, *, at: Version | None, version: Version, knowledge: Knowledge | None
+    ) -> bool:
+        """The stored version is the one that is here, in other bytes: its ETag is a new one, and nothing else changes.
+
+        Returns:
+            False where ``generation`` is no longer the current one, or no longer at version ``at``.
+        """
+        with self.state:
+            if not self._is_still(generation, at):
+                return False
+            generation.version, generation.knowledge = version, knowledge
+            self.settle(generation)
+            return True
+
+    def catch_up(
+        self, generation: Generation, *, at: Version | None, step: Callable[[], Step], knowledge: Knowledge
+    ) -> CaughtUp:
+        """Bring a newer version into the current generation, if it is still the one that the pull was asked from.
+
+        Args:
+            generation: From which the pull was asked.
+            at: Its version when it was asked.
+            step: Gives what has changed, after a look at the pages that are here. What it raises leaves everything as
+                it is.
+            knowledge: What the newer version's format knows of it.
+        """
+        assert self._folder is not None
+        with self.state:
+            if not self._is_still(generation, at):
+                return CaughtUp.OVERTAKEN
+            found = step()
+            try:
+                self._folder.forget()
+                if not generation.catch_up(found.pages, found.page_count, found.page_size, found.version):
+                    self.settle(generation)
+                    return CaughtUp.IMPOSSIBLE
+                generation.knowledge = knowledge
+                self.known = True
+                self.settle(generation)
+            except BaseException:
+                self.abandon(generation)
+                raise
+            return CaughtUp.DONE
 
     def _is_still(self, generation: Generation | None, at: Version | None) -> bool:
         return self.current is generation and (generation is None or generation.version == at)
@@ -264,9 +346,14 @@ class Replica:
             if generation is not self.current:
                 self._leave_behind(generation)
 
-    def is_current(self, generation: Generation) -> bool:
-        """Whether sessions still begin in it; the lock is held where the answer has to last."""
-        return generation is self.current
+    def is_current(self, generation: Generation, catch_ups: int | None = None) -> bool:
+        """Whether sessions still begin in it; the lock is held where the answer has to last.
+
+        Args:
+            generation: A session's.
+            catch_ups: How many there had been when the session pinned its snapshot: none may have come since.
+        """
+        return generation is self.current and catch_ups in {None, generation.catch_ups}
 
     # -- commits; the lock is held throughout ---------------------------------------------------------------------
 
@@ -280,7 +367,7 @@ class Replica:
         """A local commit is over and acknowledged, or changed nothing: record the file as clean if it is."""
         assert self._folder is not None
         if generation.complete and generation.version is not None and generation is self.current:
-            self._folder.record(generation.path, generation.version.to_json())
+            self._folder.record(generation.path, generation.facts())
 
     def abandon(self, generation: Generation) -> None:
         """Forget a generation with all that the store has not accepted. The next session pulls."""

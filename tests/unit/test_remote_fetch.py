@@ -343,7 +343,7 @@ class TestCorrupt:
 
     def test_newer_format(self, bench: Bench, tmp_path: Path) -> None:
         """An object of a newer temaki is not damaged: the message says to upgrade."""
-        bench.upload(b"anything at all", format="2")
+        bench.upload(b"anything at all", format="3")
         with pytest.raises(CorruptDatabaseError, match=r"newer temaki.*Upgrade"):
             save(bench.remote(), tmp_path / "db")
 

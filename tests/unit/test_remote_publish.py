@@ -556,7 +556,7 @@ class TestMetadata:
     @pytest.mark.parametrize(
         ("changes", "error"),
         [
-            ({"temaki-format": "2"}, NewerFormatError),
+            ({"temaki-format": "3"}, NewerFormatError),
             ({"temaki-format": "zwei"}, MetadataError),
             ({"temaki-seq": "two"}, MetadataError),
             ({"temaki-seq": None}, MetadataError),

@@ -1,0 +1,340 @@
+"""The format ``pages``: the stored object is a head, which names a base and segments beside it.
+
+See :mod:`temaki.formats.pages.head` for the bytes, :mod:`temaki.formats.pages.compose` for a commit, and
+:mod:`temaki.formats.pages.pull` for a pull.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from temaki.errors import ConflictError, CorruptDatabaseError, NotFoundError, PreconditionFailedError, WorkingCopyError
+from temaki.formats.format import Body, Format, Stored, Task
+from temaki.formats.pages.compose import Identity, Known, first_head, next_head
+from temaki.formats.pages.head import LARGEST_HEAD, Head, NewerHeadError, TailPage, decode, encode
+from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError, Objects, corrupt
+from temaki.formats.pages.pageimage import pack
+from temaki.formats.pages.pageone import canonical
+from temaki.formats.pages.pull import MismatchError, can_catch_up, collect, prove, save
+from temaki.remote.retry import retry
+from temaki.remote.swap import Rebuilt
+from temaki.remote.transfer import Target, ended_early
+from temaki.replica.header import FormatError
+from temaki.replica.replica import CaughtUp, Step
+from temaki.version import COMMIT_KEY, FORMAT_KEY, PAGES_FORMAT, MetadataError, read_version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from temaki.formats.pages.pull import Pages
+    from temaki.remote.fetch import Source
+    from temaki.replica.generation import Generation, Knowledge
+    from temaki.replica.replica import Replica
+    from temaki.store import Download, ObjectInfo
+    from temaki.version import Version
+
+_MOST_PLANS: Final = 8
+"""How often a pull reads the head again because objects that it named have been removed meanwhile."""
+_CHUNK: Final = 1 << 20
+
+
+class _Pages(Format):
+    """See the module."""
+
+    number = PAGES_FORMAT
+
+    def open(self, source: Source, download: Download) -> Stored:
+        """Read the whole head: kilobytes."""
+        return StoredPages(source, *_read(download, source.url))
+
+    def store(self, task: Task) -> Body:
+        """The next head. Its segments, or its base, are uploaded here."""
+        return _Commit(task).body()
+
+
+FORMAT: Final = _Pages()
+
+
+def _read(download: Download, url: str) -> tuple[Version, Head]:
+    """What a head's object says, if its bytes and its metadata agree."""
+    with download:
+        info = download.info
+        try:
+            version = read_version(info)
+            if info.size > LARGEST_HEAD:
+                raise FormatError(f"its head has {info.size} bytes, and no head has more than {LARGEST_HEAD}")  # noqa: TRY301
+            head = decode(_all(download))
+            if (head.commit, head.sequence) != (version.commit, version.sequence):
+                raise MetadataError(  # noqa: TRY301
+                    f"its metadata say commit {version.commit}, number {version.sequence}, its head {head.commit}, "
+                    f"number {head.sequence}"
+                )
+        except NewerHeadError as error:
+            raise _unreadable(info, url, error, "Upgrade temaki here. Nothing was changed.") from error
+        except (FormatError, MetadataError) as error:
+            advice = (
+                "Nothing was changed, and temaki never overwrites such an object. Restore an earlier version of it."
+            )
+            raise _unreadable(info, url, error, advice) from error
+    return version, head
+
+
+def _all(download: Download) -> bytes:
+    data = bytearray()
+    while len(data) < download.info.size:
+        piece = download.read(min(_CHUNK, download.info.size - len(data)))
+        if not piece:
+            raise ended_early(download, len(data))
+        data += piece
+    return bytes(data)
+
+
+def _unreadable(info: ObjectInfo, url: str, reason: Exception, advice: str) -> CorruptDatabaseError:
+    return CorruptDatabaseError(
+        f"{url} cannot be read: {reason}. (It has {info.size} bytes and the ETag {info.etag}.) {advice}",
+        url=url,
+        reason=str(reason),
+        size=info.size,
+        etag=info.etag,
+    )
+
+
+class PagesKnowledge:
+    """What is known of a version that is here; see :class:`temaki.replica.generation.Knowledge`.
+
+    Attributes:
+        known: Its head, and which pages its segments have.
+    """
+
+    def __init__(self, known: Known) -> None:
+        self.known = known
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest, and which pages are in the tail: their images are made again from the pages that are here."""
+        head = self.known.head
+        return {
+            "head": encode(head.without_tail()).decode(),
+            "tail": [[page.number, page.sequence] for page in head.tail],
+        }
+
+    @classmethod
+    def of(cls, generation: Generation) -> Known | None:
+        """What a generation knows of its version; None if it knows nothing. The replica's lock is held."""
+        found = generation.knowledge
+        if isinstance(found, dict):
+            generation.knowledge = found = cls._from_json(found, generation)
+        return found.known if isinstance(found, cls) else None
+
+    @classmethod
+    def _from_json(cls, facts: dict[str, Any], generation: Generation) -> PagesKnowledge | None:
+        try:
+            head = decode(facts["head"].encode())
+            if generation.version is None or head.commit != generation.version.commit:
+                return None
+            local = _local(generation, head)
+            tail = tuple(
+                TailPage(number, sequence, pack(canonical(number, local.page(number))))
+                for number, sequence in facts["tail"]
+            )
+            return cls(Known(decode(encode(replace(head, tail=tail)))))
+        except (KeyError, TypeError, ValueError, AttributeError, OSError, WorkingCopyError):
+            return None  # a full pull brings it
+
+
+def _local(generation: Generation, head: Head) -> Pages:
+    return generation.acknowledged(head.page_count, head.page_size, head.sequence)
+
+
+class StoredPages(Stored):
+    """A version in this format: its head is here, the rest is in the store.
+
+    Attributes:
+        head: As above.
+    """
+
+    def __init__(self, source: Source, version: Version, head: Head) -> None:
+        self._source = source
+        self.version, self.head = version, head
+
+    def close(self) -> None:
+        """Nothing is left to come."""
+
+    def knowledge(self) -> Knowledge | None:
+        """The head, and with it all that a commit needs."""
+        return PagesKnowledge(Known(self.head))
+
+    def save(self, path: Path) -> None:
+        """Base, segments and tail, and the checksum of it all."""
+        target = Target(path, self._source.url)
+        try:
+            for plan in range(_MOST_PLANS):
+                try:
+                    save(Objects(self._source, path.parent), self.head, target)
+                    break
+                except MissingObjectError as error:
+                    self._plan_again(error, is_last=plan == _MOST_PLANS - 1)
+                except DamagedObjectError as error:
+                    raise corrupt(self._source, self.head, error.name or None, error) from error
+            target.close()
+        except BaseException:
+            target.discard()
+            raise
+
+    def _plan_again(self, error: MissingObjectError, *, is_last: bool) -> None:
+        """An object was collected since the head was read, or somebody removed it: the head of now tells which."""
+        missing = corrupt(self._source, self.head, error.name, "the object is missing")
+        if is_last:
+            raise missing from error
+        download = retry(
+            self._source.get, clock=self._source.clock, deadline=self._source.deadline(), rng=self._source.rng
+        )
+        assert download is not None, "an unconditional GET has a body"
+        if download.info.etag == self.version.etag or download.info.metadata.get(FORMAT_KEY) != PAGES_FORMAT:
+            download.__exit__(None, None, None)
+            raise missing from error
+        self.version, self.head = _read(download, self._source.url)
+
+    def arrive(self, replica: Replica, *, instead_of: Generation | None, at: Version | None) -> bool:
+        """What has changed, into the live generation, where that is possible; else all of it, into a new one."""
+        if instead_of is None or at is None:
+            return super().arrive(replica, instead_of=instead_of, at=at)
+        if at.commit == self.version.commit:
+            with replica.state:
+                before = PagesKnowledge.of(instead_of)
+                numbers = {} if before is None else before.numbers
+                return replica.adopt(
+                    instead_of, at=at, version=self.version, knowledge=PagesKnowledge(Known(self.head, numbers))
+                )
+        with replica.state:
+            known = PagesKnowledge.of(instead_of)
+        if known is not None and known.head.commit == at.commit and can_catch_up(self.head, known.head):
+            done = self._catch_up(replica, instead_of, at, known)
+            if done is not CaughtUp.IMPOSSIBLE:
+                return done is CaughtUp.DONE
+        return super().arrive(replica, instead_of=instead_of, at=at)
+
+    def _catch_up(self, replica: Replica, generation: Generation, at: Version, known: Known) -> CaughtUp:
+        head = self.head
+        try:
+            newer = collect(Objects(self._source, generation.path.parent), head, known.head)
+        except MissingObjectError:
+            return CaughtUp.IMPOSSIBLE  # a full pull finds out why
+        except DamagedObjectError as error:
+            raise corrupt(self._source, head, error.name or None, error) from error
+
+        def step() -> Step:
+            pages = prove(newer, known.head, _local(generation, known.head))
+            return Step(pages, head.page_count, head.page_size, self.version)
+
+        try:
+            numbers = {one.name: known.numbers[one.name] for one in head.segments if one.name in known.numbers}
+            knowledge = PagesKnowledge(Known(head, numbers))
+            return replica.catch_up(generation, at=at, step=step, knowledge=knowledge)
+        except MismatchError:
+            return CaughtUp.IMPOSSIBLE
+
+
+class _Commit:
+    """One commit's head, and those that are built anew where maintenance comes in between."""
+
+    def __init__(self, task: Task) -> None:
+        self._task, self._source = task, task.source
+        self._objects = Objects(task.source, task.generation.path.parent)
+        self._known: Known | None = None
+
+    def body(self) -> Body:
+        """The head to send."""
+        task = self._task
+        base = task.generation.version
+        if base is None:
+            known = self._composed(None)
+        else:
+            before = PagesKnowledge.of(task.generation)
+            if before is None:  # a commit that was found by a look; a pull would have brought it
+                before = self._read_again(base.etag)
+                if before is None:
+                    raise self._lost()
+            known = self._composed(before)
+        self._known = known
+        content = encode(known.head)
+        return Body(io.BytesIO(content), len(content), rebuild=self._rebuild, knowledge=self._knowledge)
+
+    def _knowledge(self) -> Knowledge | None:
+        return None if self._known is None else PagesKnowledge(self._known)
+
+    def _rebuild(self, current: Version) -> Rebuilt | None:
+        """On the base in other bytes: everything again, uploads included, under new names."""
+        before = self._read_again(current.etag)
+        if before is None:
+            return None
+        self._known = self._composed(before)
+        return Rebuilt(encode(self._known.head), current.etag)
+
+    def _read_again(self, etag: str) -> Known | None:
+        """The head with that ETag; None if it has been replaced."""
+        source = self._source
+
+        def attempt() -> Known | None:
+            try:
+                download = source.store.get(source.key, if_match=etag)
+            except (PreconditionFailedError, NotFoundError):
+                return None
+            assert download is not None, "only if_none_match has no body"
+            if download.info.etag != etag:  # a server that ignores the condition
+                download.__exit__(None, None, None)
+                return None
+            _, head = _read(download, source.url)
+            before = PagesKnowledge.of(self._task.generation)
+            return Known(head, {} if before is None else before.numbers)
+
+        return retry(attempt, clock=source.clock, deadline=source.deadline(), rng=source.rng)
+
+    def _composed(self, before: Known | None) -> Known:
+        task = self._task
+        identity = Identity(task.sequence, task.commit, int(self._source.clock.time()))
+        try:
+            if before is None:
+                return first_head(self._objects, task.image, identity)
+            local = _local(task.generation, before.head)
+            return next_head(
+                self._objects, task.image, local, before, identity, before_large=lambda: self._require_unlost(before)
+            )
+        except (FormatError, OSError) as error:
+            raise WorkingCopyError(
+                f"The working copy of {self._source.url} was damaged by something else on this machine: {error}. "
+                "Nothing was stored; the next session starts from the stored version.",
+                url=self._source.url,
+                path=str(task.generation.path),
+                should_retry=True,
+            ) from error
+        except MissingObjectError as error:
+            assert before is not None
+            raise corrupt(self._source, before.head, error.name, "the object is missing") from error
+        except DamagedObjectError as error:
+            assert before is not None
+            raise corrupt(self._source, before.head, error.name or None, error) from error
+
+    def _require_unlost(self, before: Known) -> None:
+        """Before megabytes are uploaded: is the commit that this one is built on still the current one?"""
+        source, base = self._source, self._task.generation.version
+        assert base is not None
+
+        def attempt() -> str | None:
+            download = source.get(base.etag)
+            if download is None:
+                return before.head.commit
+            with download:
+                return download.info.metadata.get(COMMIT_KEY)
+
+        if retry(attempt, clock=source.clock, deadline=source.deadline(), rng=source.rng) != before.head.commit:
+            raise self._lost()
+
+    def _lost(self) -> ConflictError:
+        return ConflictError(
+            f"Another writer has changed {self._source.url} since this transaction began. Nothing of this one was "
+            "stored: run it again on the current version; @db_session(retry=N) does so by itself.",
+            url=self._source.url,
+            commit=self._task.commit,
+        )
