@@ -346,6 +346,20 @@ class TestEdges:
         copy.writer.close()
         copy.generation.dispose()
 
+    @pytest.mark.parametrize("frames", [0, 7, 4062])
+    def test_entries_of_an_interrupted_writer(self, tmp_path: Path, frames: int) -> None:
+        """They are removed: else the hash table would fill up, and whoever looks for a free slot would never end."""
+        with open(tmp_path / "shm", "w+b") as file:
+            index = apply.WalIndex(file.fileno())
+            for attempt in range(3):
+                apply._enter(index, frames, list(range(10_000 * attempt + 1, 10_000 * attempt + 3001)))
+            view = index.bytes(1 << 16)
+            block = view[(1 << 15) if frames == 4062 else 0 :][: 1 << 15].cast("H")
+            assert sum(1 for slot in block[8192:] if slot) == 3000
+            numbers = view.cast("I")
+            at = (1 << 13) if frames == 4062 else 34 + frames
+            assert list(numbers[at : at + 3000]) == list(range(20_001, 23_001))
+
     def test_signed_frames_are_recovered(self, copy: Copy, tmp_path: Path) -> None:
         """Frames and header of the WAL are as SQLite writes them: its own recovery reads the transaction."""
         copy.pin()

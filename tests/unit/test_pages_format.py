@@ -264,6 +264,7 @@ class TestMaintenance:
         assert bench.ours.value() == 0
         assert bench.requests() == ["get"]
         assert bench.generation is before
+        assert before.catch_ups == 0, "nothing was written"
         assert bench.ours.increment() == 1
         assert bench.other.value() == 1
 
