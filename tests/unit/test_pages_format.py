@@ -47,9 +47,9 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> None:
 class Bench:
     """A bucket, and two processes: ``ours``, whose requests are counted and hooked, and ``other``."""
 
-    def __init__(self) -> None:
+    def __init__(self, bucket: MemoryStore | None = None) -> None:
         self.rows = itertools.count()
-        self.bucket = MemoryStore()
+        self.bucket = bucket or MemoryStore()
         self.other = Client(self.bucket, EtagCached()).map(create_tables=True)
         with db_session:
             self.other.Counter(id=1, value=0)
@@ -112,8 +112,11 @@ class Bench:
         """Commits all over the filler."""
         for _ in range(commits):
             row = 1 + next(self.rows) * 131 % 1500
-            with db_session:
-                client.db.execute(f"UPDATE filler SET body = hex(randomblob(90)) WHERE id = {row}")
+            db_session(retry=50)(lambda row=row: client.db.execute(_scribbled(row)))()
+
+
+def _scribbled(row: int) -> str:
+    return f"UPDATE filler SET body = hex(randomblob(90)) WHERE id = {row}"
 
 
 def _never(_count: int, _seconds: float) -> bool:

@@ -50,6 +50,7 @@ def heads(draw: st.DrawFn) -> Head:
         ),
         checksum=draw(st.integers(0, (1 << 64) - 1)),
         collection=draw(st.integers(0, 99)),
+        edition=draw(st.integers(0, 99)),
         condemned=tuple(Marked(f"{kind}-{next(names)}", draw(times)) for kind in ("base", "seg", "gone")),
         gone=tuple(f"gone-{next(names)}" for _ in range(draw(st.integers(0, 2)))),
         claim=draw(st.none() | st.builds(Marked, st.just(f"base-{next(names)}"), times)),

@@ -9,6 +9,7 @@ composes a head on a newer head therefore composes it anew, uploads included.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -61,10 +62,12 @@ class Known:
     Attributes:
         head: Its head.
         numbers: Which pages a segment has, by the segment's name; for the segments that were read or written here.
+        ahead: By how many seconds the store's clock is ahead of this machine's, as far as is known.
     """
 
     head: Head
     numbers: dict[str, array[int]] = field(default_factory=dict)
+    ahead: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +77,12 @@ class Identity:
     Attributes:
         sequence: Its number.
         commit: The id of its commit.
-        now: The store's time, in seconds since 1970: when what it drops was condemned.
+        now: This machine's time, in seconds since 1970.
     """
 
     sequence: int
     commit: str
-    now: int
+    now: float
 
 
 def _nothing() -> None:
@@ -152,7 +155,7 @@ class _Composition:
         before_large: Callable[[], None],
     ) -> None:
         self._objects, self._image, self._before, self._identity = objects, image, before, identity
-        self._before_large, self._old = before_large, known.head
+        self._before_large, self._old, self._ahead = before_large, known.head, known.ahead
         self._pending: dict[str, IO[bytes]] = {}
         self._numbers = dict(known.numbers)
         self._segments = list(known.head.segments)
@@ -298,7 +301,8 @@ class _Composition:
 
     def _known(self, head: Head, total: int) -> Known:
         identity = self._identity
-        condemned = [*head.condemned, *(Marked(name, identity.now) for name in self._condemned)]
+        now = max(0, math.ceil(identity.now + self._ahead))  # rather too late than too early
+        condemned = [*head.condemned, *(Marked(name, now) for name in self._condemned)]
         head = replace(
             head,
             page_size=self._image.page_size,
@@ -306,11 +310,12 @@ class _Composition:
             sequence=identity.sequence,
             commit=identity.commit,
             checksum=total,
+            edition=0,
             # What has no room is named nowhere from here on: a collector finds it by listing, and condemns it anew.
             condemned=tuple(condemned[-MOST_CONDEMNED:]),
         )
         named = {segment.name for segment in head.segments}
-        return Known(head, {name: numbers for name, numbers in self._numbers.items() if name in named})
+        return Known(head, {name: numbers for name, numbers in self._numbers.items() if name in named}, self._ahead)
 
 
 def _new_base(objects: Objects, image: Image, identity: Identity) -> Base:

@@ -47,7 +47,7 @@ class _Pages(Format):
 
     def open(self, source: Source, download: Download) -> Stored:
         """Read the whole head: kilobytes."""
-        return StoredPages(source, *_read(download, source.url))
+        return StoredPages(source, *read_stored(download, source.url), _ahead(source, download))
 
     def store(self, task: Task) -> Body:
         """The next head. Its segments, or its base, are uploaded here."""
@@ -57,7 +57,7 @@ class _Pages(Format):
 FORMAT: Final = _Pages()
 
 
-def _read(download: Download, url: str) -> tuple[Version, Head]:
+def read_stored(download: Download, url: str) -> tuple[Version, Head]:
     """What a head's object says, if its bytes and its metadata agree."""
     with download:
         info = download.info
@@ -79,6 +79,12 @@ def _read(download: Download, url: str) -> tuple[Version, Head]:
             )
             raise _unreadable(info, url, error, advice) from error
     return version, head
+
+
+def _ahead(source: Source, download: Download) -> float:
+    """By how many seconds the store's clock is ahead of ours, where it tells its time."""
+    date = download.info.date
+    return 0.0 if date is None else date.timestamp() - source.clock.time()
 
 
 def _all(download: Download) -> bytes:
@@ -154,8 +160,8 @@ class StoredPages(Stored):
         head: As above.
     """
 
-    def __init__(self, source: Source, version: Version, head: Head) -> None:
-        self._source = source
+    def __init__(self, source: Source, version: Version, head: Head, ahead: float) -> None:
+        self._source, self._ahead = source, ahead
         self.version, self.head = version, head
 
     def close(self) -> None:
@@ -163,7 +169,7 @@ class StoredPages(Stored):
 
     def knowledge(self) -> Knowledge | None:
         """The head, and with it all that a commit needs."""
-        return PagesKnowledge(Known(self.head))
+        return PagesKnowledge(Known(self.head, ahead=self._ahead))
 
     def save(self, path: Path) -> None:
         """Base, segments and tail, and the checksum of it all."""
@@ -194,7 +200,7 @@ class StoredPages(Stored):
         if download.info.etag == self.version.etag or download.info.metadata.get(FORMAT_KEY) != PAGES_FORMAT:
             download.__exit__(None, None, None)
             raise missing from error
-        self.version, self.head = _read(download, self._source.url)
+        self.version, self.head = read_stored(download, self._source.url)
 
     def arrive(self, replica: Replica, *, instead_of: Generation | None, at: Version | None) -> bool:
         """What has changed, into the live generation, where that is possible; else all of it, into a new one."""
@@ -205,7 +211,10 @@ class StoredPages(Stored):
                 before = PagesKnowledge.of(instead_of)
                 numbers = {} if before is None else before.numbers
                 return replica.adopt(
-                    instead_of, at=at, version=self.version, knowledge=PagesKnowledge(Known(self.head, numbers))
+                    instead_of,
+                    at=at,
+                    version=self.version,
+                    knowledge=PagesKnowledge(Known(self.head, numbers, self._ahead)),
                 )
         with replica.state:
             known = PagesKnowledge.of(instead_of)
@@ -230,7 +239,7 @@ class StoredPages(Stored):
 
         try:
             numbers = {one.name: known.numbers[one.name] for one in head.segments if one.name in known.numbers}
-            knowledge = PagesKnowledge(Known(head, numbers))
+            knowledge = PagesKnowledge(Known(head, numbers, self._ahead))
             return replica.catch_up(generation, at=at, step=step, knowledge=knowledge)
         except MismatchError:
             return CaughtUp.IMPOSSIBLE
@@ -285,15 +294,15 @@ class _Commit:
             if download.info.etag != etag:  # a server that ignores the condition
                 download.__exit__(None, None, None)
                 return None
-            _, head = _read(download, source.url)
+            _, head = read_stored(download, source.url)
             before = PagesKnowledge.of(self._task.generation)
-            return Known(head, {} if before is None else before.numbers)
+            return Known(head, {} if before is None else before.numbers, _ahead(source, download))
 
         return retry(attempt, clock=source.clock, deadline=source.deadline(), rng=source.rng)
 
     def _composed(self, before: Known | None) -> Known:
         task = self._task
-        identity = Identity(task.sequence, task.commit, int(self._source.clock.time()))
+        identity = Identity(task.sequence, task.commit, self._source.clock.time())
         try:
             if before is None:
                 return first_head(self._objects, task.image, identity)

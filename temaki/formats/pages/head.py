@@ -134,6 +134,8 @@ class Head:
         condemned: At most :data:`MOST_CONDEMNED` objects that no head names any more.
         gone: Names of the objects with the condemned names that have no room here.
         claim: The base that a fold is working on; None where there is no fold.
+        edition: How often the version has been maintained. It makes the bytes of every head its own, so that no ETag
+            comes back: else an attempt that was given up for lost could land.
         unknown: Fields of a newer temaki, kept as they are.
         requires: Features that a reader must know.
     """
@@ -151,6 +153,7 @@ class Head:
     condemned: tuple[Marked, ...] = ()
     gone: tuple[str, ...] = ()
     claim: Marked | None = None
+    edition: int = 0
     unknown: Mapping[str, Any] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
 
@@ -203,6 +206,7 @@ def encode(head: Head) -> bytes:
         "condemned": [[one.name, one.since] for one in head.condemned],
         "gone": list(head.gone),
         "fold": None if head.claim is None else [head.claim.name, head.claim.since],
+        "edition": head.edition,
         "requires": list(head.requires),
     }
     text = json.dumps(fields, separators=(",", ":"), allow_nan=False)
@@ -241,6 +245,7 @@ def decode(raw: bytes) -> Head:
         condemned=tuple(facts.list_of("condemned", MOST_CONDEMNED, _condemned)),
         gone=tuple(facts.list_of("gone", _MOST_GONE, _gone)),
         claim=facts.item("fold", _claim),
+        edition=facts.number("edition"),
         requires=requires,
     )
     index = list(facts.list_of("tail", _MOST_TAIL_PAGES, _indexed))
