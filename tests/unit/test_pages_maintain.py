@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from temaki.engine import shared
-from temaki.formats.pages.head import Marked
+from temaki.formats.pages.head import Marked, encode
 from temaki.formats.pages.maintain import CLAIM_LIFETIME, GRACE, KEPT, Collected, collect, fold
 from temaki.formats.pages.names import folder, key_of, new_name
 from temaki.remote.fetch import Source
@@ -89,6 +89,35 @@ class TestFold:
         assert list(tmp_path.iterdir()) == []
         bench.require_whole()
 
+    def test_what_is_dropped(self, bench: Maintained, tmp_path: Path) -> None:
+        """The oldest, so that what stays reaches from `since` to now: who is older than that pulls all of it."""
+        with limits(FAN=1000):
+            bench.scribble(bench.ours, 150)
+        before = bench.head()
+        assert len(before.segments) > KEPT + 2
+        after = fold(bench.source, tmp_path / "x", force=True)
+        assert after is not None
+        assert after.segments == before.segments[-KEPT:]
+        assert after.since == before.segments[-KEPT - 1].last
+        assert after.reaches(after.since, 4096)
+        assert not after.reaches(after.since - 1, 4096)
+        assert {one.name for one in before.segments[:-KEPT]} <= {one.name for one in after.condemned}
+        bench.require_whole()
+
+    def test_another_history(self, bench: Maintained, tmp_path: Path) -> None:
+        """The head is of a branch that does not have the folded commit: its base would be another database."""
+
+        def replaced() -> None:
+            head, metadata = bench.head(), dict(bench.bucket.head(KEY).metadata)
+            other = "f" * 24
+            metadata |= {"temaki-commit": other, "temaki-lineage": f"{other}.{'e' * 24}"}
+            bench.bucket.put(KEY, encode(replace(head, commit=other)), metadata=metadata)
+
+        bench.late.after["put"] = [replaced]
+        base = bench.head().base
+        assert fold(bench.source, tmp_path / "x", force=True) is None
+        assert (bench.head().base, bench.head().claim) == (base, None)
+
     def test_only_where_it_is_due(self, bench: Maintained, tmp_path: Path) -> None:
         """Segments of less than half of the base are cheaper to read than a base is to write."""
         assert fold(bench.source, tmp_path / "x", force=True) is not None
@@ -158,14 +187,13 @@ class TestCollect:
 
     def test_after_grace(self, bench: Maintained, tmp_path: Path) -> None:
         """By the store's clock, from the moment in which it was condemned."""
-        bench.clean()  # the creator did not know the store's time yet
-        bench.scribble(bench.ours, 60)
+        bench.clean()  # what follows was condemned at this very moment
         fold(bench.source, tmp_path / "x", force=True)
         condemned = {one.name for one in bench.head().condemned}
         assert condemned
         bench.clock.sleep(GRACE - 2)
         assert collect(bench.source) == Collected()
-        bench.clock.sleep(2)  # stamps are whole seconds
+        bench.clock.sleep(2)
         assert set(collect(bench.source).deleted) == condemned
         assert not condemned & bench.listed()
         assert bench.head().condemned == ()
