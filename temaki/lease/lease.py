@@ -36,7 +36,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from temaki.clock import Clock
+from temaki.clock import Clock, Moment
 from temaki.errors import LeaseLostError, LeaseTimeoutError, StoreError, SyncError
 from temaki.lease.owner import Owner
 from temaki.lease.record import ChangedError, LeaseObject, LeaseRecord, Seen, new_write_id
@@ -53,8 +53,6 @@ _LONGEST_JOINT_USE: Final = 2.0
 _PATIENCE: Final = 1.0  # seconds for which the end of the heartbeat is waited for
 _LATEST_WRITES: Final = 32
 _LATEST_EVICTIONS: Final = 4
-Moment = tuple[float, float]
-"""By the monotonic and by the wall clock, in seconds."""
 
 
 class Lease:
@@ -104,8 +102,8 @@ class Lease:
         self._taking = threading.Lock()  # one thread at a time talks to the store about taking it
         self._state = threading.Condition(threading.RLock())
         self._seen: Seen | None = None  # the record as this process wrote it last; None if it holds nothing
-        self._written: Moment = (0.0, 0.0)
-        self._taken: Moment = (0.0, 0.0)
+        self._written = Moment(0.0, 0.0)
+        self._taken = Moment(0.0, 0.0)
         self._idle_until: float | None = None
         self._left: tuple[str, float] = ("", 0.0)  # the record that this process left when it gave it back, and when
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -460,11 +458,10 @@ class Lease:
         return self._seen is not None and self._age(self._written) < self._ttl
 
     def _age(self, moment: Moment) -> float:
-        """Seconds since, by the clock that counts more: one of them may stand still while the machine is suspended."""
-        return max(now - then for now, then in zip(self._now(), moment, strict=True))
+        return moment.age(self._clock)
 
     def _now(self) -> Moment:
-        return (self._clock.monotonic(), self._clock.time())
+        return Moment.now(self._clock)
 
     # -- the heartbeat --------------------------------------------------------------------------------------------
 

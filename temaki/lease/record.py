@@ -19,7 +19,7 @@ from temaki.clock import Clock
 from temaki.errors import LeaseRecordError, NotFoundError, PreconditionFailedError, StoreUnavailableError
 from temaki.lease.owner import Owner
 from temaki.remote.retry import retry
-from temaki.store import ObjectInfo, Store
+from temaki.store import Store
 
 T = TypeVar("T")
 
@@ -174,7 +174,8 @@ class LeaseObject:
             raw = b""
             while len(raw) < download.length:
                 raw += download.read(download.length - len(raw))
-            return Seen(self._parse(raw), download.info.etag, _age(download.info))
+            age = max(0.0, (download.info.age or 0.0) - _RESOLUTION)
+            return Seen(self._parse(raw), download.info.etag, age)
 
     def _parse(self, raw: bytes) -> LeaseRecord:
         try:
@@ -226,10 +227,3 @@ def _checked(value: Any, *types: type) -> Any:
     if type(value) not in types:
         raise TypeError(f"{value!r} is no {types[0].__name__}")
     return value
-
-
-def _age(info: ObjectInfo) -> float:
-    """How long an object has been there, by one clock, the store's own."""
-    if info.date is None or info.last_modified is None:
-        return 0.0
-    return max(0.0, (info.date - info.last_modified).total_seconds() - _RESOLUTION)
