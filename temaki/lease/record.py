@@ -19,7 +19,7 @@ from temaki.clock import Clock
 from temaki.errors import LeaseRecordError, NotFoundError, PreconditionFailedError, StoreUnavailableError
 from temaki.lease.owner import Owner
 from temaki.remote.retry import retry
-from temaki.store import Store
+from temaki.store import ObjectInfo, Store
 
 T = TypeVar("T")
 
@@ -174,8 +174,7 @@ class LeaseObject:
             raw = b""
             while len(raw) < download.length:
                 raw += download.read(download.length - len(raw))
-            age = max(0.0, (download.info.age or 0.0) - _RESOLUTION)
-            return Seen(self._parse(raw), download.info.etag, age)
+            return Seen(self._parse(raw), download.info.etag, _age(download.info))
 
     def _parse(self, raw: bytes) -> LeaseRecord:
         try:
@@ -227,3 +226,8 @@ def _checked(value: Any, *types: type) -> Any:
     if type(value) not in types:
         raise TypeError(f"{value!r} is no {types[0].__name__}")
     return value
+
+
+def _age(info: ObjectInfo) -> float:
+    """Seconds that an object is at least old, by the store's own clock; 0 if the store does not say."""
+    return max(0.0, (info.age or 0.0) - _RESOLUTION)
