@@ -242,7 +242,7 @@ class Replica:
             self._users.add(user)
 
     def end_use(self, user: object) -> None:
-        """End a use. The last user of a closed working copy removes it. A forked child has none of the parent's users."""
+        """End a use. The last user of a closed working copy removes it. A forked child has no users of the parent."""
         look()
         with self.state:
             self._users.discard(user)
