@@ -30,8 +30,8 @@ class LeaseLocked(Strategy):
 
     Args:
         ttl: Seconds after which others may take over the lease of a silent process. At least 1.
-        acquire_timeout: Seconds to wait for other holders of the lease. Must be more than `ttl`, to outwait a dead
-            holder. Default: 30 seconds, or twice the `ttl` if that is more.
+        acquire_timeout: Seconds to wait for other holders of the lease. Must be more than ``ttl``, to outwait a dead
+            holder. Default: 30 seconds, or twice the ``ttl`` if that is more.
         hold: Seconds for which a process keeps the lease between sessions, counted from when it took the lease. Its
             next commit then needs no request for the lease. Others wait meanwhile.
 
