@@ -165,7 +165,7 @@ def _interrupted_at(url: str, cache_dir: str, place: str | None) -> dict[str, An
     app = Application(url, cache_dir=cache_dir)
     with Interrupts(place) as wire:
         outcome = outcome_of(lambda: app.increment(retry=5))
-    found = {"places": [] if place else list(wire.passed), **_go_on(app, outcome)}
+    found = {"places": [] if place else list(wire.passed), "entered": list(wire.entered), **_go_on(app, outcome)}
     gc.collect()  # an interrupt's traceback refers to itself
     made = app.db.provider.engine._shared.lease._made
     return {**found, "lease users": len(made[1]._users) if made else 0}
