@@ -147,18 +147,25 @@ def at_places(url: str, cache_dir: str, stride: int, *thorough: str) -> dict[str
         cache_dir: For the working copy.
         stride: Of all places, one in so many.
         thorough: Files in which no place is left out.
+
+    Returns:
+        What came of it for each place, and the functions for which no place was found: every function has one, at its
+        start.
     """
     Forked(create, url).result()
     Forked(increment, url).result()
     Forked(_interrupted_at, url, cache_dir, None).result()
     Forked(increment, url).result()
-    places = Forked(_interrupted_at, url, cache_dir, None).result()["places"]
-    report = {}
+    watched = Forked(_interrupted_at, url, cache_dir, None).result()
+    places = watched["places"]
+    functions = {place.rpartition(":")[0] for place in places}
+    without_place = [function for function in watched["entered"] if function not in functions]
+    struck = {}
     for place in [one for index, one in enumerate(places) if one.startswith(thorough) or not index % stride]:
         Forked(increment, url).result()
         code, result = Forked(_interrupted_at, url, cache_dir, place).end()
-        report[place] = {"code": code, "result": result, "read": Forked(read, url, cache_dir).end()[1]}
-    return report
+        struck[place] = {"code": code, "result": result, "read": Forked(read, url, cache_dir).end()[1]}
+    return {"without place": without_place, "struck": struck}
 
 
 def _interrupted_at(url: str, cache_dir: str, place: str | None) -> dict[str, Any]:

@@ -76,8 +76,8 @@ class Interrupts(Tripwire):
         at: The place: file, function, line, and offset of the instruction.
 
     Attributes:
-        entered: The functions that ran, by file and name, as the profiler of the interpreter reports them. Each has a
-            place of its own, or this class misses places.
+        entered: The functions that ran, by file and name, as the interpreter's profiler reports them, if ``at`` is None.
+            Each has a place of its own, or this class misses places.
     """
 
     homes = (
@@ -99,7 +99,8 @@ class Interrupts(Tripwire):
         raise KeyboardInterrupt
 
     def __enter__(self) -> Self:
-        sys.setprofile(self._on_profile)
+        if self._at is None:
+            sys.setprofile(self._on_profile)
         if sys.version_info >= (3, 12):
             monitoring, events = sys.monitoring, sys.monitoring.events
             monitoring.use_tool_id(_TOOL, "temaki's tests")
@@ -156,7 +157,7 @@ class Interrupts(Tripwire):
 
     def _on_call(self, frame: FrameType, event: str, arg: Any) -> Any:
         self._calls += 1
-        self._before.pop(id(frame), None)
+        self._before[id(frame)] = frame.f_lasti, self._calls
         if not self._is_home(frame.f_code):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
