@@ -76,8 +76,8 @@ class Interrupts(Tripwire):
         at: The place: file, function, line, and offset of the instruction.
 
     Attributes:
-        entered: The functions that ran, by file and name, as the interpreter's profiler reports them, if ``at`` is None.
-            Each has a place of its own, or this class misses places.
+        entered: The functions that ran, by file and name, as the interpreter's profiler reports them; only if ``at`` is
+            None. Each has a place of its own, or this class misses places.
     """
 
     homes = (
@@ -108,9 +108,7 @@ class Interrupts(Tripwire):
                 monitoring.register_callback(_TOOL, event, self._on_start)
             monitoring.register_callback(_TOOL, events.PY_THROW, self._on_throw)
             monitoring.register_callback(_TOOL, events.INSTRUCTION, self._on_instruction)
-            monitoring.set_events(
-                _TOOL, events.PY_START | events.PY_RESUME | events.PY_THROW | events.INSTRUCTION
-            )
+            monitoring.set_events(_TOOL, events.PY_START | events.PY_RESUME | events.PY_THROW | events.INSTRUCTION)
             return self
         return super().__enter__()
 
@@ -181,7 +179,7 @@ def _function(code: CodeType) -> str:
 
 
 def _may_interrupt(code: CodeType, before: int, now: int, called_no_python: bool) -> bool:
-    """Whether CPython looks for signals after one instruction and before another: see CHECK_EVAL_BREAKER in its sources."""
+    """Whether CPython looks for signals between two instructions: see ``CHECK_EVAL_BREAKER`` in its sources."""
     name, argument = dis.opname[code.co_code[before]], code.co_code[before + 1]
     if name == "RESUME":
         looks = argument & 3 < 2  # not behind `yield from` and `await`

@@ -95,16 +95,18 @@ def test_process_that_ends_by_it(place: Place, point: str, landed: bool) -> None
 LEASE = {"TEMAKI_STRATEGY": "lease-locked", "TEMAKI_TTL": "1", "TEMAKI_ACQUIRE_TIMEOUT": "30"}
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("env", "stride", "thorough"),
     [
-        pytest.param({}, 12, ("replica.py", "pull.py", "threading.py", "filesystem.py"), id="etag-cached"),
-        pytest.param(LEASE, 40, ("lease.py", "lease_locked.py", "shared_lease.py"), id="lease-locked"),
+        pytest.param({}, 24, ("replica.py", "pull.py", "threading.py", "filesystem.py"), id="etag-cached"),
+        pytest.param(LEASE, 80, ("lease.py", "lease_locked.py", "shared_lease.py"), id="lease-locked"),
     ],
 )
 def test_wherever_it_strikes(place: Place, env: dict[str, str], stride: int, thorough: tuple[str, ...]) -> None:
     """In a session with a pull and a commit, at any place where CPython lets a signal's handler run."""
-    report = place.run(PROGRAM, "at_places", place.url, str(place.cache), stride, *thorough, env=env)
+    child = place.start(PROGRAM, "at_places", place.url, str(place.cache), stride, *thorough, env=env)
+    report = child.result(patience=200)
     assert report["without place"] == [], "functions that run, and in which the places to interrupt are overlooked"
     struck = report["struck"]
     assert set(thorough) <= {at.partition(":")[0] for at in struck}
