@@ -212,7 +212,7 @@ class _OwnEnd:
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         local = core.local
-        if exc_type is None or not self._outermost or local.db_session is None:
+        if exc_type is None or not self._outermost or (local.db_session is None and not local.db2cache):
             return
         local.db_context_counter = 0
         try:
