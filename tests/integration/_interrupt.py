@@ -147,7 +147,7 @@ def at_places(url: str, cache_dir: str, stride: int, *thorough: str) -> dict[str
         url: The database's.
         cache_dir: For the working copy.
         stride: Of all places, one in so many.
-        thorough: Files in which no place is left out.
+        thorough: Files, and functions of files, in which no place is left out.
 
     Returns:
         What came of it for each place, and the functions for which no place was found: every function has one, at its
