@@ -54,8 +54,8 @@ def test_a_python_that_is_not_promised_is_one_on_which_pony_fails() -> None:
         pytest.skip("this Python is promised")
     failing = [query for query in QUERIES if not _is_read(query)]
     assert failing, (
-        f"Pony reads queries on Python 3.{sys.version_info[1]}: run all tests on it, then name it in the classifiers in "
-        "pyproject.toml and in docs/explanation/limits.md"
+        f"Pony reads queries on Python 3.{sys.version_info[1]}: run all tests on it, then name it in the classifiers "
+        "in pyproject.toml and in docs/explanation/limits.md"
     )
 
 
