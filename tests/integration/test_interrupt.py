@@ -163,7 +163,7 @@ def test_places_are_those_at_which_python_looks_for_signals() -> None:
     wire = _places()
     first = _passes.__code__.co_firstlineno
     lines = {at.rpartition(":")[2].partition("+")[0] for at in wire.passed if ":_passes:" in at}
-    assert set(wire.entered) == {at.rpartition(":")[0] for at in wire.passed}
+    assert set(wire.entered) <= {at.rpartition(":")[0] for at in wire.passed}
     assert any(":_doubled:" in at for at in wire.passed)
     assert {str(first + 1), str(first + 2)} <= lines
     assert str(first + 5) not in lines  # the first instruction after the lock is taken
