@@ -90,7 +90,9 @@ class Interrupts(Tripwire):
     def __init__(self, at: str | None) -> None:
         super().__init__(self._interrupt, at)
         self.entered: dict[str, None] = {}
+        self._function = at.rpartition(":")[0] if at else None
         self._calls = 0
+        self._watched: dict[CodeType, bool] = {}
         self._thread = threading.get_ident()
         self._before: dict[int, tuple[int, int]] = {}
 
@@ -124,6 +126,13 @@ class Interrupts(Tripwire):
         else:
             sys.settrace(None)
 
+    def _watches(self, code: CodeType) -> bool:
+        """Whether the instructions of this code matter: of all code at home, or of the function with the place."""
+        watches = self._watched.get(code)
+        if watches is None:
+            watches = self._watched[code] = self._is_home(code) and self._function in {None, _function(code)}
+        return watches
+
     def _is_home(self, code: CodeType) -> bool:
         return code.co_name != "__del__" and any(home in code.co_filename for home in self.homes)
 
@@ -144,7 +153,7 @@ class Interrupts(Tripwire):
             self._before.pop(id(sys._getframe(1)), None)
 
     def _on_instruction(self, code: CodeType, offset: int) -> Any:
-        if not self._is_home(code):
+        if not self._watches(code):
             return sys.monitoring.DISABLE  # type: ignore[attr-defined]
         if threading.get_ident() == self._thread:
             frame = sys._getframe(1)
@@ -156,7 +165,7 @@ class Interrupts(Tripwire):
     def _on_call(self, frame: FrameType, event: str, arg: Any) -> Any:
         self._calls += 1
         self._before[id(frame)] = frame.f_lasti, self._calls
-        if not self._is_home(frame.f_code):
+        if not self._watches(frame.f_code):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         return self._on_opcode
@@ -187,6 +196,8 @@ def _may_interrupt(code: CodeType, before: int, now: int, called_no_python: bool
         looks = called_no_python  # else it has looked at the start of what was called
     else:
         looks = name == "JUMP_BACKWARD"
+    if not looks:
+        return False
     # The handler runs as a part of the instruction before, so the same ``except`` has to be in charge of both.
     entries = dis._parse_exception_table(code)  # type: ignore[attr-defined]
-    return looks and all((entry.start <= before < entry.end) == (entry.start <= now < entry.end) for entry in entries)
+    return all((entry.start <= before < entry.end) == (entry.start <= now < entry.end) for entry in entries)
