@@ -153,7 +153,7 @@ def _file(url: str, authority: str, path: str) -> Location:
         raise _wrong(_shown(url), "its path ends in a folder, so that it has no key", "file")
     # Two slashes at the start survive abspath(): POSIX lets them mean something, Linux and macOS do not.
     folder, key = os.path.split(os.path.abspath("/" + decoded.lstrip("/")))
-    from temaki.stores.directory import STATE
+    from temaki.stores.sidecar import STATE
 
     if STATE in {part.casefold() for part in folder.split("/")} or key.casefold() == STATE:
         raise _wrong(_shown(url), f"{STATE!r} is where temaki keeps what belongs to the files beside it", "file")
