@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from temaki.store import Store
-from temaki.stores.wrapper import PassingStore, Verb
+from temaki.stores.wrapper import StoreWrapper, Verb
 from tests.threads import PATIENCE
 
 T = TypeVar("T")
 Hook = Callable[[], object]
 
 
-class HookedStore(PassingStore):
+class HookedStore(StoreWrapper):
     """Passes everything on to ``store``. Hooks run once each, in the thread that makes the request.
 
     Args:
@@ -36,7 +36,8 @@ class HookedStore(PassingStore):
         if key == self._key and hooks.get(verb):
             hooks[verb].pop(0)()
 
-    def _pass(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+    def handle_request(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+        """See :meth:`temaki.testing.StoreWrapper.handle_request`."""
         self._run(self.before, verb, key)
         answer = request()
         self._run(self.after, verb, key)
