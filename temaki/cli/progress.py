@@ -72,7 +72,7 @@ class _ProgressStore(StoreWrapper):
         size = body_size(body)
         if size < THRESHOLD or isinstance(body, (bytes, bytearray, memoryview)):
             return body
-        over_http = not self.url.startswith(("file:", "memory:"))
+        over_http = self.url.startswith("s3:")
         return _Watched(body, self._bar, self._bar.add_task("up", total=size), over_http=over_http)
 
 
