@@ -31,7 +31,7 @@ class S3Download:
     def read(self, size: int, /) -> bytes:
         """See :meth:`temaki.store.Download.read`."""
         from temaki.stores.s3.errors import translated
-        from temaki.stores.s3.unsent import unavailable
+        from temaki.stores.s3.request import unavailable
 
         if size <= 0 or not self._left:
             return b""
@@ -85,7 +85,7 @@ def info_of(key: str, answer: Any, request: Request) -> ObjectInfo:
     """
     etag = unquoted(answer.get("ETag", ""))
     if not etag or "ContentLength" not in answer:
-        from temaki.stores.s3.unsent import unavailable
+        from temaki.stores.s3.request import unavailable
 
         what = "the answer has no ETag or no length, so that it was cut off or is not S3's. Check proxies on the way"
         raise unavailable(request, what, status=status_of(answer))

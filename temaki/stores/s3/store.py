@@ -100,7 +100,7 @@ class S3Store(VersionedBucket):
             answer = client.put_object(Bucket=self.bucket, Key=key, Body=body, **arguments)  # type: ignore[arg-type]
             etag = unquoted(answer.get("ETag", ""))
             if not etag:
-                from temaki.stores.s3.unsent import unavailable
+                from temaki.stores.s3.request import unavailable
 
                 raise unavailable(
                     request, "the answer has no ETag, so that it was cut off or is not S3's. Check proxies on the way"
