@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
+from temaki.orm.seed.convert import Prepared
 from temaki.orm.seed.failure import failure, one_line
 from temaki.orm.seed.identity import Key, converters_of, identity_of
-from temaki.orm.seed.prepare import Prepared
 from temaki.orm.seed.sql import Sql, Values
 
 # Pony has no public names for what an attribute maps to.

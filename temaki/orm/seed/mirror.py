@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from temaki.orm.seed.convert import Prepared
 from temaki.orm.seed.failure import failure
 from temaki.orm.seed.identity import converters_of, identity_of, keyless_identity
 from temaki.orm.seed.links import of_class
-from temaki.orm.seed.prepare import Prepared
 from temaki.orm.seed.sql import Sql, Values
 
 # Pony has no public names for what an entity maps to.

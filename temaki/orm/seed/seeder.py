@@ -9,12 +9,12 @@ from typing import Any
 from pony.orm import core
 
 from temaki.orm.seed import ledger
+from temaki.orm.seed.convert import prepare
 from temaki.orm.seed.failure import failure
 from temaki.orm.seed.ledger import Ledger
 from temaki.orm.seed.links import check_references, set_links, write_sets
 from temaki.orm.seed.mirror import delete_unlisted
 from temaki.orm.seed.order import in_order
-from temaki.orm.seed.prepare import prepare
 from temaki.orm.seed.source import Source, source_of
 from temaki.orm.seed.sql import Sql
 from temaki.orm.seed.write import write_rows

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import compress
 from typing import Any
 
+from temaki.orm.seed.convert import Batch, Prepared
 from temaki.orm.seed.failure import failure, one_line
 from temaki.orm.seed.identity import Key, converters_of, identity_of, keyless_identity
-from temaki.orm.seed.prepare import Batch, Prepared
 from temaki.orm.seed.sql import Sql, Values
 from temaki.orm.seeding import INSERT
 
