@@ -14,7 +14,7 @@ from temaki.clock import Clock
 from temaki.errors import ConfigurationError, PreconditionFailedError, StoreError, StoreUnavailableError
 from temaki.store import Download, ReadableBody, Store
 from temaki.stores.rules import read_body
-from temaki.stores.wrapper import PassingDownload, PassingStore, Verb
+from temaki.stores.wrapper import DownloadWrapper, StoreWrapper, Verb
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class _Late:
     carry_out: Callable[[], object]
 
 
-class FaultyStore(PassingStore):
+class FaultyStore(StoreWrapper):
     """Passes requests on to ``store``, except when they fail.
 
     With one thread, equal seeds and equal calls give equal faults. With several, the order of their calls decides.
@@ -161,7 +161,7 @@ class FaultyStore(PassingStore):
         fault = self._decide("get", key)
 
         def request() -> Download | None:
-            return self._store.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range)
+            return self.wrapped.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range)
 
         download = self._answer(fault, key, request)
         if download is not None and fault is Fault.TRUNCATED:
@@ -170,7 +170,8 @@ class FaultyStore(PassingStore):
             return _TruncatedDownload(download, keep, f"{self.url}/{key}")
         return download
 
-    def _pass(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+    def handle_request(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+        """See :meth:`temaki.testing.StoreWrapper.handle_request`."""
         return self._answer(self._decide(verb, key), key, request)
 
     def put(
@@ -186,7 +187,7 @@ class FaultyStore(PassingStore):
         copied = None if metadata is None else dict(metadata)
 
         def request(body: bytes | ReadableBody = body) -> str:
-            return self._store.put(key, body, metadata=copied, if_match=if_match, if_none_match=if_none_match)
+            return self.wrapped.put(key, body, metadata=copied, if_match=if_match, if_none_match=if_none_match)
 
         # Whoever sent a late request may change or close the file behind its body before it lands.
         return self._answer(self._decide("put", key), key, request, late=lambda: _with_copy(request, body))
@@ -195,7 +196,7 @@ class FaultyStore(PassingStore):
         """See :meth:`temaki.store.Store.delete`."""
 
         def request() -> None:
-            self._store.delete(key)
+            self.wrapped.delete(key)
 
         self._answer(self._decide("delete", key), key, request, late=lambda: request)
 
@@ -271,7 +272,7 @@ class FaultyStore(PassingStore):
                 raise ConfigurationError(message)
 
 
-class _TruncatedDownload(PassingDownload):
+class _TruncatedDownload(DownloadWrapper):
     def __init__(self, download: Download, keep: int, url: str) -> None:
         super().__init__(download)
         self._keep = keep
