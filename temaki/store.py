@@ -6,10 +6,11 @@ the conformance suite :class:`temaki.testing.StoreTests`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,4 +222,76 @@ class VersionedStore(Protocol):
 
         Raises:
             NotFoundError: There is no such version.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a database is.
+
+    Attributes:
+        scheme: The scheme of its URL, in lower case.
+        bucket: The bucket's name; for ``file`` the folder's absolute path.
+        key: The object's name in the bucket.
+        url: The canonical URL: equal for URLs that name the same database.
+    """
+
+    scheme: str
+    bucket: str
+    key: str
+    url: str
+
+
+class StoreOpener(ABC):
+    """Makes the URLs of one scheme usable: ``myscheme://bucket/key`` becomes a store and a key.
+
+    Sub-class it, and register the class as an entry point of the group ``temaki.stores``, under the scheme's name in
+    lower case. It is called without arguments.
+
+    temaki itself refuses URLs with credentials, a query, a fragment or control characters, for every scheme. What comes
+    after ``myscheme://`` is the opener's business. Refuse what makes no sense with a ``ValueError`` that says what is
+    wrong, as the rest of a sentence: "its port is no number". The message then names the URL and has the example.
+
+    Attributes:
+        example: A URL of this scheme, for messages.
+        takes_client: Whether :meth:`open` makes use of the argument ``client`` of ``bind_s3``. If not, temaki refuses
+            it.
+    """
+
+    example: ClassVar[str]
+    takes_client: ClassVar[bool] = False
+
+    def split(self, rest: str) -> tuple[str, str]:
+        """Split what comes after ``myscheme://`` into a bucket and a key. By default, at the first slash.
+
+        Raises:
+            ValueError: It is malformed.
+        """
+        bucket, slash, key = rest.partition("/")
+        if not bucket:
+            raise ValueError("it has no bucket")
+        if not key:
+            missing = "no key" if slash else "no '/' and no key"
+            raise ValueError(f"it has {missing} after the bucket")
+        if key.endswith("/"):
+            raise ValueError("its key ends in '/', so that it names a folder and no object")
+        return bucket, key
+
+    def join(self, bucket: str, key: str) -> str:
+        """Write what comes after ``myscheme://``, in the one way in which temaki writes it. The inverse of ``split``.
+
+        Two URLs name the same database if this is equal for them. By default, ``bucket/key``.
+        """
+        return f"{bucket}/{key}"
+
+    @abstractmethod
+    def open(self, location: Location, *, client: Any = None) -> Store:
+        """Make the store for ``location.bucket``. Makes no request, and imports no more than that takes.
+
+        Args:
+            location: Where the database is.
+            client: As given to ``bind_s3``; always None if ``takes_client`` is false.
+
+        Raises:
+            ConfigurationError: Something that the store needs is not configured.
         """

@@ -21,7 +21,7 @@ from rich.progress import (
 
 from temaki.store import Download, ReadableBody, Store
 from temaki.stores.rules import body_size
-from temaki.stores.wrapper import PassingDownload, PassingStore
+from temaki.stores.wrapper import DownloadWrapper, StoreWrapper
 
 THRESHOLD: Final = 8 << 20
 """Bytes from which a transfer is shown."""
@@ -47,14 +47,15 @@ def showing_progress(store: Store, console: Console) -> Iterator[Store]:
         yield _ProgressStore(store, bar)
 
 
-class _ProgressStore(PassingStore):
+class _ProgressStore(StoreWrapper):
     def __init__(self, store: Store, bar: Progress) -> None:
         super().__init__(store)
         self._bar = bar
         self._lock = threading.Lock()
         self._downloads: dict[str, TaskID] = {}
 
-    def _opened(self, key: str, download: Download, /) -> Download:
+    def wrap_download(self, key: str, download: Download, /) -> Download:
+        """See :meth:`temaki.testing.StoreWrapper.wrap_download`."""
         if download.info.size < THRESHOLD:
             return download
         return _Shown(download, self._bar, self._task(key, download.info.size))
@@ -66,15 +67,16 @@ class _ProgressStore(PassingStore):
                 self._downloads[key] = self._bar.add_task("down", total=size)
             return self._downloads[key]
 
-    def _sending(self, body: bytes | ReadableBody, /) -> bytes | ReadableBody:
+    def wrap_body(self, body: bytes | ReadableBody, /) -> bytes | ReadableBody:
+        """See :meth:`temaki.testing.StoreWrapper.wrap_body`."""
         size = body_size(body)
         if size < THRESHOLD or isinstance(body, (bytes, bytearray, memoryview)):
             return body
-        over_http = not self.url.startswith(("file:", "memory:"))
+        over_http = self.url.startswith("s3:")
         return _Watched(body, self._bar, self._bar.add_task("up", total=size), over_http=over_http)
 
 
-class _Shown(PassingDownload):
+class _Shown(DownloadWrapper):
     """A download that moves the bar."""
 
     def __init__(self, download: Download, bar: Progress, task: TaskID) -> None:

@@ -16,7 +16,7 @@ from temaki.observe.listeners import Listeners
 from temaki.process.fork import ProcessLock, reset_in_child
 from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores.rules import body_size
-from temaki.stores.wrapper import PassingDownload, PassingStore, Verb
+from temaki.stores.wrapper import DownloadWrapper, StoreWrapper, Verb
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Meter:
             self._seconds["get"] = self._seconds.get("get", 0.0) + seconds
 
 
-class MeteredStore(PassingStore):
+class MeteredStore(StoreWrapper):
     """A wrapper around a store that counts its requests.
 
     Args:
@@ -129,14 +129,16 @@ class MeteredStore(PassingStore):
         super().__init__(store)
         self._meter = meter
 
-    def _pass(self, verb: Verb, _key: str, request: Callable[[], T], /) -> T:
+    def handle_request(self, verb: Verb, _key: str, request: Callable[[], T], /) -> T:
+        """See :meth:`temaki.testing.StoreWrapper.handle_request`."""
         with _Timed(self._meter, verb) as timed:
             answer = request()
             if verb == "get" and answer is None:
                 timed.success = "not_modified"
         return answer
 
-    def _opened(self, _key: str, download: Download, /) -> Download:
+    def wrap_download(self, _key: str, download: Download, /) -> Download:
+        """See :meth:`temaki.testing.StoreWrapper.wrap_download`."""
         return _MeteredDownload(download, self._meter)
 
     def put(
@@ -150,11 +152,11 @@ class MeteredStore(PassingStore):
     ) -> str:
         """See :meth:`temaki.store.Store.put`."""
         with _Timed(self._meter, "put", sent=body_size(body)):
-            return self._store.put(key, body, metadata=metadata, if_match=if_match, if_none_match=if_none_match)
+            return self.wrapped.put(key, body, metadata=metadata, if_match=if_match, if_none_match=if_none_match)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See :meth:`temaki.store.Store.list`. A listing counts when its first page has come."""
-        listing = iter(self._store.list(prefix))
+        listing = iter(self.wrapped.list(prefix))
         with _Timed(self._meter, "list"):
             first = next(listing, None)
         if first is not None:
@@ -188,7 +190,7 @@ class _Timed:
         self._meter.ended(Request(self._verb, outcome, seconds, name), sent=self._sent)
 
 
-class _MeteredDownload(PassingDownload):
+class _MeteredDownload(DownloadWrapper):
     def __init__(self, download: Download, meter: Meter) -> None:
         super().__init__(download)
         self._meter = meter

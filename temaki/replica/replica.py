@@ -117,6 +117,8 @@ class Replica:
 
     def _make_locks(self) -> None:
         self.state = self.gate = self.committing = self.files = threading.RLock()
+        # Users come and go without waiting for a commit under way: an interrupt must surface at once.
+        self._counting = threading.Lock()
 
     # -- pulling --------------------------------------------------------------------------------------------------
 
@@ -238,15 +240,16 @@ class Replica:
     def begin_use(self, user: object) -> None:
         """Keep the working copy until :meth:`end_use`, or until ``user`` is garbage, because of an interrupt."""
         look()
-        with self.state:
+        with self._counting:
             self._users.add(user)
 
     def end_use(self, user: object) -> None:
         """End a use. The last user of a closed working copy removes it. A forked child has no users of the parent."""
         look()
-        with self.state:
+        with self._counting:
             self._users.discard(user)
-            if self._is_closed or is_ending():
+        if self._is_closed or is_ending():
+            with self.state:
                 self._close_if_unused()
 
     # -- sessions -------------------------------------------------------------------------------------------------
@@ -330,8 +333,9 @@ class Replica:
                 self.state.release()
 
     def _close_if_unused(self) -> None:
-        if self._users:
-            return
+        with self._counting:
+            if self._users:
+                return
         generation, self.current = self.current, None
         folder, self._folder = self._folder, None
         if generation is not None:

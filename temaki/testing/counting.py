@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from temaki.errors import StoreError, StoreUnavailableError
 from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores.rules import body_size
-from temaki.stores.wrapper import PassingDownload, PassingStore, Verb
+from temaki.stores.wrapper import DownloadWrapper, StoreWrapper, Verb
 
 T = TypeVar("T")
 Outcome = Literal["ok", "not_modified", "refused", "failed"]
@@ -33,7 +33,7 @@ class Call:
     outcome: Outcome
 
 
-class CountingStore(PassingStore):
+class CountingStore(StoreWrapper):
     """A wrapper around ``store`` that counts its requests. Safe to use from many threads.
 
     Attributes:
@@ -65,17 +65,20 @@ class CountingStore(PassingStore):
             self.calls.clear()
             self.bytes_up = self.bytes_down = 0
 
-    def _pass(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+    def handle_request(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+        """See :meth:`temaki.testing.StoreWrapper.handle_request`."""
         with self._counted(verb, key) as call:
             answer = request()
             if verb == "get" and answer is None:
                 call.outcome = "not_modified"
         return answer
 
-    def _opened(self, _key: str, download: Download, /) -> Download:
+    def wrap_download(self, _key: str, download: Download, /) -> Download:
+        """See :meth:`temaki.testing.StoreWrapper.wrap_download`."""
         return _CountedDownload(download, self)
 
-    def _sending(self, body: bytes | ReadableBody, /) -> bytes | ReadableBody:
+    def wrap_body(self, body: bytes | ReadableBody, /) -> bytes | ReadableBody:
+        """See :meth:`temaki.testing.StoreWrapper.wrap_body`."""
         size = body_size(body)
         with self._lock:
             self.bytes_up += size
@@ -85,7 +88,7 @@ class CountingStore(PassingStore):
         """See :meth:`temaki.store.Store.list`."""
         with self._counted("list", prefix) as call:
             try:
-                yield from self._store.list(prefix)
+                yield from self.wrapped.list(prefix)
             except GeneratorExit:  # the caller needs no more of the listing
                 call.outcome = "ok"
                 raise
@@ -112,7 +115,7 @@ class CountingStore(PassingStore):
             self.bytes_down += size
 
 
-class _CountedDownload(PassingDownload):
+class _CountedDownload(DownloadWrapper):
     def __init__(self, download: Download, store: CountingStore) -> None:
         super().__init__(download)
         self._counting = store

@@ -14,7 +14,7 @@ from temaki.clock import Clock
 from temaki.errors import ConfigurationError, PreconditionFailedError, StoreError, StoreUnavailableError
 from temaki.store import Download, ReadableBody, Store
 from temaki.stores.rules import read_body
-from temaki.stores.wrapper import PassingDownload, PassingStore, Verb
+from temaki.stores.wrapper import DownloadWrapper, StoreWrapper, Verb
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class _Late:
     carry_out: Callable[[], object]
 
 
-class FaultyStore(PassingStore):
+class FaultyStore(StoreWrapper):
     """A wrapper around ``store`` that makes requests fail.
 
     With one thread, equal seeds and equal calls give equal faults. With several threads, the order of their calls
@@ -167,7 +167,7 @@ class FaultyStore(PassingStore):
         fault = self._decide("get", key)
 
         def request() -> Download | None:
-            return self._store.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range)
+            return self.wrapped.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range)
 
         download = self._answer(fault, key, request)
         if download is not None and fault is Fault.TRUNCATED:
@@ -176,7 +176,8 @@ class FaultyStore(PassingStore):
             return _TruncatedDownload(download, keep, f"{self.url}/{key}")
         return download
 
-    def _pass(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+    def handle_request(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+        """See :meth:`temaki.testing.StoreWrapper.handle_request`."""
         return self._answer(self._decide(verb, key), key, request)
 
     def put(
@@ -192,7 +193,7 @@ class FaultyStore(PassingStore):
         copied = None if metadata is None else dict(metadata)
 
         def request(body: bytes | ReadableBody = body) -> str:
-            return self._store.put(key, body, metadata=copied, if_match=if_match, if_none_match=if_none_match)
+            return self.wrapped.put(key, body, metadata=copied, if_match=if_match, if_none_match=if_none_match)
 
         # A late request needs a copy of its body: the caller may change or close the body before it lands.
         return self._answer(self._decide("put", key), key, request, late=lambda: _with_copy(request, body))
@@ -201,7 +202,7 @@ class FaultyStore(PassingStore):
         """See :meth:`temaki.store.Store.delete`."""
 
         def request() -> None:
-            self._store.delete(key)
+            self.wrapped.delete(key)
 
         self._answer(self._decide("delete", key), key, request, late=lambda: request)
 
@@ -277,7 +278,7 @@ class FaultyStore(PassingStore):
                 raise ConfigurationError(message)
 
 
-class _TruncatedDownload(PassingDownload):
+class _TruncatedDownload(DownloadWrapper):
     def __init__(self, download: Download, keep: int, url: str) -> None:
         super().__init__(download)
         self._keep = keep
