@@ -62,7 +62,8 @@ class Engine:
         """
         if self._bound is None:
             raise ConfigurationError(
-                f"This Database is no longer bound to {self.url}: unbind() was called. Bind it again with bind_s3().",
+                f"This Database is not bound to {self.url} any longer: unbind() was called. Bind it again with "
+                "bind_s3().",
                 url=self.url,
             )
         return self._bound
