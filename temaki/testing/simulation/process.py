@@ -147,7 +147,7 @@ class Process:
             folder.die()
         made = self.shared.lease._made  # noqa: SLF001
         if made is not None:
-            made[1].reset_after_fork()  # holds nothing any more, so that nothing is given back when Python exits
+            made[1].reset_after_fork()  # it holds nothing any more, so Python's exit releases nothing
 
 
 @cache
