@@ -114,7 +114,7 @@ def test_missing_column_in_the_first_row() -> None:
     ("settings", "message"),
     [
         ({"rows": [("id", 1)]}, "row 1: it is tuple; a row is a dict"),
-        ({"rows": 7}, "rows gave int; it has to be a list of dicts"),
+        ({"rows": 7}, "rows gave int; it must be a list of dicts"),
         ({"rows": {"id": 1}}, "rows gave dict"),
         ({"get_rows": classmethod(lambda cls: None), "rows": None}, "Item has rows and get_rows"),
         ({"seed_policy": "replace"}, "'replace'. It can be 'upsert', 'insert', 'mirror'"),
