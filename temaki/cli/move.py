@@ -121,7 +121,8 @@ def _require_at_rest(path: Path, url: str) -> None:
             if os.stat(f"{path}{suffix}").st_size:
                 raise WorkingCopyError(
                     f"{path} is in use, or was left by a program that died: {path}{suffix} is beside it, and SQLite "
-                    "would replay it into the new file. Close the program, move both files away, or choose another PATH.",
+                    "would replay it into the new file. Close the program, move both files away, or choose another "
+                    "PATH.",
                     url=url,
                     path=str(path),
                 )
