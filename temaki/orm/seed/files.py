@@ -51,14 +51,14 @@ def parse_csv(entity: Any, text: str, name: str) -> list[Row]:
 
 
 def _header(entity: Any, header: list[str], name: str) -> dict[str, Callable[[str], Any]]:
-    known = entity._adict_
+    attributes = entity._adict_
     for column in header:
-        if column not in known:
+        if column not in attributes:
             why = f"the header of {name} names it, but {entity.__name__} has no such attribute."
-            raise failure(entity, why + nearest(column, list(known)), column=column)
+            raise failure(entity, why + nearest(column, list(attributes)), column=column)
         if header.count(column) > 1:
             raise failure(entity, f"the header of {name} names it twice. Remove one of the columns.", column=column)
-    return {column: _from_text(known[column]) for column in header}
+    return {column: _from_text(attributes[column]) for column in header}
 
 
 def _cell(entity: Any, number: int, column: str, cell: str, convert: Callable[[str], Any]) -> Any:

@@ -59,13 +59,13 @@ def _broken(rows: Prepared, attr: Any, number: int, key: Values) -> Exception:
     return failure(rows.entity, why, row=number, column=attr.name, value=value)
 
 
-def set_links(sql: Sql, rows: Prepared, known: set[Key] | None) -> None:
+def set_links(sql: Sql, rows: Prepared, existing: set[Key] | None) -> None:
     """Set the links that had to wait until all rows exist.
 
     Args:
         sql: Runs the statements.
         rows: The rows, already written.
-        known: The keys of rows that existed before; None if the policy does not need them.
+        existing: The keys of rows that existed before; None if the policy does not need them.
 
     Raises:
         SeedError: A link refers to a row that does not exist, or the database refuses it.
@@ -75,7 +75,7 @@ def set_links(sql: Sql, rows: Prepared, known: set[Key] | None) -> None:
         items = [
             (number, (values, rows.parameters[key]))
             for key, values in by_key.items()
-            if known is None or not _untouchable(rows, key, known)
+            if not _untouchable(rows, key, existing)
             for number in [rows.numbers[key]]
         ]
 
@@ -91,8 +91,8 @@ def _refusal(rows: Prepared, attr: Any) -> Callable[[Any, Exception], Exception]
     )
 
 
-def _untouchable(rows: Prepared, key: Key, known: set[Key]) -> bool:
-    return rows.declaration.policy == "insert" and key in known
+def _untouchable(rows: Prepared, key: Key, existing: set[Key] | None) -> bool:
+    return existing is not None and rows.declaration.policy == "insert" and key in existing
 
 
 # -- many-to-many ---------------------------------------------------------------------------------------------------
@@ -132,10 +132,10 @@ def write_sets(sql: Sql, all_rows: Sequence[tuple[Prepared, set[Key] | None]]) -
         SeedError: A set names a row that does not exist.
     """
     relations: dict[Any, _Relation] = {}
-    for rows, known in all_rows:
+    for rows, existing in all_rows:
         for attr, by_key in rows.sets.items():
             _check_items(sql, rows, attr, by_key)
-            sets = {key: items for key, items in by_key.items() if known is None or not _untouchable(rows, key, known)}
+            sets = {key: items for key, items in by_key.items() if not _untouchable(rows, key, existing)}
             _collect(relations.setdefault(attr.table, _Relation(attr)), attr, _by_primary_key(sql, rows, sets))
     for relation in relations.values():
         _bring_to(sql, relation)

@@ -45,19 +45,19 @@ _UNCHANGED = (BlobConverter, BoolConverter, IntConverter, RealConverter, StrConv
 """Converters that return the driver's value unchanged if it equals the parameter and the row's value."""
 
 
-def check_stored(sql: Sql, rows: Prepared, listed: Sequence[Row], known: set[Key] | None) -> None:
+def check_stored(sql: Sql, rows: Prepared, listed: Sequence[Row], existing: set[Key] | None) -> None:
     """Read the rows that were just written, and compare them with the rows that the entity gave.
 
     Args:
         sql: The session that wrote the rows.
         rows: The written rows.
         listed: The rows as the entity gave them.
-        known: The keys of rows that existed before; None if the policy does not need them.
+        existing: The keys of rows that existed before; None if the policy does not need them.
 
     Raises:
         SeedError: The database returns another value than a row gave.
     """
-    untouched = known if known is not None and rows.declaration.policy == INSERT else set()
+    untouched = existing if existing is not None and rows.declaration.policy == INSERT else set()
     for batch in rows.batches:
         attrs = _compared(rows, batch, listed)
         if not attrs:

@@ -104,12 +104,12 @@ class Seeder:
             listed = source.read()
             rows = prepare(source.declaration, listed, later)
             check_references(sql, rows, [attr for attr in rows.references if attr not in later])
-            known = write_rows(sql, rows)
-            check_stored(sql, rows, listed, known)
-            written.append((rows, known))
+            existing = write_rows(sql, rows)
+            check_stored(sql, rows, listed, existing)
+            written.append((rows, existing))
             _log.info("%s: %d rows applied (%s)", source.entity.__name__, len(listed), source.declaration.policy)
-        for rows, known in written:
-            set_links(sql, rows, known)
+        for rows, existing in written:
+            set_links(sql, rows, existing)
         write_sets(sql, written)
         for rows, _ in reversed(written):
             if rows.declaration.policy == MIRROR:

@@ -164,13 +164,13 @@ def check_names(entity: Any, rows: list[Row]) -> None:
     Raises:
         SeedError: A row names an unknown attribute.
     """
-    known = entity._adict_
+    attributes = entity._adict_
     names = {name for shape in {tuple(row) for row in rows} for name in shape}
-    unknown = {name for name in names if name not in known}
+    unknown = {name for name in names if name not in attributes}
     if not unknown:
         return
     for number, row in enumerate(rows, 1):
         for name, value in row.items():
             if name in unknown:
-                why = f"{entity.__name__} has no such attribute.{nearest(str(name), list(known))}"
+                why = f"{entity.__name__} has no such attribute.{nearest(str(name), list(attributes))}"
                 raise failure(entity, why, row=number, column=str(name), value=value)

@@ -29,15 +29,15 @@ def write_rows(sql: Sql, rows: Prepared) -> set[Key] | None:
         _check_class(sql, rows)
     looks_first = _has_to_look(sql, rows)
     # With the policy "insert", an existing row may differ from ours, so it must not be compared with them.
-    known = _known(sql, rows) if looks_first or rows.declaration.policy == INSERT else None
+    existing = _existing_keys(sql, rows) if looks_first or rows.declaration.policy == INSERT else None
     for batch in rows.batches:
-        if looks_first and known is not None:
-            _insert_or_update(sql, rows, batch, known)
+        if looks_first and existing is not None:
+            _insert_or_update(sql, rows, batch, existing)
         else:
             _upsert(sql, rows, batch)
     if sql.dialect == "PostgreSQL":
         _advance_sequence(sql, rows)
-    return known
+    return existing
 
 
 def _has_to_look(sql: Sql, rows: Prepared) -> bool:
@@ -51,23 +51,23 @@ def _has_to_look(sql: Sql, rows: Prepared) -> bool:
     return len(key) == 1 and bool(key[0].auto) and any(key[0].column not in batch.columns for batch in rows.batches)
 
 
-def _known(sql: Sql, rows: Prepared) -> set[Key]:
+def _existing_keys(sql: Sql, rows: Prepared) -> set[Key]:
     entity = rows.entity
-    known: set[Key] = set()
+    existing: set[Key] = set()
     for batch in rows.batches:
         if rows.keyless:
             attrs = [attr for attr in entity._attrs_with_columns_ if set(attr.columns) <= set(batch.columns)]
             identify = keyless_identity(batch.columns, converters_of(attrs))
-            known.update(map(identify, sql.select(batch.columns, entity._table_)))
+            existing.update(map(identify, sql.select(batch.columns, entity._table_)))
         else:
             columns = rows.key_columns
-            known.update(
+            existing.update(
                 map(
                     identity_of(converters_of(rows.key)),
                     sql.select_any_of(columns, entity._table_, columns, _keys(batch, columns)),
                 )
             )
-    return known
+    return existing
 
 
 def _keys(batch: Batch, columns: Sequence[str]) -> list[Values]:
@@ -90,9 +90,9 @@ def _upsert(sql: Sql, rows: Prepared, batch: Batch) -> None:
     _write(sql, rows, batch.numbers, batch.values, lambda some: sql.insert(table, batch.columns, some, ending))
 
 
-def _insert_or_update(sql: Sql, rows: Prepared, batch: Batch, known: set[Key]) -> None:
+def _insert_or_update(sql: Sql, rows: Prepared, batch: Batch, existing: set[Key]) -> None:
     table = rows.entity._table_
-    old = [key in known for key in batch.keys]
+    old = [key in existing for key in batch.keys]
     new = [not each for each in old]
     numbers = list(compress(batch.numbers, new))
     _write(sql, rows, numbers, list(compress(batch.values, new)), lambda some: sql.insert(table, batch.columns, some))
