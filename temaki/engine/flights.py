@@ -12,24 +12,25 @@ _LOOK_AROUND = 0.2  # seconds
 
 
 class _Flight:
-    """One call, shared by all threads that came before it began."""
+    """One call, shared by all threads that came before it began.
+
+    Attributes:
+        done: Whether the call is over.
+        error: What it raised.
+        gate: Closed until then.
+    """
 
     def __init__(self) -> None:
         self.done = False
         self.error: BaseException | None = None
-        self._gate = threading.Lock()
-        self._gate.acquire()
-
-    def land(self) -> None:
-        """The call is over."""
-        self.done = True
-        self._gate.release()
+        self.gate = threading.Lock()
+        self.gate.acquire()
 
     def wait(self) -> None:
         """Until it is over. An interrupted waiter may leave the gate closed behind it, so the others look around."""
         while not self.done:
-            if self._gate.acquire(timeout=_LOOK_AROUND):
-                self._gate.release()
+            if self.gate.acquire(timeout=_LOOK_AROUND):
+                self.gate.release()
 
 
 class Flights:
@@ -82,14 +83,13 @@ class Flights:
                 raise
             finally:
                 if own is not None:
-                    self._land(own)
+                    # Not in a function of its own: an interrupt may strike at the start of one, before its first line.
+                    with self._lock:
+                        if self._flying is own:
+                            self._flying = None
+                        if self._next is own:
+                            self._next = None
+                        own.done = True
+                        own.gate.release()
             (flying or mine).wait()
         return False
-
-    def _land(self, own: _Flight) -> None:
-        with self._lock:
-            if self._flying is own:
-                self._flying = None
-            if self._next is own:
-                self._next = None
-        own.land()

@@ -132,7 +132,7 @@ class DBSession(DBSessionContextManager):
         Raises:
             CommitException: The commit failed. The error has its cause's class, too.
         """
-        with _errors_of_both_kinds():
+        with _errors_of_both_kinds(), _OwnEnd(depth=1):
             super().__exit__(exc_type, exc, tb)
             if isinstance(exc, CommitException):
                 raise exc
@@ -145,13 +145,13 @@ class DBSession(DBSessionContextManager):
 
         @functools.wraps(ponys)
         def once(*args: Any, **kwargs: Any) -> R:
-            with _errors_of_both_kinds():
+            with _errors_of_both_kinds(), _OwnEnd():
                 return ponys(*args, **kwargs)
 
         @functools.wraps(ponys)
         def retried(*args: Any, **kwargs: Any) -> R:
             if not core.local.db_context_counter:
-                with _errors_of_both_kinds():
+                with _errors_of_both_kinds(), _OwnEnd():
                     return self._run_again(session, lambda: checked(*args, **kwargs))
             warnings.warn(
                 f"@db_session decorator with `retry={self.retry}` option is ignored for {_name(func)} function "
@@ -193,6 +193,35 @@ class DBSession(DBSessionContextManager):
 
 db_session = DBSession()
 """Pony's ``db_session``, with a ``retry`` that waits between tries. Call it to set options."""
+
+
+class _OwnEnd:
+    """Ends the thread's session if an interrupt struck in Pony's own code for that.
+
+    Pony counts in each thread how deep its sessions are nested. If an interrupt keeps it from counting down, it takes
+    every later session of the thread for a part of the interrupted one, and commits none of them.
+
+    Args:
+        depth: How deep sessions are nested where this one begins or ends.
+    """
+
+    def __init__(self, *, depth: int = 0) -> None:
+        self._outermost = core.local.db_context_counter == depth
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        local = core.local
+        if exc_type is None or not self._outermost or (local.db_session is None and not local.db2cache):
+            return
+        local.db_context_counter = 0
+        try:
+            core.rollback()
+        finally:
+            local.db_session = None
+            local.user_groups_cache.clear()
+            local.user_roles_cache.clear()
 
 
 @contextmanager

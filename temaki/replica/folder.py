@@ -64,7 +64,8 @@ class Folder:
             # Both names are realpaths, so that an authorizer can compare them.
             self.path = Path(os.path.realpath(self.path))
         self._end = weakref.finalize(self, _end, self._lock, None if self.reusable else str(self.path), process())
-        # Not at exit, after which handlers of atexit may begin sessions: the replica releases it then (see lease_exit).
+        # Not at exit, after which handlers of atexit may begin sessions. The replica releases it then:
+        # see temaki.process.exit.
         self._end.atexit = False
         _sweep(parent, prefix, keep=self.path.name)
 

@@ -54,6 +54,7 @@ class TestDirectoryStore(StoreTests):
         return DirectoryStore(tmp_path / "missing")
 
 
+@pytest.mark.server
 class TestS3StoreOnMoto(StoreTests):
     """S3Store, talking to moto."""
 

@@ -28,8 +28,8 @@ from temaki import (
     TemakiError,
     cause_of,
     db_session,
-    engine,
 )
+from temaki.engine import shared
 from temaki.orm.db_session import DBSession
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
@@ -44,7 +44,7 @@ def clock(other: Client, monkeypatch: pytest.MonkeyPatch) -> ManualClock:
     """That of all databases that are bound from now on."""
     assert other
     clock = ManualClock()
-    monkeypatch.setattr(engine, "SystemClock", lambda: clock)
+    monkeypatch.setattr(shared, "SystemClock", lambda: clock)
     return clock
 
 
