@@ -196,13 +196,13 @@ db_session = DBSession()
 
 
 class _OwnEnd:
-    """Ends the thread's session if an interrupt struck in Pony's own code for that.
+    """Ends the thread's session if an interrupt hit Pony's own code that ends it.
 
-    Pony counts in each thread how deep its sessions are nested. If an interrupt keeps it from counting down, it takes
-    every later session of the thread for a part of the interrupted one, and commits none of them.
+    Pony counts the nesting depth of each thread's sessions. If an interrupt prevents it from counting down, Pony treats
+    every later session of the thread as a part of the interrupted one, and commits none of them.
 
     Args:
-        depth: How deep sessions are nested where this one begins or ends.
+        depth: The nesting depth of sessions where the outermost one begins or ends.
     """
 
     def __init__(self, *, depth: int = 0) -> None:
