@@ -57,7 +57,7 @@ class Database(Rebindable):
             client: A boto3 S3 client to use, instead of one with boto3's own configuration.
             cache_dir: A folder for the working copy, which then outlives the process. Without it, the working copy is
                 in a private temporary folder.
-            allow_stale_seeds: Whether :meth:`generate_mapping` may start with stored rows of ``Seeded`` entities if
+            allow_stale_seeds: Whether ``generate_mapping()`` may start with stored rows of ``Seeded`` entities if
                 their source fails (for example, if ``get_rows`` raises). It then logs a warning.
             options: ``timeout`` in seconds, and the options of the strategy.
 
