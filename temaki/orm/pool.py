@@ -1,4 +1,4 @@
-"""Each thread's connections to the current generation."""
+"""The pool of connections, one for each thread, to the current generation."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from temaki.replica.generation import Generation
 class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init__, are each thread's own
     """Pony's pool for SQLite, in which a connection lives no longer than its generation.
 
-    Pony keeps one connection per thread, which sessions that interleave in it (generators, coroutines) would share.
-    Here such a session gets a connection of its own, since its snapshot is its own.
+    Pony keeps one connection per thread. Sessions that interleave in a thread (generators, coroutines) would share it.
+    Here each of them gets a connection of its own, since each has a snapshot of its own.
 
     Args:
         engine: Runs the sessions.
-        on_connect: Runs the user's ``@db.on_connect`` handlers on a new connection. Pony itself would run them
-            between connecting and the transaction, where a refused commit of another thread could come in between.
+        on_connect: Runs the user's ``@db.on_connect`` handlers on a new connection. Pony itself would run them between
+            the connection and the transaction, and a refused commit of another thread could come in between.
 
     Attributes:
-        con: The thread's idle connection, if there is one.
-        entering: The connection that begins to write.
+        con: The thread's idle connection; None if there is none.
+        entering: The connection that begins to write; None before the first one.
     """
 
     con: Connection | None
@@ -40,7 +40,7 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
             is_shared_memory_db=False,
             filename="",
             create_db=False,
-            # Idle connections to a generation that is left behind are closed by whoever leaves it.
+            # The thread that leaves a generation closes the idle connections of all threads to it.
             check_same_thread=False,
             factory=Connection,
         )
@@ -49,7 +49,7 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
         self.entering = None
 
     def open(self, *, immediate: bool, which: Try = FIRST_TRY) -> Connection:
-        """Begin a session in this thread, with its snapshot pinned."""
+        """Begin a session in this thread and pin its snapshot."""
         return self._engine.open(self._connect_to, immediate=immediate, which=which)
 
     def _connect_to(self, generation: Generation) -> Connection:
@@ -72,11 +72,11 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
 
     def _take_idle(self) -> Connection | None:
         idle, self.con = self.con, None
-        # One that was inherited by a fork is the parent's; temaki.process.fork keeps it from being closed.
+        # An inherited connection belongs to the parent process; temaki.process.fork prevents closing it.
         return idle if idle is not None and idle.process == process() else None
 
     def release(self, con: Connection) -> None:
-        """End the connection's session; it stays for the thread's next one, if its generation does."""
+        """End the connection's session. Keep the connection for the thread's next one if its generation stays."""
         if con.process != process():
             return
         try:

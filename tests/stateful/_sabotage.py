@@ -18,9 +18,8 @@ from temaki.engine.flights import Flights
 from temaki.engine.pull import Puller
 from temaki.errors import PreconditionFailedError
 from temaki.formats import file
-from temaki.orm.database import Database
 from temaki.orm.seed.ledger import Ledger
-from temaki.orm.seed.seeder import Seeder
+from temaki.orm.starting import Start
 from temaki.remote import publish, transfer
 from temaki.remote.publish import Publication
 from temaki.remote.swap import Proof, RefusedError, Swap
@@ -233,14 +232,14 @@ def _no_fence() -> Patches:
 
 
 def _seeded_afterwards() -> Patches:
-    create = Database._create_and_seed
+    create = Start._create_and_seed
 
-    def create_then_seed(self: Database, seeder: Seeder | None, **more: Any) -> None:
-        create(self, None, **more)
-        if seeder is not None:
-            self._seed_alone(seeder)
+    def create_then_seed(self: Start, **more: Any) -> None:
+        create(Start(self.db, None), **more)
+        if self.seeder is not None:
+            self._seed_alone()
 
-    return [mock.patch.object(Database, "_create_and_seed", create_then_seed)]
+    return [mock.patch.object(Start, "_create_and_seed", create_then_seed)]
 
 
 SIMULATED: Mapping[str, Callable[[], Patches]] = {
