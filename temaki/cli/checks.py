@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, Literal
@@ -204,10 +205,8 @@ class Examination:
         self._add("write", "ok", "objects may be written beside the database")
 
     def _conditions(self) -> None:
-        clock = self._target.clock
-        probe_conditions(
-            self._store, self._target.key, clock=clock, deadline=clock.monotonic() + _PATIENCE, rng=self._target.rng
-        )
+        retrying = replace(self._target.retrying, timeout=_PATIENCE)
+        probe_conditions(self._store, self._target.key, retrying.begin())
         self._add("conditional writes", "ok", "a stale If-Match and a second If-None-Match are refused")
 
     def _race(self) -> None:

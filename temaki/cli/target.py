@@ -20,7 +20,7 @@ from temaki.config.registry import load
 from temaki.errors import ConfigurationError, NotFoundError, StoreError
 from temaki.lease.record import SUFFIX, LeaseObject, LeaseRecord
 from temaki.remote.remote import Published, Remote, Version
-from temaki.remote.retry import retry
+from temaki.remote.retry import RetryPolicy
 from temaki.replica.image import Image
 from temaki.replica.wal import DATABASE_HEADER, read_header
 from temaki.stores import canonical_url, open_store
@@ -70,7 +70,8 @@ class Target:
             _check_options(self.settings)
         self.url = canonical_url(self.settings.url)
         self.clock = SystemClock()
-        self.rng = random.Random()  # noqa: S311 - jitter
+        rng = random.Random()  # noqa: S311 - jitter
+        self.retrying = RetryPolicy(self.clock, rng, self.settings.timeout)
         self.store, self.key = open_store(self.settings.url)
         self.remote = self.remote_on(self.store)
 
@@ -102,8 +103,7 @@ class Target:
 
     def repeat(self, request: Callable[[], T]) -> T:
         """Make a request, and make it again where it gets no usable answer, for the configured time."""
-        deadline = self.clock.monotonic() + self.settings.timeout
-        return retry(request, clock=self.clock, deadline=deadline, rng=self.rng)
+        return self.retrying.run(request)
 
     def fetch(self, folder: Path, *, remote: Remote | None = None, name: str = "copy.sqlite") -> LocalCopy:
         """Fetch the current version, or the one that ``remote`` shows, into ``folder``.
@@ -169,8 +169,7 @@ class Target:
 
     def lease_object(self) -> LeaseObject:
         """Where the lease's record is."""
-        timeout = self.settings.timeout
-        return LeaseObject(self.store, self.key + SUFFIX, clock=self.clock, rng=self.rng, timeout=timeout)
+        return LeaseObject(self.store, self.key + SUFFIX, self.retrying)
 
     def lease(self) -> LeaseState:
         """The lease as it is now."""

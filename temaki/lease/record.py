@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from types import NoneType
 from typing import Any, Final, TypeVar
 
-from temaki.clock import Clock
 from temaki.errors import LeaseRecordError, NotFoundError, PreconditionFailedError, StoreUnavailableError
 from temaki.lease.owner import Owner
-from temaki.remote.retry import retry
+from temaki.remote.retry import RetryPolicy
 from temaki.store import ObjectInfo, Store
 
 T = TypeVar("T")
@@ -97,14 +95,11 @@ class LeaseObject:
     Args:
         store: The bucket.
         key: The record's own key.
-        clock: Time, for repeated attempts.
-        rng: For their jitter.
-        timeout: Seconds after which no new attempt of one request is made.
+        retrying: How long each of its requests is repeated.
     """
 
-    def __init__(self, store: Store, key: str, *, clock: Clock, rng: random.Random, timeout: float) -> None:
-        self._store, self._key = store, key
-        self._clock, self._rng, self._timeout = clock, rng, timeout
+    def __init__(self, store: Store, key: str, retrying: RetryPolicy) -> None:
+        self._store, self._key, self._retrying = store, key, retrying
         self.url = f"{store.url}/{key}"
 
     def read(self) -> Seen | None:
@@ -114,7 +109,7 @@ class LeaseObject:
             LeaseRecordError: What is there is no record.
             StoreError: The request failed, also when repeated.
         """
-        return self._retry(self._read_once)
+        return self._retrying.run(self._read_once)
 
     def write(self, record: LeaseRecord, instead_of: Seen | None) -> Seen:
         """Replace the record, exactly once.
@@ -142,7 +137,7 @@ class LeaseObject:
                 return self._after(refusal, record, instead_of)
             return Seen(record, etag)
 
-        return self._retry(attempt)
+        return self._retrying.run(attempt)
 
     def _after(self, refusal: PreconditionFailedError, record: LeaseRecord, instead_of: Seen | None) -> Seen:
         seen = self._read_once()
@@ -157,10 +152,6 @@ class LeaseObject:
                 ambiguous=False,
             ) from refusal
         raise ChangedError
-
-    def _retry(self, attempt: Callable[[], T]) -> T:
-        deadline = self._clock.monotonic() + self._timeout
-        return retry(attempt, clock=self._clock, deadline=deadline, rng=self._rng)
 
     def _read_once(self) -> Seen | None:
         try:

@@ -6,16 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Self
 
 from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError
-from temaki.remote.retry import retry
 from temaki.remote.transfer import Target, Transfer, ended_early
 from temaki.replica.wal import DATABASE_HEADER, FormatError, read_header
 from temaki.version import SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
 
 if TYPE_CHECKING:
-    import random
     from pathlib import Path
 
-    from temaki.clock import Clock
+    from temaki.remote.retry import RetryPolicy
     from temaki.remote.transfer import IsSlow
     from temaki.replica.wal import DatabaseHeader
     from temaki.store import Download, ObjectInfo, Store
@@ -31,9 +29,7 @@ class Source:
         store: The bucket.
         key: The object's key.
         url: The database's URL, for messages.
-        clock: Time.
-        timeout: Seconds after which no new attempt is made.
-        rng: For the jitter between attempts.
+        retrying: How long its requests are repeated.
         parallel_threshold: What each of several parallel streams has to carry at least, in bytes.
         is_slow: Whether a stream is so slow that others are to help it; see :func:`temaki.remote.transfer.is_slow`.
     """
@@ -43,25 +39,18 @@ class Source:
         store: Store,
         key: str,
         url: str,
-        clock: Clock,
-        timeout: float,
-        rng: random.Random,
+        retrying: RetryPolicy,
         parallel_threshold: int,
         is_slow: IsSlow,
     ) -> None:
         self.store, self.key, self.url = store, key, url
-        self.clock, self.timeout, self.rng = clock, timeout, rng
+        self.retrying = retrying
         self._parallel_threshold, self._is_slow = parallel_threshold, is_slow
 
     def open(self, etag: str | None) -> Fetched | None:
         """See :meth:`temaki.remote.remote.Remote.fetch`."""
-        deadline = self.deadline()
-        started = retry(lambda: self.start(etag), clock=self.clock, deadline=deadline, rng=self.rng)
+        started = self.retrying.run(lambda: self.start(etag))
         return None if started is None else Fetched(self, started)
-
-    def deadline(self) -> float:
-        """For what begins now."""
-        return self.clock.monotonic() + self.timeout
 
     def start(self, etag: str | None = None) -> Started | None:
         """One GET, as far as the header of the database; None where the object still has that ETag."""
@@ -82,9 +71,7 @@ class Source:
             started.first,
             target,
             self.url,
-            self.clock,
-            self.deadline(),
-            self.rng,
+            self.retrying.begin(),
             self._parallel_threshold,
             self._is_slow,
         )
@@ -154,12 +141,8 @@ class Fetched:
         target = Target(path, source.url)
         try:
             # PreconditionFailedError: replaced between two ranges. Another GET gives what is there now.
-            retry(
-                lambda: self._save_once(target),
-                clock=source.clock,
-                deadline=source.deadline(),
-                rng=source.rng,
-                on=(StoreUnavailableError, PreconditionFailedError),
+            source.retrying.begin().run(
+                lambda: self._save_once(target), on=(StoreUnavailableError, PreconditionFailedError)
             )
             target.close()
         except BaseException:

@@ -22,6 +22,7 @@ from temaki.errors import LeaseLostError, LeaseTimeoutError, PreconditionFailedE
 from temaki.lease.lease import Lease
 from temaki.lease.record import LeaseObject
 from temaki.lease.waiting import LONGEST_COURTESY, LONGEST_LOOK
+from temaki.remote.retry import RetryPolicy
 from temaki.store import Download, ReadableBody
 from temaki.stores.memory import MemoryStore
 from temaki.stores.rules import read_body
@@ -227,7 +228,7 @@ class Process:
         self.faulty = FaultyStore(simulation.store, seed=rng.getrandbits(32), rates=rates, late_after=6)
         self.wire = _Wire(self)
         ttl, jitter = simulation.ttl, random.Random(rng.getrandbits(32))
-        record = LeaseObject(self.wire, LEASE, clock=self.view, rng=jitter, timeout=ttl / 3)
+        record = LeaseObject(self.wire, LEASE, RetryPolicy(self.view, jitter, timeout=ttl / 3))
         self.lease = Lease(
             record,
             url="memory://simulation/app.sqlite",

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from temaki.config.settings import resolve
 from temaki.errors import ConfigurationError, CorruptDatabaseError, LeaseRecordError, StoreError
 from temaki.lease.record import LeaseObject
+from temaki.remote.retry import RetryPolicy
 from temaki.replica.image import Image
 from temaki.replica.wal import FormatError, Mark, read_header, scan
 from temaki.store import ObjectInfo
@@ -162,7 +163,7 @@ class TestFacts:
         bucket = MemoryStore()
         etag = bucket.put("lease", raw)
         try:
-            seen = LeaseObject(bucket, "lease", clock=ManualClock(), rng=random.Random(1), timeout=1).read()
+            seen = LeaseObject(bucket, "lease", RetryPolicy(ManualClock(), random.Random(1), timeout=1)).read()
         except LeaseRecordError:
             pass
         else:

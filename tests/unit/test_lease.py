@@ -22,6 +22,7 @@ from temaki.lease.lease import Lease
 from temaki.lease.owner import Owner
 from temaki.lease.record import LeaseObject, LeaseRecord
 from temaki.lease.waiting import SLOT, ahead
+from temaki.remote.retry import RetryPolicy
 from temaki.stores.directory import DirectoryStore
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
@@ -48,7 +49,7 @@ class Host(Lease):
         self.clock = clock
         self.of: dict[int, list[object]] = {}
         rng = random.Random(1)
-        record = LeaseObject(self.faulty, KEY, clock=clock, rng=rng, timeout=TTL / 3)
+        record = LeaseObject(self.faulty, KEY, RetryPolicy(clock, rng, timeout=TTL / 3))
         super().__init__(
             record,
             url="memory://lease/app.sqlite",
@@ -592,11 +593,12 @@ from temaki.clock import SystemClock
 from temaki.lease.lease import Lease
 from temaki.process.exit import close_on_sigterm
 from temaki.lease.record import LeaseObject
+from temaki.remote.retry import RetryPolicy
 from temaki.stores.directory import DirectoryStore
 if "own" in sys.argv: signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 close_on_sigterm()
 clock, rng = SystemClock(), random.Random()
-record = LeaseObject(DirectoryStore(sys.argv[1]), "app.sqlite.lease", clock=clock, rng=rng, timeout=10)
+record = LeaseObject(DirectoryStore(sys.argv[1]), "app.sqlite.lease", RetryPolicy(clock, rng, timeout=10))
 Lease(record, url="x", clock=clock, rng=rng, ttl=30, acquire_timeout=60).acquire(sys)
 if "exit" not in sys.argv: os.kill(os.getpid(), signal.SIGTERM)
 if "exit" not in sys.argv: signal.pause()
@@ -611,7 +613,7 @@ def test_a_process_that_ends_gives_it_back(tmp_path: Path, how: str, code: int) 
     )
     assert done.returncode == code
     clock = ManualClock()
-    record = LeaseObject(DirectoryStore(str(tmp_path)), KEY, clock=clock, rng=random.Random(1), timeout=1).read()
+    record = LeaseObject(DirectoryStore(str(tmp_path)), KEY, RetryPolicy(clock, random.Random(1), timeout=1)).read()
     assert record is not None
     assert (record.record.held, record.record.generation) == (False, 1)
 

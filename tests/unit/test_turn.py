@@ -12,6 +12,7 @@ from temaki.lease.lease import Lease
 from temaki.lease.record import SUFFIX, LeaseObject
 from temaki.lease.turn import BUSY, LONGEST, LOOK, PURPOSE, RECENT, SETTLE, TTL, Turns
 from temaki.observe.reporter import Reporter
+from temaki.remote.retry import RetryPolicy
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.counting import CountingStore
@@ -76,7 +77,7 @@ def busy(writer: Turns) -> None:
 
 def lease(bucket: MemoryStore, clock: ManualClock, purpose: str = PURPOSE) -> Lease:
     """Another process's."""
-    record = LeaseObject(bucket, KEY + SUFFIX, clock=clock, rng=random.Random(2), timeout=1)
+    record = LeaseObject(bucket, KEY + SUFFIX, RetryPolicy(clock, random.Random(2), timeout=1))
     return Lease(
         record, url="u", clock=clock, rng=random.Random(3), ttl=TTL, acquire_timeout=9, purpose=purpose, heartbeat=False
     )
