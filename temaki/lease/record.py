@@ -85,8 +85,33 @@ class Seen:
     age: float = 0.0
 
 
+def successor(seen: Seen | None, *, owner: Owner, held: bool, ttl: float, purpose: str, since: float) -> LeaseRecord:
+    """The record of the next generation. It keeps what the record before it says of others.
+
+    Args:
+        seen: The record that it replaces; None to begin.
+        owner: As in the record.
+        held: As in the record.
+        ttl: As in the record.
+        purpose: As in the record.
+        since: As in the record.
+    """
+    before = None if seen is None else seen.record
+    return LeaseRecord(
+        held=held,
+        owner=owner,
+        generation=1 if before is None else before.generation + 1,
+        ttl=ttl,
+        purpose=purpose,
+        since=since,
+        served={} if before is None else before.served,
+        waited=0 if before is None else before.waited,
+        evicted={} if before is None else before.evicted,
+    )
+
+
 class ChangedError(Exception):
-    """Somebody else has written the record meanwhile."""
+    """Another process has replaced the record meanwhile."""
 
 
 class LeaseObject:

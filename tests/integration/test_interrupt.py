@@ -99,7 +99,12 @@ LEASE = {"TEMAKI_STRATEGY": "lease-locked", "TEMAKI_TTL": "1", "TEMAKI_ACQUIRE_T
     ("env", "stride", "thorough"),
     [
         pytest.param({}, 12, ("replica.py", "pull.py", "threading.py", "filesystem.py"), id="etag-cached"),
-        pytest.param(LEASE, 40, ("lease.py", "lease_locked.py", "shared_lease.py"), id="lease-locked"),
+        pytest.param(
+            LEASE,
+            40,
+            ("lease.py", "lease_locked.py", "shared.py", "tenure.py", "waiting.py", "heartbeat.py"),
+            id="lease-locked",
+        ),
     ],
 )
 def test_wherever_it_strikes(place: Place, env: dict[str, str], stride: int, thorough: tuple[str, ...]) -> None:

@@ -255,7 +255,7 @@ class Process:
 
     def believes(self) -> bool:
         """Whether ``check`` would say yes without asking. While it gives the lease back, nobody can call that."""
-        return self.alive and not self.releasing and self.lease._believes()
+        return self.alive and not self.releasing and self.lease._tenure.believes()
 
     @property
     def waits(self) -> bool:
@@ -282,7 +282,7 @@ class Process:
         last = False
         while not last:
             self.pause(rng.choice([0.0, 0.05, 0.3, 0.3 * simulation.ttl]))
-            if self.lease._seen is not None and rng.random() < 0.5:
+            if self.lease._tenure.seen is not None and rng.random() < 0.5:
                 self._tick()
             last = simulation.closing_at is not None  # once more without faults: that must succeed
             generation = self._acquire(until_it_works=last)

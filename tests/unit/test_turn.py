@@ -17,6 +17,7 @@ from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.counting import CountingStore
 from tests.hooked import HookedStore, failing
+from tests.leases import operator
 
 KEY = "app.sqlite"
 
@@ -229,11 +230,11 @@ class TestTaking:
         taken = turns(bucket, clock).take(user, 60)
         assert taken is not None
         assert clock.slept == [SETTLE]
-        record = lease(bucket, clock).inspect()
+        record = operator(lease(bucket, clock)).inspect()
         assert record is not None
         assert (record.held, record.purpose) == (True, PURPOSE)
         taken.release(user)
-        record = lease(bucket, clock).inspect()
+        record = operator(lease(bucket, clock)).inspect()
         assert record is not None
         assert not record.held
 
