@@ -1,20 +1,14 @@
 """A lease in the bucket: who may write now, agreed on through conditional writes alone.
 
 The lease's record is created once and never deleted: a released lease is a record that says so. Each time that a
-process takes the lease, its **generation** grows by one. So a generation is a fencing token: a commit with a smaller one
-than the stored version's comes from a holder that has lost the lease.
+process takes the lease, its **generation** grows by one. So a generation is a fencing token: a commit with a smaller
+one than the stored version's comes from a holder that has lost the lease.
 
 **When it expires.** No clock is compared with another machine's. The holder believes that it holds the lease for
-``ttl`` seconds from the moment *before* it sent its last successful write. A waiter takes over only after it has watched
-one and the same record for ``ttl`` seconds from the moment *after* it saw it. So the holder's span ends first, if both
-clocks run at one rate. A waiter that came late may count the time for which the record had been there already. It
-measures that by the store's own clock alone (``Date`` minus ``Last-Modified`` of one answer, less a second, because
-these are whole seconds). A waiter on the holder's own machine need not wait if the holder has died: it sees that the
-process is gone (:mod:`temaki.lease.owner`).
-
-**Whose a record is.** A process draws the owner's token each time that it takes the lease, never before: processes that
-were restored from one snapshot have the same memory. A process recognises its own record by the random ids of the writes
-that it has sent. That is true of one such process only.
+``ttl`` seconds from the moment *before* it sent its last successful write (:mod:`temaki.lease.tenure`). A waiter takes
+over only after it has watched one and the same record for ``ttl`` seconds from the moment *after* it saw it
+(:mod:`temaki.lease.waiting`). So the holder's span ends first, if both clocks run at one rate. A waiter on the holder's
+own machine need not wait if the holder has died (:mod:`temaki.lease.owner`).
 
 **What it does not guarantee.** A holder can be stopped between its last look at the clock and its write. That write is
 refused by the compare-and-swap on the database object and by the generation, not by the lease. The lease only keeps
@@ -32,7 +26,6 @@ from typing import Any, Final
 from temaki.clock import Clock
 from temaki.errors import LeaseLostError, StoreError, SyncError
 from temaki.lease.heartbeat import Heartbeat, await_end, keep_alive
-from temaki.lease.loss import replaced
 from temaki.lease.record import ChangedError, LeaseObject
 from temaki.lease.tenure import ReplacedError, Tenure
 from temaki.lease.waiting import Waiter
@@ -76,9 +69,7 @@ class Lease:
         reporter: Reporter | None = None,
         heartbeat: bool = True,
     ) -> None:
-        self._reporter = reporter or Reporter(url)
-        self._record = record
-        self.url = url
+        self._record, self.url, self._reporter = record, url, reporter or Reporter(url)
         self._clock, self._rng = clock, rng
         self._ttl, self._acquire_timeout, self._hold, self._purpose = ttl, acquire_timeout, hold, purpose
         self._beats = heartbeat
@@ -97,8 +88,6 @@ class Lease:
         self._idle_until: float | None = None
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
         self._is_left = False
-
-    # -- for who wants to write -----------------------------------------------------------------------------------
 
     def acquire(self, user: object) -> int:
         """Wait for the lease, or join the threads of this process that have it.
@@ -158,9 +147,7 @@ class Lease:
         """
         look_for_fork()
         with self._state:
-            if not self._tenure.believes():
-                return None
-            return self._add(user)
+            return self._add(user) if self._tenure.believes() else None
 
     def _add(self, user: object) -> int:
         self._users.add(user)
@@ -198,9 +185,8 @@ class Lease:
             try:
                 self._tenure.rewrite(seen, held=True, generation=becomes)
             except ReplacedError as error:
-                age = self._tenure.age(self._tenure.written)
-                self._tenure.loss = replaced(generation, error.by, age=age, ttl=self._ttl)
-                self._tenure.seen, self._idle_until, self._users = None, None, weakref.WeakSet()
+                self._idle_until, self._users = None, weakref.WeakSet()  # first: nobody waits for users of a lost lease
+                self._tenure.lose(generation, error.by)
                 self._state.notify_all()
                 self._reporter.lease_lost(generation)
                 raise self._tenure.lost(generation) from None
@@ -231,8 +217,6 @@ class Lease:
             self._users = weakref.WeakSet([user])
             return stored + 1
 
-    # -- giving it back ---------------------------------------------------------------------------------------------
-
     def release(self, user: object, *, keep: float = 0.0) -> None:
         """End the use. After the last user's, others can take the lease, unless it is kept. Never raises.
 
@@ -253,7 +237,7 @@ class Lease:
                 self._idle_until = until
                 if self._heart.wake(self.tick):
                     return
-            self._give_back()  # nobody would do so later
+            self._give_back()  # nobody else would
             thread = self._heart.thread
         await_end(thread)
 
@@ -295,8 +279,6 @@ class Lease:
                 _log.info("%s: the lease could not be given back: %s", self.url, error)
             self._tenure.seen = None
         self._state.notify_all()
-
-    # -- keeping it -------------------------------------------------------------------------------------------------
 
     def tick(self) -> float | None:
         """Do what is due: renew a lease in use, give back an idle one.

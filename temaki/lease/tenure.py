@@ -1,7 +1,11 @@
 """A process's tenure of the lease: the record that it wrote last, and how long it may believe in it.
 
-No clock is compared with another machine's. The span begins *before* the write was sent, and is measured by both clocks
-of this machine; the one that says more counts.
+**How long it believes.** For ``ttl`` seconds from the moment *before* the write was sent. Both clocks of this machine
+measure that, and the one that says more counts.
+
+**Which record is its own.** Processes that were restored from one snapshot have the same memory. So a process draws the
+owner's token each time that it takes the lease, never before. It recognises its own record by the random ids of the
+writes that it has sent: that is true of one such process only.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from typing import Final
 
 from temaki.clock import Clock
 from temaki.errors import LeaseLostError
-from temaki.lease.loss import Loss, given_up
+from temaki.lease.loss import Loss, given_up, replaced
 from temaki.lease.record import ChangedError, LeaseObject, LeaseRecord, Seen, new_write_id
 
 Moment = tuple[float, float]
@@ -110,6 +114,16 @@ class Tenure:
             if not held:
                 self.left = (written.etag, self.clock.monotonic())
             return
+
+    def lose(self, generation: int, current: LeaseRecord | None) -> None:
+        """Hold nothing any more, and remember why.
+
+        Args:
+            generation: The generation that is lost.
+            current: The record that is stored now; None if there is none.
+        """
+        self.loss = replaced(generation, current, age=self.age(self.written), ttl=self.ttl)
+        self.seen = None
 
     def lost(self, generation: int) -> LeaseLostError:
         """The error for a transaction under a generation that this process holds no more."""

@@ -1,5 +1,10 @@
 """How a process waits for the lease, and takes it: when it may, how often it looks, and whom it lets go first.
 
+**When it takes over.** A record that stays the same for ``ttl`` seconds has lost its owner. The waiter measures that by
+its own clock, from the moment *after* it saw the record. A waiter that came late may count the time for which the
+record had been there already. The store's clock alone measures that: ``Date`` minus ``Last-Modified`` of one answer,
+less a second, because these are whole seconds.
+
 **The fair order.** A free lease goes to the first writer. Mostly that would be the process that has just given it back,
 because it need not wait to see that. With a handful of contenders, such a lottery leaves somebody out for long. So each
 record lists who has had the lease lately. A process that finds a contended lease free leaves it, for a moment, to those
