@@ -112,7 +112,7 @@ def test_the_list_is_what_is_replaced() -> None:
     """While schedules run, every module on the list has the scheduler's ``threading``; afterwards the real one."""
     code = """
 import threading
-from temaki.testing.simulation.substitutes import LOCKING
+from temaki.testing.simulation.substitutes import LOCKING, installed
 with installed():
     assert not [module for module in LOCKING if module.threading is threading]
 assert not [module for module in LOCKING if module.threading is not threading]
