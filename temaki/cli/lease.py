@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import typer
 
 from temaki.cli.options import AsJson, Url, Yes
@@ -10,8 +12,8 @@ from temaki.cli.results import LeaseResult
 from temaki.cli.tables import moment
 from temaki.cli.target import Target, as_lease
 from temaki.cli.terminal import Terminal, terminal
-from temaki.lease.record import LeaseRecord
-from temaki.lease.shared import SharedLease
+from temaki.lease.operator import Operator
+from temaki.lease.record import SUFFIX, LeaseObject, LeaseRecord
 
 lease = typer.Typer(
     cls=PlainGroup,
@@ -75,7 +77,6 @@ def evict(target: Target, out: Terminal, *, yes: bool) -> LeaseResult:
 
 
 def _break(target: Target, shown: LeaseRecord) -> LeaseRecord:
-    """Evict the holder that the user has seen, and no other one."""
-    shared = SharedLease(target.store, target.key, url=target.url, clock=target.clock)
-    ours = shared.get(ttl=shown.ttl, acquire_timeout=2 * shown.ttl, hold=0.0)
-    return ours.break_(shown)
+    """Evict the holder that was shown, and nobody else."""
+    record = LeaseObject(target.store, target.key + SUFFIX, replace(target.retrying, timeout=shown.ttl / 3))
+    return Operator(record, url=target.url, clock=target.clock).break_(shown)

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -52,10 +53,8 @@ class Probe:
 
     def check_conditions(self) -> None:
         """Check that the store refuses a write whose condition does not hold."""
-        clock = self._target.clock
-        probe_conditions(
-            self._store, self._target.key, clock=clock, deadline=clock.monotonic() + _PATIENCE, rng=self._target.rng
-        )
+        retrying = replace(self._target.retrying, timeout=_PATIENCE)
+        probe_conditions(self._store, self._target.key, retrying.begin())
         self._findings.add("conditional writes", "ok", "a stale If-Match and a second If-None-Match are refused")
 
     def race(self) -> None:

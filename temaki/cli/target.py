@@ -22,7 +22,7 @@ from temaki.formats.choice import open_stored
 from temaki.formats.file import FORMAT
 from temaki.lease.record import SUFFIX, LeaseObject, LeaseRecord
 from temaki.remote.remote import Remote
-from temaki.remote.retry import retry
+from temaki.remote.retry import RetryPolicy
 from temaki.replica.image import Image
 from temaki.stores import canonical_url, open_store
 from temaki.version import Published, Version
@@ -78,7 +78,8 @@ class Target:
             _check_options(self.settings)
         self.url = canonical_url(self.settings.url)
         self.clock = SystemClock()
-        self.rng = random.Random()  # noqa: S311 - jitter
+        rng = random.Random()  # noqa: S311 - jitter
+        self.retrying = RetryPolicy(self.clock, rng, self.settings.timeout)
         self.store, self.key = open_store(self.settings.url)
         self.remote = self.remote_on(self.store)
 
@@ -115,8 +116,7 @@ class Target:
 
     def repeat(self, request: Callable[[], T]) -> T:
         """Make a request, and retry it for the configured time while it gets no usable answer."""
-        deadline = self.clock.monotonic() + self.settings.timeout
-        return retry(request, clock=self.clock, deadline=deadline, rng=self.rng)
+        return self.retrying.run(request)
 
     def fetch(self, folder: Path, *, remote: Remote | None = None, name: str = "copy.sqlite") -> LocalCopy:
         """Fetch a version into ``folder``.
@@ -185,8 +185,7 @@ class Target:
 
     def lease_object(self) -> LeaseObject:
         """Return the object that holds the lease's record."""
-        timeout = self.settings.timeout
-        return LeaseObject(self.store, self.key + SUFFIX, clock=self.clock, rng=self.rng, timeout=timeout)
+        return LeaseObject(self.store, self.key + SUFFIX, self.retrying)
 
     def lease(self) -> LeaseState:
         """Return the current state of the lease."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError
 from temaki.formats.format import Body, Format, Stored
-from temaki.remote.retry import retry
 from temaki.remote.transfer import Target, ended_early
 from temaki.replica.header import DATABASE_HEADER, MODES_AT, WAL_MODE, FormatError, read_header
 from temaki.version import SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
@@ -90,12 +89,8 @@ class StoredFile(Stored):
         target = Target(path, source.url)
         try:
             # PreconditionFailedError: replaced between two ranges. Another GET gives what is there now.
-            retry(
-                lambda: self._save_once(target),
-                clock=source.clock,
-                deadline=source.deadline(),
-                rng=source.rng,
-                on=(StoreUnavailableError, PreconditionFailedError),
+            source.retrying.begin().run(
+                lambda: self._save_once(target), on=(StoreUnavailableError, PreconditionFailedError)
             )
             target.close()
         except BaseException:

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import json
 import os
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from types import NoneType
 from typing import Any, Final, TypeVar
 
-from temaki.clock import Clock
-from temaki.errors import LeaseRecordError, NotFoundError, PreconditionFailedError, StoreUnavailableError
+from temaki.errors import (
+    LeaseRecordError,
+    NotFoundError,
+    PreconditionFailedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from temaki.lease.owner import Owner
-from temaki.remote.retry import retry
+from temaki.remote.retry import RetryPolicy
+from temaki.remote.swap import Proof, RefusedError, Swap, UndecidedError, UnfoundedRefusalError
 from temaki.store import ObjectInfo, Store
 
 T = TypeVar("T")
@@ -87,8 +92,33 @@ class Seen:
     age: float = 0.0
 
 
+def successor(seen: Seen | None, *, owner: Owner, held: bool, ttl: float, purpose: str, since: float) -> LeaseRecord:
+    """The record of the next generation. It keeps what the record before it says of others.
+
+    Args:
+        seen: The record that it replaces; None to begin.
+        owner: As in the record.
+        held: As in the record.
+        ttl: As in the record.
+        purpose: As in the record.
+        since: As in the record.
+    """
+    before = None if seen is None else seen.record
+    return LeaseRecord(
+        held=held,
+        owner=owner,
+        generation=1 if before is None else before.generation + 1,
+        ttl=ttl,
+        purpose=purpose,
+        since=since,
+        served={} if before is None else before.served,
+        waited=0 if before is None else before.waited,
+        evicted={} if before is None else before.evicted,
+    )
+
+
 class ChangedError(Exception):
-    """Somebody else has written the record meanwhile."""
+    """Another process has replaced the record meanwhile."""
 
 
 class LeaseObject:
@@ -97,14 +127,11 @@ class LeaseObject:
     Args:
         store: The bucket.
         key: The record's own key.
-        clock: Time, for repeated attempts.
-        rng: For their jitter.
-        timeout: Seconds after which no new attempt of one request is made.
+        retrying: How long each of its requests is repeated.
     """
 
-    def __init__(self, store: Store, key: str, *, clock: Clock, rng: random.Random, timeout: float) -> None:
-        self._store, self._key = store, key
-        self._clock, self._rng, self._timeout = clock, rng, timeout
+    def __init__(self, store: Store, key: str, retrying: RetryPolicy) -> None:
+        self._store, self._key, self._retrying = store, key, retrying
         self.url = f"{store.url}/{key}"
 
     def read(self) -> Seen | None:
@@ -114,7 +141,7 @@ class LeaseObject:
             LeaseRecordError: What is there is no record.
             StoreError: The request failed, also when repeated.
         """
-        return self._retry(self._read_once)
+        return self._retrying.run(self._read_once)
 
     def write(self, record: LeaseRecord, instead_of: Seen | None) -> Seen:
         """Replace the record, exactly once.
@@ -128,45 +155,48 @@ class LeaseObject:
             StoreUnavailableError: The store never said. It may be written, or be yet.
             StoreError: The store refused.
         """
-        body = record.to_bytes()
+        swap: Swap[Seen] = Swap(
+            self._store,
+            self._key,
+            record.to_bytes(),
+            replaces=None if instead_of is None else instead_of.etag,
+            look=self._look,
+            proves=lambda seen: _proves(seen, record, instead_of),
+            attempts=self._retrying.begin(),
+        )
+        try:
+            landed = swap.run()
+        except RefusedError as error:
+            if error.seen is None and isinstance(error.__cause__, StoreError) and not error.is_gone:
+                raise error.__cause__ from None  # nobody knows who came first
+            raise ChangedError from error
+        except UnfoundedRefusalError as error:
+            raise self._unchanged(error.refusal, ambiguous=False) from error.refusal
+        except UndecidedError as error:
+            if isinstance(error.cause, NotFoundError):
+                raise ChangedError from error.cause  # deleted or moved away, whether or not it had landed
+            if isinstance(error.cause, PreconditionFailedError):
+                raise self._unchanged(error.cause, ambiguous=True) from error.cause
+            raise error.cause from error.cause.__cause__
+        return Seen(record, landed.etag) if landed.seen is None else landed.seen
 
-        def attempt() -> Seen:
-            try:
-                etag = self._store.put(
-                    self._key,
-                    body,
-                    if_match=None if instead_of is None else instead_of.etag,
-                    if_none_match=instead_of is None,
-                )
-            except PreconditionFailedError as refusal:
-                return self._after(refusal, record, instead_of)
-            return Seen(record, etag)
-
-        return self._retry(attempt)
-
-    def _after(self, refusal: PreconditionFailedError, record: LeaseRecord, instead_of: Seen | None) -> Seen:
-        seen = self._read_once()
-        if seen is not None and seen.record.write == record.write:
-            return seen  # an attempt whose answer was lost had landed
-        if (seen and seen.etag) == (instead_of and instead_of.etag):
-            raise StoreUnavailableError(  # undecided: a conflicting request was in flight
-                f"{self.url} is unchanged, and yet the store refused to replace it: {refusal}",
-                url=self.url,
-                status=refusal.status,
-                code=refusal.code,
-                ambiguous=False,
-            ) from refusal
-        raise ChangedError
-
-    def _retry(self, attempt: Callable[[], T]) -> T:
-        deadline = self._clock.monotonic() + self._timeout
-        return retry(attempt, clock=self._clock, deadline=deadline, rng=self._rng)
+    def _unchanged(self, refusal: PreconditionFailedError, *, ambiguous: bool) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"{self.url} is unchanged, and yet the store refused to replace it: {refusal}",
+            url=self.url,
+            status=refusal.status,
+            code=refusal.code,
+            ambiguous=ambiguous,
+        )
 
     def _read_once(self) -> Seen | None:
         try:
-            download = self._store.get(self._key)
+            return self._look()
         except NotFoundError:
             return None
+
+    def _look(self) -> Seen:
+        download = self._store.get(self._key)
         assert download is not None, "an unconditional GET has a body"
         with download:
             if not 0 < download.length <= _LARGEST:
@@ -208,6 +238,16 @@ class LeaseObject:
             "upgrade temaki here if a newer one wrote it; or, once no writer is running, move the object away.",
             url=self.url,
         )
+
+
+def _proves(seen: Seen, record: LeaseRecord, instead_of: Seen | None) -> Proof:
+    """What a record that was found after a refused write proves about that write.
+
+    A record of another process proves that this process holds nothing by the write. A lease is about nothing else.
+    """
+    if seen.record.write == record.write:
+        return Proof.OURS
+    return Proof.UNCHANGED if instead_of is not None and seen.etag == instead_of.etag else Proof.DISPROVED
 
 
 def _owner(facts: Any) -> Owner:

@@ -63,6 +63,7 @@ class SharedLease:
         """
         from temaki.lease.lease import Lease  # with all that it needs, no part of the cold start of those who take none
         from temaki.lease.record import SUFFIX, LeaseObject
+        from temaki.remote.retry import RetryPolicy
 
         look()
         options = (ttl, acquire_timeout, hold)
@@ -72,7 +73,8 @@ class SharedLease:
                 self._users[user] = options
             if self._made is None:
                 # A renewal that gets no answer must not take so long that the lease runs out meanwhile.
-                record = LeaseObject(self._store, self._key + SUFFIX, clock=self._clock, rng=self._rng, timeout=ttl / 3)
+                retrying = RetryPolicy(self._clock, self._rng, timeout=ttl / 3)
+                record = LeaseObject(self._store, self._key + SUFFIX, retrying)
                 lease = Lease(
                     record,
                     url=self._url,

@@ -215,6 +215,7 @@ class Turns:
 
     def _record(self) -> LeaseObject:
         from temaki.lease.record import SUFFIX, LeaseObject
+        from temaki.remote.retry import RetryPolicy
 
         # A look or a renewal that gets no answer must not take long.
-        return LeaseObject(self._store, self._key + SUFFIX, clock=self._clock, rng=self._rng, timeout=TTL / 3)
+        return LeaseObject(self._store, self._key + SUFFIX, RetryPolicy(self._clock, self._rng, timeout=TTL / 3))

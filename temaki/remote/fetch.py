@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from temaki.remote.retry import retry
 from temaki.remote.transfer import Target, Transfer
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable
 
-    from temaki.clock import Clock
+    from temaki.remote.retry import RetryPolicy
     from temaki.remote.transfer import IsSlow
     from temaki.store import Download, Store
 
@@ -25,9 +23,7 @@ class Source:
         store: The bucket.
         key: The object's key.
         url: The database's URL, for messages.
-        clock: Time.
-        timeout: Seconds after which no new attempt is made.
-        rng: For the jitter between attempts.
+        retrying: How long its requests are repeated.
         parallel_threshold: What each of several parallel streams has to carry at least, in bytes.
         is_slow: Whether a stream is so slow that others are to help it; see :func:`temaki.remote.transfer.is_slow`.
     """
@@ -37,14 +33,12 @@ class Source:
         store: Store,
         key: str,
         url: str,
-        clock: Clock,
-        timeout: float,
-        rng: random.Random,
+        retrying: RetryPolicy,
         parallel_threshold: int,
         is_slow: IsSlow,
     ) -> None:
         self.store, self.key, self.url = store, key, url
-        self.clock, self.timeout, self.rng = clock, timeout, rng
+        self.retrying = retrying
         self._parallel_threshold, self._is_slow = parallel_threshold, is_slow
 
     def open(self, opened: Callable[[Source, Download], T], etag: str | None) -> T | None:
@@ -54,11 +48,7 @@ class Source:
             download = self.get(etag)
             return None if download is None else opened(self, download)
 
-        return retry(attempt, clock=self.clock, deadline=self.deadline(), rng=self.rng)
-
-    def deadline(self) -> float:
-        """When a request that begins now is repeated no more, by the monotonic clock."""
-        return self.clock.monotonic() + self.timeout
+        return self.retrying.run(attempt)
 
     def get(self, etag: str | None = None) -> Download | None:
         """One GET, in one attempt; None if the object still has that ETag."""
@@ -72,9 +62,7 @@ class Source:
             first,
             target,
             self.url,
-            self.clock,
-            self.deadline(),
-            self.rng,
+            self.retrying.begin(),
             self._parallel_threshold,
             self._is_slow,
         )

@@ -13,21 +13,23 @@ from temaki.errors import (
     StoreUnavailableError,
     UnsafeStoreError,
 )
-from temaki.remote.retry import retry
 
 if TYPE_CHECKING:
-    import random
-
-    from temaki.clock import Clock
+    from temaki.remote.retry import Attempts
     from temaki.store import Store
 
 _NOT_IMPLEMENTED = 501  # HTTP status
 
 
-def probe_conditions(store: Store, key: str, *, clock: Clock, deadline: float, rng: random.Random) -> None:
+def probe_conditions(store: Store, key: str, attempts: Attempts) -> None:
     """Try conditional writes on a key of its own beside the database's.
 
     Finds stores that ignore conditions. Cannot find one that honours them, except when two requests race.
+
+    Args:
+        store: The bucket.
+        key: The database's key in it.
+        attempts: Until when the probe is repeated if it gets no usable answer.
 
     Raises:
         UnsafeStoreError: A write was accepted whose condition was false, or one refused whose condition was true.
@@ -63,7 +65,7 @@ def probe_conditions(store: Store, key: str, *, clock: Clock, deadline: float, r
             with contextlib.suppress(StoreError):
                 store.delete(name)
 
-    retry(attempt, clock=clock, deadline=deadline, rng=rng)
+    attempts.run(attempt)
 
 
 def _try_all(store: Store, name: str) -> None:

@@ -28,9 +28,7 @@ from temaki.remote.swap import (
 from temaki.version import ADOPTED, COMMIT_KEY, LINEAGE_KEY, MetadataError, Published, Version, read_version
 
 if TYPE_CHECKING:
-    import random
-
-    from temaki.clock import Clock
+    from temaki.remote.retry import Attempts
     from temaki.store import ObjectInfo, ReadableBody, Store
 
 
@@ -44,9 +42,7 @@ class Publication:
         body: The bytes. They are read from their start at each attempt, so they must not change.
         version: What is to be stored, with its metadata and without an ETag.
         base: What it replaces; None to create.
-        clock: Time.
-        deadline: When to stop making new attempts.
-        rng: For the jitter between attempts.
+        attempts: Until when the upload is repeated.
     """
 
     def __init__(  # noqa: PLR0917 - one call, from Remote
@@ -57,9 +53,7 @@ class Publication:
         body: ReadableBody,
         version: Version,
         base: Version | None,
-        clock: Clock,
-        deadline: float,
-        rng: random.Random,
+        attempts: Attempts,
     ) -> None:
         self._url, self._body, self._version, self._base = url, body, version, base
         self._swap: Swap[ObjectInfo] = Swap(
@@ -70,9 +64,7 @@ class Publication:
             replaces=None if base is None else base.etag,
             look=lambda: store.head(key),
             proves=self._proves,
-            clock=clock,
-            deadline=deadline,
-            rng=rng,
+            attempts=attempts,
         )
 
     def run(self) -> Published:

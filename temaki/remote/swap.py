@@ -33,13 +33,11 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
 from temaki.errors import NotFoundError, PreconditionFailedError, StoreError, StoreUnavailableError, TemakiError
-from temaki.remote.retry import retry
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable, Mapping
 
-    from temaki.clock import Clock
+    from temaki.remote.retry import Attempts
     from temaki.store import ReadableBody, Store
 
 S = TypeVar("S")
@@ -129,9 +127,7 @@ class Swap(Generic[S]):
         replaces: ETag of the object that is to be replaced; None to create it.
         look: Asks once what is in the object's place. Raises ``NotFoundError`` if nothing is.
         proves: What that proves.
-        clock: Time.
-        deadline: When to stop making new attempts, by the monotonic clock.
-        rng: For the jitter between attempts.
+        attempts: Until when an attempt is repeated.
     """
 
     def __init__(
@@ -144,13 +140,11 @@ class Swap(Generic[S]):
         replaces: str | None,
         look: Callable[[], S],
         proves: Callable[[S], Proof],
-        clock: Clock,
-        deadline: float,
-        rng: random.Random,
+        attempts: Attempts,
     ) -> None:
         self._store, self._key, self._body, self._metadata, self._replaces = store, key, body, metadata, replaces
         self._look, self._proves = look, proves
-        self._clock, self._deadline, self._rng = clock, deadline, rng
+        self._attempts = attempts
         self._in_doubt = False
         self._unfounded_refusals = 0
 
@@ -165,13 +159,7 @@ class Swap(Generic[S]):
             StoreError: The store refused, or could not be reached. Nothing was stored.
         """
         try:
-            return retry(
-                self._attempt,
-                clock=self._clock,
-                deadline=self._deadline,
-                rng=self._rng,
-                on=(StoreUnavailableError, _SendAgainError),
-            )
+            return self._attempts.run(self._attempt, on=(StoreUnavailableError, _SendAgainError))
         except (RefusedError, UndecidedError, BrokenBodyError):
             raise
         except _SendAgainError as error:
@@ -216,7 +204,7 @@ class Swap(Generic[S]):
     def _after(self, refusal: PreconditionFailedError) -> Landed[S]:
         """What a refused attempt means, by what the object is now."""
         try:
-            seen = retry(self._look, clock=self._clock, deadline=self._deadline, rng=self._rng)
+            seen = self._attempts.run(self._look)
         except NotFoundError as error:
             self._after_finding_nothing(refusal, error)
         except StoreError as error:

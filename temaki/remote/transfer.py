@@ -14,14 +14,12 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from temaki.errors import PreconditionFailedError, StoreUnavailableError, WorkingCopyError
-from temaki.remote.retry import retry
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from temaki.clock import Clock
+    from temaki.remote.retry import Attempts
     from temaki.store import Download, Store
 
     IsSlow = Callable[[int, float], bool]
@@ -113,9 +111,7 @@ class Transfer:
         first: What has been read of it.
         target: The file.
         url: The database's URL, for messages.
-        clock: Time.
-        deadline: When to make no new attempt for a part.
-        rng: For the jitter between attempts.
+        attempts: Until when a part is fetched again.
         share: What each of several streams has to carry at least, in bytes.
         is_slow: Whether a stream is, by the bytes that it has brought and the seconds that it took.
     """
@@ -127,14 +123,12 @@ class Transfer:
         first: bytes,
         target: Target,
         url: str,
-        clock: Clock,
-        deadline: float,
-        rng: random.Random,
+        attempts: Attempts,
         share: int,
         is_slow: IsSlow,
     ) -> None:
         self._store, self._download, self._first, self._target, self._url = store, download, first, target, url
-        self._clock, self._deadline, self._rng = clock, deadline, rng
+        self._attempts = attempts
         self._share, self._is_slow = max(1, share), is_slow
         self._size, self._position = download.info.size, len(first)
         self._is_broken = False
@@ -173,9 +167,10 @@ class Transfer:
 
     def _go_alone(self) -> None:
         """Until this stream is seen to be slow, or breaks, or what is left is too little to be divided."""
-        begin, first = self._clock.monotonic(), self._position
+        clock = self._attempts.clock
+        begin, first = clock.monotonic(), self._position
         while self._worthwhile() > 1:
-            if self._is_slow(self._position - first, self._clock.monotonic() - begin):
+            if self._is_slow(self._position - first, clock.monotonic() - begin):
                 return
             stop = min(self._position + _CHUNK, self._size)
             try:
@@ -223,7 +218,7 @@ class Transfer:
                     raise PreconditionFailedError(message, url=self._url, status=None, code=None)
                 copy(download, self._target, start, stop, self._stop)
 
-        retry(attempt, clock=self._clock, deadline=self._deadline, rng=self._rng)
+        self._attempts.run(attempt)
 
 
 class _Parts:

@@ -21,6 +21,7 @@ from temaki.testing.counting import CountingStore
 from temaki.testing.strategies import KEY, Client
 from temaki.version import LEASE_KEY
 from temaki_strategies import EtagCached, LeaseLocked
+from tests.leases import operator
 from tests.threads import in_thread
 
 LEASE = KEY + ".lease"
@@ -48,7 +49,7 @@ class Writer(Client):
 
     def stored(self) -> LeaseRecord:
         """The lease's record."""
-        record = self.lease.inspect()
+        record = operator(self.lease).inspect()
         assert record is not None
         return record
 
@@ -309,7 +310,7 @@ def test_a_lease_lost_in_mid_transaction(writer: Writer, other: Writer) -> None:
     def set_to_50() -> None:
         writer.Counter[1].value = 50
         writer.clock.skew(3600)
-        other.lease.break_(other.stored())
+        operator(other.lease).break_(other.stored())
 
     with pytest.raises(CommitException) as caught:
         set_to_50()
@@ -332,7 +333,7 @@ def test_retry_after_a_lost_lease(writer: Writer, other: Writer) -> None:
         writer.Counter[1].value += 1
         if len(runs) == 1:
             writer.clock.skew(3600)
-            other.lease.break_(other.stored())
+            operator(other.lease).break_(other.stored())
 
     once()
     assert runs == [1, 1]

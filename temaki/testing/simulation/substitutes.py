@@ -13,7 +13,7 @@ from unittest import mock
 from temaki.engine import flights
 from temaki.engine.engine import Engine
 from temaki.formats.file import StoredFile
-from temaki.lease import lease, turn
+from temaki.lease import heartbeat, lease, turn
 from temaki.lease import shared as shared_lease
 from temaki.remote import remote
 from temaki.replica import replica
@@ -24,6 +24,8 @@ from temaki.replica.replica import Replica
 from temaki.testing.simulation.locks import SimulatedThreading
 from temaki.testing.simulation.scheduler import running
 
+LOCKING: Final = (flights, heartbeat, lease, remote, replica, shared_lease, turn)
+"""Modules that get the scheduler's ``threading``: their threads wait for each other while others run."""
 _STEPS: Final[tuple[tuple[type, str], ...]] = (
     (StoredFile, "save"),
     (Replica, "install"),
@@ -106,8 +108,7 @@ def installed() -> Iterator[None]:
         _entropy.reset()
         yield
         return
-    users = (flights, lease, remote, replica, shared_lease, turn)
-    patches: list[Any] = [mock.patch.object(module, "threading", SimulatedThreading()) for module in users]
+    patches: list[Any] = [mock.patch.object(module, "threading", SimulatedThreading()) for module in LOCKING]
     patches += [mock.patch.object(module, "random", _Random()) for module in (remote, shared_lease)]
     patches += [mock.patch.object(owner, name, _stepping(getattr(owner, name))) for owner, name in _STEPS]
     _entropy = _Entropy()
