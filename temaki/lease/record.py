@@ -1,8 +1,8 @@
 """The lease's record in the bucket: how it reads, and how it is replaced exactly once.
 
 A JSON object of its own beside the database, ``<key>.lease``. Every write is a compare-and-swap on its ETag and carries
-a random id, so that no two records have equal bytes. A write whose answer was lost is sent again; if it is refused
-then, the record tells whether it was this very write that had landed.
+a random id, so that no two records have equal bytes. A write whose answer was lost is sent again. If that is refused,
+the id in the record tells whether the first attempt had landed.
 """
 
 from __future__ import annotations
@@ -41,19 +41,20 @@ def new_write_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord:
-    """What is stored.
+    """The lease's record, as it is stored.
 
     Attributes:
-        held: False in a record that was left by a release.
-        owner: Who wrote it.
-        generation: How often the lease has been taken so far; never goes back.
-        ttl: Seconds for which the owner believes in it after each write.
-        purpose: What it is held for; for people.
-        since: When this generation began, by the owner's wall clock; for people, never compared.
-        served: Who has had it lately: by part of a token, the generation (``temaki.lease.waiting``).
-        waited: The last generation whose owner had to wait for it; 0 if there is none.
+        held: Whether somebody holds the lease; False after a release.
+        owner: The process that wrote the record.
+        generation: Number of times that the lease has been taken so far; never goes back.
+        ttl: Seconds for which the owner believes in the lease after each write.
+        purpose: What the lease is held for; for people.
+        since: Beginning of this generation by the owner's wall clock, in seconds; for people, never compared.
+        served: Last generation of each process that had the lease lately, by part of the process's token (see
+            :mod:`temaki.lease.waiting`).
+        waited: The last generation whose owner had to wait for the lease; 0 if there is none.
         write: Random id of this very write.
-        evicted: Who was evicted lately: by generation, in digits, who evicted its owner; for people.
+        evicted: The latest evictions: by the evicted generation, in digits, the evicting process; for people.
     """
 
     held: bool
@@ -69,11 +70,11 @@ class LeaseRecord:
 
     @property
     def is_contended(self) -> bool:
-        """Whether somebody had to wait for it, this time or the time before."""
+        """Whether a process had to wait for the lease, in this generation or in the one before."""
         return 0 <= self.generation - self.waited <= 1
 
     def to_bytes(self) -> bytes:
-        """As stored."""
+        """The record's JSON, as it is stored."""
         return json.dumps({"format": _FORMAT, **asdict(self)}, indent=1).encode()
 
 
@@ -82,9 +83,9 @@ class Seen:
     """A record as it was in the store at one moment.
 
     Attributes:
-        record: What it said.
-        etag: For conditions.
-        age: Seconds for which it had been there at least, by the store's own clock; 0 where the store does not say.
+        record: The record.
+        etag: The object's ETag, for conditions.
+        age: Least age of the object in seconds, by the store's own clock; 0 if the store does not say.
     """
 
     record: LeaseRecord
@@ -127,7 +128,7 @@ class LeaseObject:
     Args:
         store: The bucket.
         key: The record's own key.
-        retrying: How long each of its requests is repeated.
+        retrying: How long each request is repeated.
     """
 
     def __init__(self, store: Store, key: str, retrying: RetryPolicy) -> None:
@@ -138,7 +139,7 @@ class LeaseObject:
         """The record as it is now; None if there has never been one.
 
         Raises:
-            LeaseRecordError: What is there is no record.
+            LeaseRecordError: The object is no record.
             StoreError: The request failed, also when repeated.
         """
         return self._retrying.run(self._read_once)
@@ -147,12 +148,12 @@ class LeaseObject:
         """Replace the record, exactly once.
 
         Args:
-            record: The new one.
-            instead_of: What is to be replaced; None to create it.
+            record: The new record.
+            instead_of: The record that it replaces; None to create the object.
 
         Raises:
-            ChangedError: Somebody else came first; nothing was written.
-            StoreUnavailableError: The store never said. It may be written, or be yet.
+            ChangedError: Another process was faster. Nothing was written.
+            StoreUnavailableError: The store gave no answer. The record may be written, now or later.
             StoreError: The store refused.
         """
         swap: Swap[Seen] = Swap(
@@ -234,8 +235,8 @@ class LeaseObject:
 
     def _foreign(self, why: str) -> LeaseRecordError:
         return LeaseRecordError(
-            f"{self.url} is no lease that temaki can use: {why}. Nobody can take the lease until that is mended: "
-            "upgrade temaki here if a newer one wrote it; or, once no writer is running, move the object away.",
+            f"{self.url} is no lease that temaki can use: {why}. Nobody can take the lease until that is mended. "
+            "Upgrade temaki here if a newer one wrote it. Else move the object away, once no writer is running.",
             url=self.url,
         )
 
@@ -269,7 +270,7 @@ def _checked(value: Any, *types: type) -> Any:
 
 
 def _age(info: ObjectInfo) -> float:
-    """How long an object has been there, by one clock, the store's own."""
+    """Least age of an object in seconds, by the store's clock alone."""
     if info.date is None or info.last_modified is None:
         return 0.0
     return max(0.0, (info.date - info.last_modified).total_seconds() - _RESOLUTION)

@@ -1,4 +1,4 @@
-"""`temaki.lease.lease`: taking, keeping, losing and giving back. Time is a ManualClock's; nobody waits."""
+"""`temaki.lease.lease` and its parts: taking, keeping, losing, giving back. Time is a ManualClock's; nobody waits."""
 
 from __future__ import annotations
 
