@@ -22,13 +22,14 @@ EXEMPT = {
     "temaki.orm.provider": "an attribute of Pony's provider that nobody takes: acquire_lock is overridden",
     "temaki.process.fork": "locks for a few instructions, in which no thread of a schedule hands over",
     "temaki.process.exit": "a thread for SIGTERM only, which no schedule sends",
+    "temaki.engine.shared": "locks for a few instructions, in which no thread of a schedule hands over",
     "temaki.engine.engine": "guards a few assignments, in which no thread of a schedule hands over",
     "temaki.observe.metering": "guards counters, in which no thread of a schedule hands over",
     "temaki.observe.reporter": "guards a list of listeners, in which no thread of a schedule hands over",
     "temaki.remote.transfer": "threads for downloads that are larger than those of a schedule",
     "temaki.stores.memory": "guards a dict; what a request takes passes outside, in the simulated network",
     "temaki.stores.s3.client": "no schedule has S3 in it",
-    "temaki.stores.s3.store": "no schedule has S3 in it",
+    "temaki.stores.s3.bucket": "no schedule has S3 in it",
 }
 """Modules that lock and keep the real ``threading``, each with the reason."""
 APART = ("temaki.testing", "temaki.cli")
