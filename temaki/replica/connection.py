@@ -15,22 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-from temaki.errors import StatementRefusedError, TemakiError
+from temaki.errors import StatementRefusedError
 from temaki.process.fork import keep_inherited, never_close_in_child, process, require_own
-from temaki.replica.explain import FILE_ERRORS, Place, file_error, is_attach, refused_write, rolled_back
-
-# https://www.sqlite.org/c3ref/c_alter_table.html; the sqlite3 module has names for them only in part.
-_PRAGMA, _TRANSACTION, _ATTACH = 19, 22, 24
-_GUARDED = frozenset({_PRAGMA, _TRANSACTION, _ATTACH})
-
-_PRAGMA_RULES = {
-    "journal_mode": "the working copy is journalled by temaki",
-    "locking_mode": "the working copy is shared by temaki's own connections",
-    "query_only": "write inside a db_session; temaki opens the working copy for writing there",
-    "wal_autocheckpoint": "temaki checkpoints after each acknowledged commit",
-    "wal_checkpoint": "temaki checkpoints after each acknowledged commit",
-}
-"""Pragmas that are refused, and why. All but ``wal_checkpoint`` only with a value: asking is harmless."""
+from temaki.replica.explain import Place, explain, rolled_back
+from temaki.replica.rules import GUARDED, reason_to_refuse
 
 
 class Cursor(sqlite3.Cursor):
@@ -146,7 +134,7 @@ class Connection(sqlite3.Connection):
         me = weakref.ref(self)  # a bound method would keep the connection alive in a cycle
 
         def authorize(action: int, first: str | None, second: str | None, _db: str | None, _by: str | None) -> int:
-            if action not in _GUARDED:
+            if action not in GUARDED:
                 return sqlite3.SQLITE_OK
             connection = me()
             allowed = connection is None or connection.allows(action, first, second)
@@ -203,7 +191,7 @@ class Connection(sqlite3.Connection):
             StatementRefusedError: There is no transaction any more: SQLite has rolled it back by itself.
         """
         if self._ended_by is not None:
-            raise rolled_back(Place(self.url, self.folder), self._ended_by)
+            raise rolled_back(self.url, self._ended_by)
         self._run("COMMIT")
         self.close_cursors()
         self.forbid_writes()
@@ -295,8 +283,9 @@ class Connection(sqlite3.Connection):
 
     def __del__(self) -> None:
         # A thread's pooled connection goes with its thread, and a generation's guard with the generation: that is their
-        # proper end, about which Python 3.13 need not warn. In a forked child it is not (see temaki.process.fork): there it
-        # lives on, where Python has not seen the fork and drops what belonged to threads that do not exist.
+        # proper end, about which Python 3.13 need not warn. In a forked child it is not their end (see
+        # temaki.process.fork): there they live on, where Python has not seen the fork and drops what belonged to
+        # threads that do not exist.
         owner = getattr(self, "process", None)
         if owner == process():
             with suppress(sqlite3.Error):
@@ -324,26 +313,11 @@ class Connection(sqlite3.Connection):
 
     def allows(self, action: int, first: str | None, second: str | None) -> bool:
         """The authorizer's verdict on a guarded action; a refusal is explained by the error that follows."""
-        self._refusal = None if self._trusted else self._reason_to_refuse(action, first, second)
+        self._refusal = None if self._trusted else reason_to_refuse(action, first, second, folder=self.folder)
         return self._refusal is None
 
     def _refuse(self, what: str, instead: str) -> None:
         raise StatementRefusedError(f"{what}; database {self.url}. Instead, {instead}.", url=self.url)
-
-    def _reason_to_refuse(self, action: int, first: str | None, second: str | None) -> str | None:
-        if action == _TRANSACTION:
-            return f"{first} would bypass the upload: use db_session, commit() and rollback() of pony.orm"
-        if action == _PRAGMA:
-            name = (first or "").lower()
-            rule = _PRAGMA_RULES.get(name)
-            if rule is not None and (second is not None or name == "wal_checkpoint"):
-                return f"PRAGMA {name} cannot be changed: {rule}"
-            return None
-        if first is None:
-            return "ATTACH needs its file name as a literal, so that temaki can see that it is not the working copy"
-        if first and os.path.realpath(_path_of(first)).startswith(self.folder + os.sep):
-            return "ATTACH of temaki's own working copy: what is written there is never stored; query it as `main`"
-        return None
 
     def raise_explained(self, error: sqlite3.DatabaseError, sql: str = "") -> NoReturn:
         """Raise what temaki knows about an error, or the error itself.
@@ -352,33 +326,17 @@ class Connection(sqlite3.Connection):
         What comes after them would be committed statement by statement, so nothing may be written from then on.
         """
         refusal, self._refusal = self._refusal, None
-        explained = self._explain(error, refusal, sql)
+        explained = explain(
+            error,
+            sql,
+            Place(self.url, self.folder, writable=self.writable, is_intact=self.is_intact),
+            refusal=refusal,
+            query_only=self._query_only,
+            ended_by=self._ended_by,
+        )
         if not self._query_only and not self._trusted and not self.in_transaction:
             self.forbid_writes()
             self._ended_by = error
         if explained is None:
             raise error
         raise explained from error
-
-    def _explain(self, error: sqlite3.DatabaseError, refusal: str | None, sql: str) -> TemakiError | None:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        place = Place(self.url, self.folder)
-        if code == sqlite3.SQLITE_AUTH and refusal is not None:
-            return StatementRefusedError(f"Refused on {self.url}: {refusal}.", url=self.url)
-        if code == sqlite3.SQLITE_READONLY and self._query_only:
-            return refused_write(place, writable=self.writable, ended_by=self._ended_by)
-        if code in FILE_ERRORS and not is_attach(sql):
-            return file_error(place, error, code, is_intact=self.is_intact())
-        return None
-
-
-def _path_of(name: str) -> str:
-    """The file that ATTACH would open; see "URI Filenames", https://www.sqlite.org/uri.html section 3."""
-    if not name.startswith("file:"):
-        return name
-    from urllib.parse import unquote
-
-    rest = name.removeprefix("file:").partition("#")[0].partition("?")[0]
-    if rest.startswith("//"):
-        rest = "/" + rest[2:].partition("/")[2]
-    return unquote(rest)
