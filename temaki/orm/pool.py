@@ -81,7 +81,7 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
             return
         try:
             if not con.closed:
-                con.end_transaction()
+                con.end_transaction(keep=True)
         except BaseException:
             self.drop(con)
             raise

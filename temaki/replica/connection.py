@@ -8,79 +8,22 @@ says what to use instead, and cursors are tracked and closed when their transact
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, Self
 
 from temaki.errors import StatementRefusedError
 from temaki.process.fork import keep_inherited, never_close_in_child, process, require_own
+from temaki.replica.cursor import Cursor
 from temaki.replica.explain import Place, explain, rolled_back
-from temaki.replica.rules import GUARDED, reason_to_refuse
+from temaki.replica.rules import GUARDED, Ignored, Private, Refused, changes_unseen, judge
 
-
-class Cursor(sqlite3.Cursor):
-    """A cursor whose errors say what temaki knows about them."""
-
-    connection: Connection
-
-    def execute(self, sql: str, parameters: Any = (), /) -> Cursor:  # noqa: D102
-        self.connection.require_own()
-        try:
-            super().execute(self.connection.marked(sql), parameters)
-        except sqlite3.DatabaseError as error:
-            self.connection.raise_explained(error, sql)
-        return self
-
-    def executemany(self, sql: str, parameters: Any, /) -> Cursor:  # noqa: D102
-        self.connection.require_own()
-        try:
-            super().executemany(sql, parameters)
-        except sqlite3.DatabaseError as error:
-            self.connection.raise_explained(error, sql)
-        return self
-
-    def fetchone(self) -> Any:  # noqa: D102
-        self.connection.require_own()
-        try:
-            return super().fetchone()
-        except sqlite3.DatabaseError as error:
-            self.connection.raise_explained(error)
-
-    def fetchmany(self, size: int | None = None) -> list[Any]:  # noqa: D102
-        self.connection.require_own()
-        try:
-            return super().fetchmany(self.arraysize if size is None else size)
-        except sqlite3.DatabaseError as error:
-            self.connection.raise_explained(error)
-
-    def fetchall(self) -> list[Any]:  # noqa: D102
-        self.connection.require_own()
-        try:
-            return super().fetchall()
-        except sqlite3.DatabaseError as error:
-            self.connection.raise_explained(error)
-
-    def __next__(self) -> Any:
-        self.connection.require_own()
-        try:
-            return super().__next__()
-        except sqlite3.DatabaseError as error:
-            self.connection.raise_explained(error)
-
-    def executescript(self, sql_script: str, /) -> Cursor:
-        """Run the statements of a script, in the transaction that is open. (Python's own commits before it starts.)"""
-        statement = ""
-        for part in sql_script.split(";"):
-            statement += part + ";"
-            if sqlite3.complete_statement(statement):
-                self.execute(statement)
-                statement = ""
-        if statement.strip(" \t\r\n;"):
-            self.execute(statement.removesuffix(";"))
-        return self
+_log = logging.getLogger(__name__)
+_ISOLATION_LEVEL: Any = sqlite3.Connection.isolation_level
 
 
 class Connection(sqlite3.Connection):
@@ -93,6 +36,8 @@ class Connection(sqlite3.Connection):
         session: The engine's own, from the beginning of a session to its end.
         closed: Whether :meth:`close` was called.
         busy: Whether a session is using it. The replica's lock guards it: an idle one may be closed by any thread.
+        in_handlers: Whether ``on_connect`` handlers write now, in a transaction that temaki commits after them.
+        wanted_to_write: Whether a write was refused since :meth:`settle_in`, because it was in no write transaction.
     """
 
     url = ""
@@ -107,14 +52,30 @@ class Connection(sqlite3.Connection):
         self.session: object = None
         self.closed = False
         self._trusted = 0
+        self.in_handlers = False
+        self.wanted_to_write = False
         self._mark = os.urandom(8).hex()
-        self._refusal: str | None = None
+        self._private_mark = os.urandom(8).hex()
+        self._private: Private | None = None  # the rules while a statement writes to private tables only
+        self._wrote_private = False
+        self._verdict: Refused | Ignored | None = None
+        self._noted: set[str] = set()
+        self._changes_before = 0
+        self._changed_schema = False
         self._open_cursors: weakref.WeakSet[sqlite3.Cursor | sqlite3.Blob] = weakref.WeakSet()
         self._query_only = False
-        self._ended_by: sqlite3.DatabaseError | None = None  # the error with which SQLite rolled back by itself
+        self._ended_by: BaseException | None = None  # the error with which SQLite rolled back by itself
         never_close_in_child(self)
 
-    def settle_in(self, url: str, folder: str, *, writable: bool, is_intact: Callable[[], bool] = lambda: True) -> None:
+    def settle_in(
+        self,
+        url: str,
+        folder: str,
+        *,
+        writable: bool,
+        is_intact: Callable[[], bool] = lambda: True,
+        noted: set[str] | None = None,
+    ) -> None:
         """Make this a guarded connection to the working copy.
 
         Args:
@@ -122,8 +83,10 @@ class Connection(sqlite3.Connection):
             folder: The working copy's folder; nothing in it may be attached.
             writable: Whether sessions of this connection may write at all.
             is_intact: Tells whether the working copy's files are as temaki left them.
+            noted: The ignored pragmas that the log has a line about. Connections to one database share it.
         """
         self.is_intact = is_intact
+        self._noted = set() if noted is None else noted
         self.url, self.folder, self.writable = url, folder, writable
         # Durability is the store's business: a working copy that a power cut tears is thrown away (see folder.py).
         self._run("PRAGMA synchronous = OFF")
@@ -133,11 +96,9 @@ class Connection(sqlite3.Connection):
         self.forbid_writes()
         me = weakref.ref(self)  # a bound method would keep the connection alive in a cycle
 
-        def authorize(action: int, first: str | None, second: str | None, _db: str | None, _by: str | None) -> int:
-            if action not in GUARDED:
-                return sqlite3.SQLITE_OK
+        def authorize(action: int, first: str | None, second: str | None, schema: str | None, _by: str | None) -> int:
             connection = me()
-            allowed = connection is None or connection.allows(action, first, second)
+            allowed = connection is None or connection.allows(action, first, second, schema)
             return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
         self.set_authorizer(authorize)
@@ -153,12 +114,17 @@ class Connection(sqlite3.Connection):
     # -- what temaki does with it ---------------------------------------------------------------------------------
 
     def marked(self, sql: str) -> str:
-        """The text under which a statement is prepared: where it is trusted, one that nobody else can have.
+        """The text under which a statement is prepared: where a verdict is special, a text that nobody else can have.
 
         The ``sqlite3`` module caches prepared statements by their text, and SQLite asks the authorizer only when it
-        prepares one. So a user's statement could come by a verdict that was meant for temaki's.
+        prepares one. So a user's statement could come by a verdict that was meant for temaki's; or, where a function
+        of the user's runs it within a private write, by one that was meant for a write transaction.
         """
-        return f"{sql} /* {self._mark} */" if self._trusted else sql
+        if self._trusted:
+            return f"{sql} /* {self._mark} */"
+        if self._private is not None:
+            return f"/* {self._private_mark} */ {sql}"  # in front: SQLite keeps the end of a view's text
+        return sql
 
     @contextmanager
     def trusted(self) -> Iterator[None]:
@@ -174,18 +140,25 @@ class Connection(sqlite3.Connection):
         self._run("BEGIN")
         self._run("SELECT 1 FROM sqlite_master LIMIT 1")
 
-    def end_transaction(self) -> None:
-        """Close every cursor, roll back whatever is open, and forbid writes.
+    def end_transaction(self, *, keep: bool = False) -> None:
+        """End every cursor, roll back whatever is open, and forbid writes.
 
         A half-read cursor would keep its snapshot for the thread's next session.
+
+        Args:
+            keep: Whether the cursors' unread rows can be read after it.
         """
-        self.close_cursors()
+        self.end_cursors(keep=keep)
         if self.in_transaction:
-            self._run("ROLLBACK")
+            if self._wrote_private and self._query_only:  # nothing else can have been written
+                with suppress(sqlite3.Error):
+                    self._run("COMMIT")
+            if self.in_transaction:
+                self._run("ROLLBACK")
         self.forbid_writes()
 
     def commit_locally(self) -> None:
-        """SQLite's COMMIT, then the cursors are closed and writes forbidden again.
+        """SQLite's COMMIT, then writes are forbidden again. :meth:`end_cursors` comes before it.
 
         Raises:
             StatementRefusedError: There is no transaction any more: SQLite has rolled it back by itself.
@@ -193,7 +166,7 @@ class Connection(sqlite3.Connection):
         if self._ended_by is not None:
             raise rolled_back(self.url, self._ended_by)
         self._run("COMMIT")
-        self.close_cursors()
+        self.end_cursors(keep=True)
         self.forbid_writes()
 
     def frames(self) -> int:
@@ -204,10 +177,17 @@ class Connection(sqlite3.Connection):
         with self.trusted():
             return int(self.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
 
-    def close_cursors(self) -> None:
-        """Close the cursors and blobs that were made on this connection and still live."""
+    def end_cursors(self, *, keep: bool) -> None:
+        """End the cursors that were made on this connection and still live; close its blobs.
+
+        Args:
+            keep: Whether the cursors' unread rows can be read after it.
+        """
         for cursor in list(self._open_cursors):
-            cursor.close()
+            if isinstance(cursor, Cursor):
+                cursor.end(keep=keep)
+            else:
+                cursor.close()
         self._open_cursors.clear()
 
     def allow_writes(self) -> None:
@@ -215,6 +195,7 @@ class Connection(sqlite3.Connection):
         if self._query_only:
             self._run("PRAGMA query_only = OFF")
             self._query_only = False
+        self._changes_before, self._changed_schema = self.total_changes, False
 
     def forbid_writes(self) -> None:
         """Everywhere else: nothing may be written that temaki would not upload."""
@@ -223,6 +204,21 @@ class Connection(sqlite3.Connection):
             self._run("PRAGMA query_only = ON")
             self._query_only = True
 
+    @contextmanager
+    def _privately(self) -> Iterator[None]:
+        """Statements in here may write to what is private to the connection, and to nothing else."""
+        with self.trusted():
+            attached = self.execute("PRAGMA database_list").fetchall()
+        private = Private(["temp", *(name for _, name, file in attached if not file and name != "main")])
+        self._run("PRAGMA query_only = OFF")
+        self._private = private
+        try:
+            yield
+        finally:
+            self._private = None
+            if not self.closed:
+                self._run("PRAGMA query_only = ON")
+
     def _run(self, sql: str) -> None:
         with self.trusted():
             self.execute(sql).close()
@@ -230,7 +226,7 @@ class Connection(sqlite3.Connection):
     # -- what others do with it -----------------------------------------------------------------------------------
 
     def cursor(self, factory: Any = Cursor) -> Any:
-        """A cursor that is closed when the transaction in which it was made is over."""
+        """A cursor that ends with the transaction in which it was made; see :meth:`Cursor.end`."""
         self.require_own()
         made = super().cursor(factory)
         self._open_cursors.add(made)
@@ -261,6 +257,8 @@ class Connection(sqlite3.Connection):
         """
         self.require_own()
         if self.in_transaction and not self._trusted:
+            if self.in_handlers:  # all that handlers write is committed after them
+                return
             self._refuse("commit() on the connection would not be stored", "call commit() of pony.orm")
         super().commit()
 
@@ -272,8 +270,61 @@ class Connection(sqlite3.Connection):
         """
         self.require_own()
         if self.in_transaction and not self._trusted:
+            if self.in_handlers:  # where a handler has begun no transaction, plain SQLite has none to roll back either
+                return
             self._refuse("rollback() on the connection goes behind Pony's back", "call rollback() of pony.orm")
         super().rollback()
+
+    def __enter__(self) -> Self:
+        self.require_own()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> Literal[False]:
+        """Python's own would commit, or roll back after an exception. Where nothing has changed, there is no need.
+
+        Raises:
+            StatementRefusedError: It would commit something, and that would not be stored.
+        """
+        self.require_own()
+        if self._has_changed():
+            if error is None:
+                self._refuse(
+                    "the end of `with connection:` commits, which would not be stored",
+                    "leave the `with` out, and call commit() of pony.orm",
+                )
+            # As with plain SQLite, what comes after must not be stored either, whoever catches the exception.
+            self._run("ROLLBACK")
+            self.forbid_writes()
+            self._ended_by = error
+        return False
+
+    def _has_changed(self) -> bool:
+        """Whether the session's write transaction has changed anything by now; rather too often than not at all."""
+        if not self.in_transaction or self._query_only or self.in_handlers:
+            return False
+        return self._changed_schema or self.total_changes != self._changes_before
+
+    @property
+    def isolation_level(self) -> Any:
+        """As in :mod:`sqlite3`, where setting it to None commits. Pony has set it to None already.
+
+        Raises:
+            StatementRefusedError: It is set to None in a write transaction.
+        """
+        return _ISOLATION_LEVEL.__get__(self)
+
+    @isolation_level.setter
+    def isolation_level(self, level: str | None) -> None:
+        self.require_own()
+        if level is None and self.in_transaction:
+            if not self._query_only and not self.in_handlers:
+                self._refuse(
+                    "isolation_level = None commits, which would not be stored",
+                    "leave it out, and call commit() of pony.orm",
+                )
+            if self.isolation_level is None:
+                return
+        _ISOLATION_LEVEL.__set__(self, level)
 
     def close(self) -> None:
         """Close it, from any thread; again is no error. In a forked child it stays open: it is the parent's."""
@@ -311,10 +362,63 @@ class Connection(sqlite3.Connection):
             )
         super().backup(*args, **kwargs)
 
-    def allows(self, action: int, first: str | None, second: str | None) -> bool:
-        """The authorizer's verdict on a guarded action; a refusal is explained by the error that follows."""
-        self._refusal = None if self._trusted else reason_to_refuse(action, first, second, folder=self.folder)
-        return self._refusal is None
+    def allows(self, action: int, first: str | None, second: str | None, schema: str | None) -> bool:
+        """The authorizer's verdict on an action; a refusal is explained by the error that follows."""
+        if self._trusted:
+            self._verdict = None
+            return True
+        if self._private is not None:
+            self._verdict = None
+            return self._private.allows(action, first, schema)
+        self._changed_schema = self._changed_schema or changes_unseen(action, first, second, schema)
+        if action not in GUARDED:
+            return True
+        self._verdict = judge(action, first, second, schema, folder=self.folder)
+        return self._verdict is None
+
+    def permits(self, error: sqlite3.DatabaseError, run: Callable[[str], object], sql: str) -> bool:
+        """Do what can be done about a refused statement.
+
+        Args:
+            error: SQLite's refusal.
+            run: Runs a statement on the cursor that has tried.
+            sql: The statement.
+
+        Returns:
+            Whether it is done: the cursor has the answer. If not, the error stands.
+
+        Raises:
+            sqlite3.DatabaseError: The statement is allowed, and fails.
+        """
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_AUTH and isinstance(self._verdict, Ignored):
+            ignored, self._verdict = self._verdict, None
+            if ignored.pragma.lower() not in self._noted:
+                self._noted.add(ignored.pragma.lower())
+                _log.info("%s: %s changes nothing here: %s", self.url, ignored.pragma, ignored.reason)
+            with self.trusted():
+                run(self.marked(ignored.answer))
+            return True
+        if code == sqlite3.SQLITE_READONLY and self._query_only and not self._trusted and self._ended_by is None:
+            return self._permits_privately(run, sql)
+        return False
+
+    def _permits_privately(self, run: Callable[[str], object], sql: str) -> bool:
+        if self._private is not None:  # within a function that such a statement calls
+            return False
+        was_pinned = self.in_transaction
+        with self._privately():
+            try:
+                run(self.marked(sql))
+            except sqlite3.DatabaseError as error:
+                if was_pinned and not self.in_transaction:  # INSERT OR ROLLBACK: the session's snapshot is gone
+                    self.close()
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_AUTH:
+                    raise
+                self.wanted_to_write = True
+                return False
+        self._wrote_private = True
+        return True
 
     def _refuse(self, what: str, instead: str) -> None:
         raise StatementRefusedError(f"{what}; database {self.url}. Instead, {instead}.", url=self.url)
@@ -325,12 +429,12 @@ class Connection(sqlite3.Connection):
         Some errors end the whole transaction (a full disk, ``INSERT OR ROLLBACK``, a trigger's ``RAISE(ROLLBACK)``).
         What comes after them would be committed statement by statement, so nothing may be written from then on.
         """
-        refusal, self._refusal = self._refusal, None
+        verdict, self._verdict = self._verdict, None
         explained = explain(
             error,
             sql,
             Place(self.url, self.folder, writable=self.writable, is_intact=self.is_intact),
-            refusal=refusal,
+            refusal=verdict.reason if isinstance(verdict, Refused) else None,
             query_only=self._query_only,
             ended_by=self._ended_by,
         )

@@ -52,7 +52,7 @@ def explain(
     *,
     refusal: str | None,
     query_only: bool,
-    ended_by: Exception | None,
+    ended_by: BaseException | None,
 ) -> TemakiError | None:
     """What temaki knows about an error of SQLite's; None if it is the user's own.
 
@@ -79,7 +79,7 @@ def _is_attach(sql: str) -> bool:
     return sql.lstrip()[:6].upper() == "ATTACH"
 
 
-def rolled_back(url: str, ended_by: Exception) -> StatementRefusedError:
+def rolled_back(url: str, ended_by: BaseException) -> StatementRefusedError:
     """The error for whoever goes on in a transaction that SQLite has ended by itself."""
     return StatementRefusedError(
         f"SQLite has rolled this transaction back by itself, with {str(ended_by)!r}. Nothing of it is stored in "
@@ -88,7 +88,7 @@ def rolled_back(url: str, ended_by: Exception) -> StatementRefusedError:
     )
 
 
-def _refused_write(place: Place, *, ended_by: Exception | None) -> SyncError:
+def _refused_write(place: Place, *, ended_by: BaseException | None) -> SyncError:
     """The error for a write while writes are forbidden.
 
     Args:
