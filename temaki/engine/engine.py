@@ -461,7 +461,11 @@ class Engine:
             connection.busy = True
             generation.welcome(connection)
         connection.settle_in(
-            self.url, str(generation.path.parent), writable=self.writes, is_intact=generation.is_intact
+            self.url,
+            str(generation.path.parent),
+            writable=self.writes,
+            is_intact=generation.is_intact,
+            noted=self._replica.noted,
         )
 
     def claim(self, connection: Connection, generation: Generation) -> bool:

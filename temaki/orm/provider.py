@@ -28,8 +28,6 @@ from temaki.orm.tries import current_tries
 from temaki.process.fork import process, require_own
 from temaki.replica.connection import Connection
 
-_execute: Callable[..., Any] = SQLiteProvider.execute
-
 
 def _wrap_exceptions(method: Callable[..., Any]) -> Callable[..., Any]:
     """Raise SQLite's errors as Pony's own, as Pony's providers do; and temaki's as they are.
@@ -164,7 +162,7 @@ class StoreProvider(SQLiteProvider):
     @_wrap_exceptions
     def execute(self, cursor: Any, sql: str, arguments: Any = None, returning_id: bool = False) -> Any:
         """As Pony's, but for temaki's errors."""
-        return _execute(self, cursor, sql, arguments, returning_id)
+        return super().execute(cursor, sql, arguments, returning_id)
 
     @_wrap_exceptions
     def _commit(self, connection: Connection) -> None:

@@ -20,7 +20,17 @@ from temaki.errors import StatementRefusedError
 from temaki.process.fork import keep_inherited, never_close_in_child, process, require_own
 from temaki.replica.cursor import Cursor
 from temaki.replica.explain import Place, explain, rolled_back
-from temaki.replica.rules import GUARDED, Ignored, Private, Refused, changes_unseen, judge
+from temaki.replica.functions import Functions
+from temaki.replica.rules import (
+    GUARDED,
+    Ignored,
+    Private,
+    Refused,
+    changes_unseen,
+    judge,
+    judge_foreign_keys,
+    number_set,
+)
 
 _log = logging.getLogger(__name__)
 _ISOLATION_LEVEL: Any = sqlite3.Connection.isolation_level
@@ -36,7 +46,8 @@ class Connection(sqlite3.Connection):
         session: The engine's own, from the beginning of a session to its end.
         closed: Whether :meth:`close` was called.
         busy: Whether a session is using it. The replica's lock guards it: an idle one may be closed by any thread.
-        in_handlers: Whether ``on_connect`` handlers write now, in a transaction that temaki commits after them.
+        begin_on_write: What begins a transaction at the first write of ``on_connect`` handlers; None otherwise.
+        in_handlers: Whether such handlers write now, in a transaction that temaki commits after them.
         wanted_to_write: Whether a write was refused since :meth:`settle_in`, because it was in no write transaction.
     """
 
@@ -52,7 +63,12 @@ class Connection(sqlite3.Connection):
         self.session: object = None
         self.closed = False
         self._trusted = 0
+        self.begin_on_write: Callable[[], None] | None = None
         self.in_handlers = False
+        self._foreign_keys: bool | None = None  # whether they are to be enforced after the handlers' transaction
+        self._enforces = True
+        self._functions: Functions | None = None
+        self._functions_seen = 0
         self.wanted_to_write = False
         self._mark = os.urandom(8).hex()
         self._private_mark = os.urandom(8).hex()
@@ -374,6 +390,12 @@ class Connection(sqlite3.Connection):
         if action not in GUARDED:
             return True
         self._verdict = judge(action, first, second, schema, folder=self.folder)
+        if self.in_handlers and self._verdict is None:
+            wanted = judge_foreign_keys(action, first, second, enforced=self._enforces)
+            if isinstance(wanted, Refused):
+                self._verdict = wanted
+            elif wanted is not None:
+                self._foreign_keys = wanted
         return self._verdict is None
 
     def permits(self, error: sqlite3.DatabaseError, run: Callable[[str], object], sql: str) -> bool:
@@ -415,10 +437,85 @@ class Connection(sqlite3.Connection):
                     self.close()
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_AUTH:
                     raise
-                self.wanted_to_write = True
-                return False
-        self._wrote_private = True
+            else:
+                self._wrote_private = True
+                return True
+        if self.sets_nothing_new(sql):
+            with self.trusted():
+                run(self.marked("SELECT NULL LIMIT 0"))
+            return True
+        self.wanted_to_write = True
+        begin, self.begin_on_write = self.begin_on_write, None
+        if begin is None:
+            return False
+        begin()
+        run(self.marked(sql))
         return True
+
+    def sets_nothing_new(self, sql: str) -> bool:
+        """Whether a statement is ``PRAGMA user_version = N``, or ``application_id``, and N is there already.
+
+        SQLite would write the page all the same, and it would be uploaded.
+        """
+        pragma = number_set(sql)
+        if pragma is None:
+            return False
+        with self.trusted():
+            return bool(self.execute(f"PRAGMA main.{pragma[0]}").fetchone() == (pragma[1],))
+
+    # -- handlers of on_connect -----------------------------------------------------------------------------------
+
+    def begin_handlers(self) -> None:
+        """Begin the transaction in which handlers write. What they have set before, such as foreign keys, holds."""
+        with self.trusted():
+            self._enforces = bool(self.execute("PRAGMA foreign_keys").fetchone()[0])
+        self._foreign_keys = None
+        self.allow_writes()
+        self._run("BEGIN IMMEDIATE TRANSACTION")
+        self.in_handlers = True
+
+    def end_handlers(self) -> None:
+        """The handlers' transaction is over: what could not be set inside of it is set now."""
+        self.in_handlers = False
+        self.begin_on_write = None
+        wanted, self._foreign_keys = self._foreign_keys, None
+        if wanted is not None:
+            self._run(f"PRAGMA foreign_keys = {int(wanted)}")
+
+    # -- functions ------------------------------------------------------------------------------------------------
+
+    def share_functions(self, functions: Functions) -> None:
+        """Have what the thread has registered on its other connections, and tell them what is registered here."""
+        if self._functions is not functions or self._functions_seen != functions.changes:
+            self._functions = None
+            functions.register(self)
+            self._functions = functions
+        self._functions_seen = functions.changes
+
+    def _remember(self, key: tuple[Any, ...], call: Callable[[sqlite3.Connection], object]) -> None:
+        if self._functions is not None:
+            self._functions.add(key, call)
+
+    def create_function(self, name: str, narg: int, func: Any, **options: Any) -> None:
+        """As in :mod:`sqlite3`, for all sessions of the thread. So are the other three."""
+        super().create_function(name, narg, func, **options)
+        # One name is one function, be it an aggregate or not.
+        self._remember(("function", name.lower(), narg), lambda c: c.create_function(name, narg, func, **options))
+
+    def create_aggregate(self, name: str, n_arg: int, aggregate_class: Any) -> None:  # noqa: D102
+        super().create_aggregate(name, n_arg, aggregate_class)
+        self._remember(("function", name.lower(), n_arg), lambda c: c.create_aggregate(name, n_arg, aggregate_class))
+
+    def create_window_function(self, name: str, num_params: int, aggregate_class: Any, /) -> None:  # noqa: D102
+        super().create_window_function(name, num_params, aggregate_class)
+        self._remember(
+            ("function", name.lower(), num_params),
+            lambda c: c.create_window_function(name, num_params, aggregate_class),
+        )
+
+    def create_collation(self, name: str, callback: Any, /) -> None:  # noqa: D102
+        super().create_collation(name, callback)
+        self._remember(("collation", name.lower()), lambda c: c.create_collation(name, callback))
 
     def _refuse(self, what: str, instead: str) -> None:
         raise StatementRefusedError(f"{what}; database {self.url}. Instead, {instead}.", url=self.url)

@@ -44,6 +44,8 @@ class Cursor(sqlite3.Cursor):
         if self._is_over:
             raise _over(connection.url, "it cannot run another statement", "Take a new cursor for each transaction")
         try:
+            if connection.in_handlers and connection.sets_nothing_new(sql):
+                sql = "SELECT NULL LIMIT 0"
             run(connection.marked(sql))
         except sqlite3.DatabaseError as error:
             final = error

@@ -90,6 +90,7 @@ class Replica:
         writer: Held from BEGIN IMMEDIATE to the end of the commit.
         current: Where sessions begin; None until the first pull and after a refused commit.
         known: Whether this process, or the one that left the working copy, has ever seen a stored version.
+        noted: The ignored pragmas that the log has a line about.
     """
 
     def __init__(self, url: str, cache_dir: Path | None) -> None:
@@ -99,6 +100,7 @@ class Replica:
         self.lock = threading.RLock()
         self.current: Generation | None = None
         self.known = False
+        self.noted: set[str] = set()
         self._folder: Folder | None = None
         self._users: weakref.WeakSet[object] = weakref.WeakSet()
         self._is_closed = False

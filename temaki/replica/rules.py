@@ -10,6 +10,7 @@ there: TEMP tables, and databases in memory. :class:`Private` tells them from ev
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -126,6 +127,40 @@ def _judge_pragma(name: str, value: str | None, schema: str | None) -> Refused |
             return None
         return Refused(f"PRAGMA {name} cannot be changed: {_REFUSED[name]}")
     return None
+
+
+def judge_foreign_keys(action: int, first: str | None, second: str | None, *, enforced: bool) -> Refused | bool | None:
+    """What ``PRAGMA foreign_keys = …`` asks for in a transaction, where SQLite ignores it.
+
+    Args:
+        action: As for :func:`judge`.
+        first: As for :func:`judge`.
+        second: As for :func:`judge`.
+        enforced: Whether foreign keys are enforced in the transaction.
+
+    Returns:
+        Whether they are to be enforced after the transaction; None if the action is another one.
+    """
+    if action != _PRAGMA or second is None or (first or "").lower() != "foreign_keys":
+        return None
+    wanted = second.lower() in {"1", "on", "true", "yes"}
+    if enforced and not wanted:  # a DROP TABLE would delete the rows that refer to it
+        return Refused(
+            "PRAGMA foreign_keys cannot be switched off after the first write of an on_connect handler: all that "
+            "handlers write is one transaction. Switch it off before"
+        )
+    return wanted
+
+
+_NUMBER_SET: Final = re.compile(
+    r"\s*PRAGMA\s+(?:main\s*\.\s*)?(user_version|application_id)\s*[=(]\s*([-+]?\d+)\s*\)?\s*;?\s*", re.IGNORECASE
+)
+
+
+def number_set(sql: str) -> tuple[str, int] | None:
+    """The name and the value of a ``PRAGMA user_version = N`` or ``application_id``; None for another statement."""
+    match = _NUMBER_SET.fullmatch(sql)
+    return None if match is None else (match[1], int(match[2]))
 
 
 def changes_unseen(action: int, first: str | None, second: str | None, schema: str | None) -> bool:
