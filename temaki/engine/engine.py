@@ -423,6 +423,11 @@ class Engine:
 
     # -- the end --------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def is_writing(connection: Connection) -> bool:
+        """Whether a session is in its write transaction on the connection."""
+        return isinstance(connection.session, Session) and connection.session.writing
+
     def close(self, connection: Connection) -> None:
         """The connection's session is over: let go of its generation, which may close it. No error if there is none."""
         if connection.process != process():  # the parent goes on with it

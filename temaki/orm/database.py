@@ -32,6 +32,15 @@ _FIRST_STARTS = 20
 a row means that something else is wrong."""
 
 
+class _NoDatabaseError(NotFoundError, core.OperationalError):
+    """Nothing is stored yet, for applications that expect Pony's error about a missing table."""
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.args = (message,)  # Pony's constructor takes those of the driver's error
+        self.original_exc = self
+
+
 class Database(core.Database):
     """A Pony ``Database`` that can live in an object store. Everything else is Pony's own.
 
@@ -275,14 +284,15 @@ class Database(core.Database):
         """As Pony's; but where there is no database at all, say that, and not that a table is missing.
 
         Raises:
-            NotFoundError: There is no database in the store yet.
+            NotFoundError: There is no database in the store yet. It is Pony's ``OperationalError`` as well, which a
+                missing table would be.
         """
         try:
             super().check_tables()
         except core.OperationalError:
             if isinstance(self.provider, StoreProvider) and not self.provider.engine.has_database:
                 url = self.provider.engine.url
-                raise NotFoundError(
+                raise _NoDatabaseError(
                     f"There is no database at {url} yet. If the URL is right, create it with "
                     "generate_mapping(create_tables=True).",
                     url=url,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import sys
+import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
@@ -11,8 +14,9 @@ from typing import cast
 from pony.orm.dbproviders.sqlite import SQLitePool
 
 from temaki.engine.engine import Engine
-from temaki.errors import ConflictError
+from temaki.errors import ConflictError, LeaseLostError
 from temaki.lease.turn import FIRST_TRY, Try
+from temaki.process.exit import is_ending
 from temaki.process.fork import process
 from temaki.replica.connection import Connection
 from temaki.replica.functions import Functions
@@ -27,6 +31,46 @@ meanwhile, so this many in a row mean that something else is wrong."""
 
 class _HandlersWrite(Exception):  # noqa: N818 - no error, but the way out of a session that has hardly begun
     """The ``on_connect`` handlers have something to write. They need a write session of their own."""
+
+
+class _LeftOpen:
+    """A thread's sessions. Python drops this with the thread, which is when nobody can end them any more.
+
+    Only a session that writes is ended then: it keeps all other writers waiting. One that only reads may go on in
+    another thread, as a generator; the garbage collector takes it otherwise.
+
+    Args:
+        engine: Runs the sessions.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._process = process()
+        self._thread = threading.current_thread().name
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+    def add(self, connection: Connection) -> None:
+        """A session has begun on a connection."""
+        self._connections.add(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """It is over."""
+        self._connections.discard(connection)
+
+    def __del__(self) -> None:
+        if self._process != process() or sys.is_finalizing() or is_ending():
+            return
+        for connection in list(self._connections):
+            if self._engine.is_writing(connection):
+                _log.warning(
+                    "%s: the thread %s has ended within a db_session. What it had not committed is rolled back.",
+                    self._engine.url,
+                    self._thread,
+                )
+                with suppress(Exception):
+                    connection.close()
+                with suppress(Exception):
+                    self._engine.close(connection)
 
 
 class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init__, are each thread's own
@@ -61,6 +105,7 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
         self._on_connect = on_connect
         self.entering = None
         self._functions = Functions()
+        self._left_open = _LeftOpen(engine)
 
     def open(self, *, immediate: bool, which: Try = FIRST_TRY) -> Connection:
         """Begin a session in this thread, with its snapshot pinned.
@@ -70,7 +115,9 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
         """
         for _ in range(_MOST_WRITES):
             try:
-                return self._engine.open(self._connect_to, immediate=immediate, which=which)
+                connection = self._engine.open(self._connect_to, immediate=immediate, which=which)
+                self._left_open.add(connection)
+                return connection
             except _HandlersWrite:
                 self._let_handlers_write()
         raise ConflictError(
@@ -84,17 +131,21 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
         idle = self._take_idle()
         if idle is not None:
             if self._engine.claim(idle, generation):
-                idle.share_functions(self._functions)
+                try:
+                    idle.share_functions(self._functions)
+                except BaseException:
+                    idle.close()
+                    raise
                 return idle
             idle.close()
         connection = self._connect_without_handlers(generation)
         try:
             self._run_handlers(connection)
             connection.end_transaction()
+            connection.share_functions(self._functions)
         except BaseException:
             connection.close()
             raise
-        connection.share_functions(self._functions)
         return connection
 
     def _connect_without_handlers(self, generation: Generation) -> Connection:
@@ -137,7 +188,7 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
             connection.end_transaction()
             stored = self._write_in_handlers(connection)
             connection.share_functions(self._functions)
-        except ConflictError:
+        except (ConflictError, LeaseLostError):
             self.drop(connection)
             return
         except BaseException:
@@ -180,6 +231,7 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
         """End the connection's session; it stays for the thread's next one, if its generation does."""
         if con.process != process():
             return
+        self._left_open.discard(con)
         try:
             if not con.closed:
                 con.end_transaction(keep=True)

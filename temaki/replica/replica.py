@@ -42,6 +42,7 @@ class WriterLock:
         """As new: for a forked child, where the thread that held it does not exist."""
         self._lock = threading.RLock()  # knows its owner from the very moment that it is taken
         self._writing: Connection | None = None
+        self._thread: object = None
 
     def acquire(self, connection: Connection) -> None:
         """Wait for the writer before.
@@ -51,7 +52,14 @@ class WriterLock:
         """
         look()
         if self._is_mine():
-            if self._writing is not None and self._writing is not connection and self._writing.session is not None:
+            if self._is_left_over():
+                _log.warning(
+                    "%s: a thread that has ended was still writing. What it had not committed is rolled back.",
+                    self._url,
+                )
+                assert self._writing is not None
+                self._writing.close()
+            elif self._writing is not None and self._writing is not connection and self._writing.session is not None:
                 raise ConfigurationError(
                     f"This thread is already writing to {self._url}, through another Database object or another "
                     "coroutine, and would wait for itself for ever. Use one Database per URL, and finish one "
@@ -60,14 +68,18 @@ class WriterLock:
                 )
         else:
             self._lock.acquire()
-        self._writing = connection
+        self._thread, self._writing = threading.current_thread(), connection  # in this order: an interrupt may come
 
     def release(self, connection: Connection | None = None) -> None:
         """Let the next writer in. Nothing happens where the writer is another thread, or another connection."""
         look()
         if self._is_mine() and (connection is None or self._writing in {None, connection}):
-            self._writing = None
+            self._writing = self._thread = None
             self._lock.release()
+
+    def _is_left_over(self) -> bool:
+        """Whether the lock is this thread's only by its number, which was another thread's before."""
+        return self._writing is not None and self._thread is not threading.current_thread()
 
     def _is_mine(self) -> bool:
         # What Condition asks of its lock, too; nothing public tells it.
