@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from temaki.errors import StatementRefusedError
@@ -154,7 +154,7 @@ class _Repeatable:
 
     def rows(self) -> Iterable[Any]:
         if not self._first:
-            self._first = [row for row, _ in zip(self._rest, range(1), strict=False)]
+            self._first = list(islice(self._rest, 1))
         return chain(self._first, self._rest)
 
 
