@@ -53,7 +53,7 @@ def is_guarded(connection: Connection) -> bool:
     """Whether writes are forbidden as before."""
     with pytest.raises(StatementRefusedError, match="outside temaki's transaction"):
         connection.execute("DELETE FROM t")
-    return connection.execute("PRAGMA query_only").fetchone() == (1,)
+    return bool(connection.execute("PRAGMA query_only").fetchone()[0])
 
 
 PRIVATE = [
