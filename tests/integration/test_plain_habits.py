@@ -100,10 +100,10 @@ class TestFunctions:
         """Stays away."""
         self.register(client)
         with db_session:
-            client.db.get_connection().create_aggregate("total_times", 1, None)
+            client.db.get_connection().create_window_function("window_times", 1, None)
             client.db.get_connection().create_collation("backwards", None)
         assert Client(bucket, EtagCached()).map().increment() == 1
-        for sql in ("select total_times(3)", "select 'a' < 'b' collate backwards"):
+        for sql in ("select window_times(4) over ()", "select 'a' < 'b' collate backwards"):
             with pytest.raises(orm.OperationalError, match="no such"), db_session:
                 client.db.select(sql)
 
