@@ -199,22 +199,14 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
             _log.info("%s: what the on_connect handlers wrote is stored", self._engine.url)
 
     def _write_in_handlers(self, connection: Connection) -> bool:
-        refusals: list[Exception] = []
-
         def begin() -> None:
-            try:
-                connection.begin_handlers()
-                self._engine.check_current(connection)
-            except Exception as error:
-                refusals.append(error)
-                raise
+            connection.begin_handlers()
+            self._engine.check_current(connection)
 
         self._engine.writer.acquire(connection)
         try:
             connection.begin_on_write = begin
             self._on_connect(connection)
-            if refusals:  # a handler has caught it
-                raise refusals[0]
             connection.end_cursors(keep=True)
             stored = connection.in_handlers and self._engine.commit(connection)
             connection.end_handlers()

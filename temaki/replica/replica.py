@@ -54,8 +54,7 @@ class WriterLock:
         if self._is_mine():
             if self._is_left_over():
                 _log.warning(
-                    "%s: a thread that has ended was still writing. What it had not committed is rolled back.",
-                    self._url,
+                    "%s: a thread has ended within a db_session. What it had not committed is rolled back.", self._url
                 )
                 assert self._writing is not None
                 self._writing.close()

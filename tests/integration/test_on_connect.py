@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pony.orm import db_session, select
 
-from temaki import AccessDeniedError, ReadOnlyError, StatementRefusedError
+from temaki import AccessDeniedError, ConflictError, ReadOnlyError, StatementRefusedError
 from temaki.stores.memory import MemoryStore
 from temaki.strategy import Strategy
 from temaki.testing.counting import CountingStore
@@ -179,6 +179,30 @@ class TestRaces:
         assert late.value() == 1
         assert raced
         assert columns(bucket) == ["id", "value", "note"]
+
+    @pytest.mark.parametrize("catches", [False, True])
+    def test_another_version_comes_before_its_first_write(self, bucket: MemoryStore, catches: bool) -> None:
+        """What it has looked at is old: its first write is refused, caught or not, and it looks again."""
+        refused: list[Exception] = []
+        runs: list[bool] = []
+
+        def migrate(connection: Any) -> None:
+            runs.append(connection.begin_on_write is not None)
+            found = connection.execute("SELECT value FROM Counter").fetchone()[0]
+            if runs == [False, True]:  # the first one that may write
+                assert in_thread(process(bucket).increment) == 1
+                client.db.provider.engine.shared.puller.revalidate()
+            if found < 5:
+                try:
+                    connection.execute("UPDATE Counter SET value = ?", (found + 5,))
+                except ConflictError as error:
+                    refused.append(error)
+                    if not catches:
+                        raise
+
+        client = process(bucket, migrate)
+        assert client.value() == 6
+        assert len(refused) == 1
 
     def test_threads_at_once(self, bucket: MemoryStore) -> None:
         """One of them writes; what the others see is what it has stored."""

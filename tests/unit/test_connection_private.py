@@ -210,6 +210,15 @@ class TestNoWayAround:
         assert rows(path) == [(1,)]
         assert is_guarded(free)
 
+    def test_private_writes_are_prepared_under_a_text_of_their_own(self, free: Connection) -> None:
+        """So no verdict of theirs is cached for anybody else's statement, and none of anybody else's for theirs."""
+        free.execute("CREATE TEMP TABLE s (x)")
+        texts: list[str] = []
+        free.set_trace_callback(texts.append)
+        free.execute("INSERT INTO s VALUES (1)")
+        free.set_trace_callback(None)
+        assert [text.startswith("/* ") for text in texts if text.endswith("INSERT INTO s VALUES (1)")] == [False, True]
+
     def test_statement_prepared_as_private_is_no_pass(self, free: Connection, path: Path) -> None:
         """A TEMP table hides a stored one of the same name, until it is dropped."""
         free.execute("CREATE TEMP TABLE t (x)")
