@@ -147,10 +147,11 @@ class TestMigration:
         assert stored(bucket, "SELECT count(*) >= 2 FROM log") == [(1,)]
 
     def test_writes_that_change_nothing_upload_nothing(self, bucket: MemoryStore) -> None:
-        """``INSERT OR IGNORE`` is a write to SQLite, whatever comes of it."""
+        """``INSERT OR IGNORE`` is a write to SQLite, whatever comes of it; so is a ``user_version`` that is there."""
 
         def insert(connection: Any) -> None:
             connection.execute("INSERT OR IGNORE INTO Counter VALUES (1, 5)")
+            connection.execute("PRAGMA user_version = 0")
 
         etag = bucket.head(KEY).etag
         client = process(bucket, insert)

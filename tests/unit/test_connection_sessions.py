@@ -242,6 +242,19 @@ class TestHalfReadCursors:
         with db_session:
             assert set(select(counter.value for counter in client.Counter)) == {11, 12, 13}
 
+    def test_no_lock_is_held_while_rows_are_kept(self, client: Client) -> None:
+        """Functions of the user's may run then, and take as long as they like: other sessions begin meanwhile."""
+        replica = client.db.provider.engine.shared.replica
+        with db_session:
+            client.Counter(id=2, value=0)
+        held = []
+        with db_session:
+            client.db.get_connection().create_function("looks", 0, lambda: held.append(replica.lock._is_owned()))
+            cursor = client.db.execute("SELECT looks() FROM Counter")
+            commit()
+        assert len(cursor.fetchall()) == 2
+        assert held == [False, False]
+
     def test_a_refused_commit_takes_no_rows_for_stored(self, bucket: MemoryStore, client: Client) -> None:
         """The rows that are kept are those that the session had read; the next session reads what is stored."""
         other = Client(bucket, EtagCached()).map()
