@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from temaki.errors import StatementRefusedError
 
 if TYPE_CHECKING:
-    from temaki.replica.connection import Connection
+    from temaki.replica.guarded import GuardedConnection
 
 MOST_KEPT: Final = 10_000
 """How many unread rows of a cursor are kept when its transaction ends."""
@@ -24,7 +24,7 @@ class Cursor(sqlite3.Cursor):
     snapshot ends with the session. So :meth:`end` reads the rows that are left, and the cursor goes on with those.
     """
 
-    connection: Connection
+    connection: GuardedConnection
     _is_over = _is_closed = False
     _rows: deque[Any]
     _failure: Exception | None = None

@@ -80,9 +80,9 @@ def _is_attach(sql: str) -> bool:
 
 
 def rolled_back(url: str, ended_by: BaseException) -> StatementRefusedError:
-    """The error for whoever goes on in a transaction that SQLite has ended by itself."""
+    """The error for whoever goes on in a transaction that an error has ended."""
     return StatementRefusedError(
-        f"SQLite has rolled this transaction back by itself, with {str(ended_by)!r}. Nothing of it is stored in "
+        f"The transaction was rolled back because of {str(ended_by) or repr(ended_by)!r}. Nothing of it is stored in "
         f"{url}, and it cannot go on: let such an error end its db_session, and begin another one.",
         url=url,
     )
