@@ -59,7 +59,6 @@ class GuardedConnection(RegisteringConnection):
         self._enforces = True
         self._trusted = 0
         self._mark = os.urandom(8).hex()
-        self._private_mark = os.urandom(8).hex()
         self._private: Private | None = None  # the rules while a statement writes to private tables only
         self._wrote_private = False
         self._verdict: Refused | Ignored | None = None
@@ -126,7 +125,7 @@ class GuardedConnection(RegisteringConnection):
         if self._trusted:
             return f"{sql} /* {self._mark} */"
         if self._private is not None:
-            return f"/* {self._private_mark} */ {sql}"  # in front: SQLite keeps the end of a view's text
+            return f"/* private {self._mark} */ {sql}"  # in front: SQLite keeps the end of a view's text
         return sql
 
     @contextmanager
