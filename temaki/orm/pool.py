@@ -33,7 +33,7 @@ class _HandlersWrite(Exception):  # noqa: N818 - no error, but the way out of a 
     """The ``on_connect`` handlers have something to write. They need a write session of their own."""
 
 
-class _LeftOpen:
+class LeftOpen:
     """A thread's sessions. Python drops this with the thread, which is when nobody can end them any more.
 
     Only a session that writes is ended then: it keeps all other writers waiting. One that only reads may go on in
@@ -105,7 +105,7 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
         self._on_connect = on_connect
         self.entering = None
         self._functions = Functions()
-        self._left_open = _LeftOpen(engine)
+        self._left_open = LeftOpen(engine)
 
     def open(self, *, immediate: bool, which: Try = FIRST_TRY) -> Connection:
         """Begin a session in this thread, with its snapshot pinned.

@@ -14,6 +14,7 @@ from temaki.engine import pull
 from temaki.engine.engine import Engine
 from temaki.lease import lease, turn
 from temaki.lease import shared as shared_lease
+from temaki.orm.pool import LeftOpen
 from temaki.remote import remote
 from temaki.remote.fetch import Fetched
 from temaki.replica import replica
@@ -113,6 +114,8 @@ def installed() -> Iterator[None]:
     _entropy = _Entropy()
     patches += [mock.patch.object(os, "urandom", _entropy)]
     patches += [mock.patch.object(Generation, "__init__", _belonging(Generation.__init__))]
+    # A task only ends within a session where its process was killed, and then nothing is tidied up.
+    patches += [mock.patch.object(LeftOpen, "__del__", lambda _: None)]
     started = []
     try:
         for patch in patches:
