@@ -96,6 +96,10 @@ def _belonging(init: Callable[..., None]) -> Callable[..., None]:
     return with_owner
 
 
+def _nothing(_: object) -> None:
+    pass
+
+
 _entropy: _Entropy | None = None
 
 
@@ -115,7 +119,7 @@ def installed() -> Iterator[None]:
     patches += [mock.patch.object(os, "urandom", _entropy)]
     patches += [mock.patch.object(Generation, "__init__", _belonging(Generation.__init__))]
     # A task only ends within a session where its process was killed, and then nothing is tidied up.
-    patches += [mock.patch.object(LeftOpen, "__del__", lambda _: None)]
+    patches += [mock.patch.object(LeftOpen, "__del__", _nothing)]
     started = []
     try:
         for patch in patches:
