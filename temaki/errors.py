@@ -13,6 +13,7 @@ have landed) or pointless (access denied), it is false, and the function is not 
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any, ClassVar
 
 
@@ -137,8 +138,12 @@ class CommitUnknownError(SyncError):
     commit_id: str
 
 
-class ReadOnlyError(SyncError):
-    """A write on a database that is bound with a strategy that never writes."""
+class ReadOnlyError(SyncError, sqlite3.DatabaseError):
+    """A write on a database that is bound with a strategy that never writes.
+
+    ``except sqlite3.Error`` catches it too. It is no ``sqlite3.OperationalError``: code that expects one, such as
+    "duplicate column name", must not take a refusal for it.
+    """
 
     may_repeat = False
 
@@ -190,8 +195,11 @@ class WorkingCopyError(SyncError):
     path: str
 
 
-class StatementRefusedError(SyncError):
-    """A raw SQL statement would bypass temaki's transaction: the message says what to use instead."""
+class StatementRefusedError(SyncError, sqlite3.DatabaseError):
+    """A raw SQL statement would bypass temaki's transaction: the message says what to use instead.
+
+    ``except sqlite3.Error`` catches it too. It is no ``sqlite3.OperationalError``; see :class:`ReadOnlyError`.
+    """
 
     may_repeat = False
 

@@ -208,6 +208,11 @@ class Engine:
 
     # -- the end --------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def is_writing(connection: Connection) -> bool:
+        """Whether a session is in its write transaction on the connection."""
+        return isinstance(connection.session, EngineSession) and connection.session.writing
+
     def close(self, connection: Connection) -> None:
         """The connection's session is over: let go of its generation, which may close it. No error if there is none."""
         if connection.process != process():  # the parent goes on with it
@@ -246,7 +251,11 @@ class Engine:
             connection.busy = True
             generation.welcome(connection)
         connection.settle_in(
-            self.url, str(generation.path.parent), writable=self.writes, is_intact=generation.is_intact
+            self.url,
+            str(generation.path.parent),
+            writable=self.writes,
+            is_intact=generation.is_intact,
+            noted=self._replica.noted,
         )
 
     def claim(self, connection: Connection, generation: Generation) -> bool:

@@ -132,14 +132,22 @@ def _checked_version(info: ObjectInfo, first: bytes, url: str) -> Version:
     except (FormatError, MetadataError) as error:
         raise CorruptDatabaseError(
             f"{url} is no database that temaki can use: {error}. (It has {info.size} bytes and the ETag {info.etag}.) "
-            "Nothing was changed, and temaki never overwrites such an object. Restore an earlier version of it; or "
-            "move it away, if it is something else; or use another key.",
+            f"Nothing was changed, and temaki never overwrites such an object. {_STRANGE if info.size else _EMPTY}",
             url=url,
             reason=str(error),
             size=info.size,
             etag=info.etag,
         ) from error
     return version
+
+
+_STRANGE: Final = "Restore an earlier version of it; or move it away, if it is something else; or use another key."
+_EMPTY: Final = (
+    "Something has made it and written nothing to it, as tempfile.mkstemp(), NamedTemporaryFile() and touch do; or a "
+    "write to it has broken off. To plain SQLite an empty file is a new database; here it might be one that was lost. "
+    "If nothing of yours was in it, remove it, or use a name at which there is nothing yet, such as one in "
+    "tempfile.mkdtemp(). Otherwise restore an earlier version of it."
+)
 
 
 def _check_size(header: DatabaseHeader, version: Version) -> None:

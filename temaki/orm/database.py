@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 explain_missing_names()
 
 
+class _NoDatabaseError(NotFoundError, core.OperationalError):
+    """Nothing is stored yet, for applications that expect Pony's error about a missing table."""
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.args = (message,)  # Pony's constructor takes those of the driver's error
+        self.original_exc = self
+
+
 class Database(Rebindable):
     """A Pony ``Database`` that can live in an object store. Everything else works as in Pony.
 
@@ -194,14 +203,15 @@ class Database(Rebindable):
         """Check that the tables exist, as in Pony. If there is no database at all, the error says so.
 
         Raises:
-            NotFoundError: There is no database in the store yet.
+            NotFoundError: There is no database in the store yet. It is Pony's ``OperationalError`` as well, which a
+                missing table would be.
         """
         try:
             super().check_tables()
         except core.OperationalError:
             if isinstance(self.provider, StoreProvider) and not self.provider.engine.has_database:
                 url = self.provider.engine.url
-                raise NotFoundError(
+                raise _NoDatabaseError(
                     f"There is no database at {url} yet. If the URL is right, create it with "
                     "generate_mapping(create_tables=True).",
                     url=url,

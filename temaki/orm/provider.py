@@ -12,16 +12,19 @@ Pony makes these calls, in the order of a session:
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from functools import wraps
 from threading import Lock
 from typing import Any
 
 from pony.orm import core
 from pony.orm.core import log_orm
-from pony.orm.dbapiprovider import wrap_dbapi_exceptions
+from pony.orm.dbapiprovider import DBException, wrap_dbapi_exceptions
 from pony.orm.dbproviders.sqlite import SQLiteProvider
 
 from temaki.engine.engine import Engine, session_of
+from temaki.errors import TemakiError
 from temaki.lease.turn import FIRST_TRY
 from temaki.orm.no_repeat import NoRepeat, guard
 from temaki.orm.pool import SessionPool
@@ -29,6 +32,26 @@ from temaki.orm.sqlite_time import with_time
 from temaki.orm.tries import current_tries
 from temaki.process.fork import process, require_own
 from temaki.replica.connection import Connection
+
+
+def _wrap_exceptions(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Raise SQLite's errors as Pony's own, as Pony's providers do; and temaki's as they are.
+
+    Some of temaki's are SQLite's as well, for whoever uses the connection itself.
+    """
+    wrapped = wrap_dbapi_exceptions(method)
+
+    @wraps(method)
+    def unwrapping(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return wrapped(*args, **kwargs)
+        except DBException as error:
+            original = error.original_exc
+            if isinstance(original, TemakiError):
+                raise original from original.__cause__
+            raise
+
+    return unwrapping
 
 
 class StoreProvider(SQLiteProvider):
@@ -78,7 +101,7 @@ class StoreProvider(SQLiteProvider):
         if self.engine.writes:
             self.transaction_lock.release()
 
-    @wrap_dbapi_exceptions
+    @_wrap_exceptions
     def connect(self) -> tuple[Connection, bool]:
         """Begin a session: pull, connect, pin.
 
@@ -92,7 +115,7 @@ class StoreProvider(SQLiteProvider):
         cache = core.local.db2cache.get(self.database)
         return self.pool.open(immediate=cache is not None and cache.immediate, which=which), False
 
-    @wrap_dbapi_exceptions
+    @_wrap_exceptions
     def set_transaction_mode(self, connection: Connection, cache: Any) -> None:
         """Begin to write if Pony asks for it. A session that reads is pinned already."""
         require_own(connection.process, self.engine.url)
@@ -104,7 +127,7 @@ class StoreProvider(SQLiteProvider):
     def _begin_to_write(self, connection: Connection, cache: Any) -> None:
         self.engine.before_write(connection)
         self.pool.entering = connection
-        connection.end_transaction()
+        connection.end_transaction(keep=True)
         connection.allow_writes()
         try:
             # Pony waits for the writer lock in this call. The check after it finds what happened meanwhile.
@@ -145,16 +168,22 @@ class StoreProvider(SQLiteProvider):
                 self.release_lock()
                 cache.in_transaction = False
 
-    @wrap_dbapi_exceptions
+    @_wrap_exceptions
+    def execute(self, cursor: Any, sql: str, arguments: Any = None, returning_id: bool = False) -> Any:
+        """As Pony's, but for temaki's errors."""
+        return super().execute(cursor, sql, arguments, returning_id)
+
+    @_wrap_exceptions
     def _commit(self, connection: Connection) -> None:
         require_own(connection.process, self.engine.url)
+        connection.end_cursors(keep=True)  # here, since no lock of temaki's is held: functions of the user's may run
         if self.engine.writes:
             stored = self.engine.commit(connection)
             tries = current_tries()
             if tries is not None and stored:
                 tries.stored = True
         else:
-            connection.end_transaction()
+            connection.end_transaction(keep=True)
 
     def rollback(self, connection: Connection, cache: Any = None) -> None:
         """Undo what is not committed."""

@@ -47,6 +47,7 @@ class WriterLock:
         """As new: for a forked child, where the thread that held it does not exist."""
         self._lock = threading.RLock()  # knows its owner from the very moment that it is taken
         self._writing: Connection | None = None
+        self._thread: object = None
 
     def acquire(self, connection: Connection) -> None:
         """Wait for the writer before.
@@ -56,7 +57,13 @@ class WriterLock:
         """
         look()
         if self._is_mine():
-            if self._writing is not None and self._writing is not connection and self._writing.session is not None:
+            if self._is_left_over():
+                _log.warning(
+                    "%s: a thread has ended within a db_session. What it had not committed is rolled back.", self._url
+                )
+                assert self._writing is not None
+                self._writing.close()
+            elif self._writing is not None and self._writing is not connection and self._writing.session is not None:
                 raise ConfigurationError(
                     f"This thread is already writing to {self._url}, through another Database object or another "
                     "coroutine, and would wait for itself for ever. Use one Database per URL, and finish one "
@@ -65,14 +72,18 @@ class WriterLock:
                 )
         else:
             self._lock.acquire()
-        self._writing = connection
+        self._thread, self._writing = threading.current_thread(), connection  # in this order: an interrupt may come
 
     def release(self, connection: Connection | None = None) -> None:
         """Let the next writer in. Nothing happens where the writer is another thread, or another connection."""
         look()
         if self._is_mine() and (connection is None or self._writing in {None, connection}):
-            self._writing = None
+            self._writing = self._thread = None
             self._lock.release()
+
+    def _is_left_over(self) -> bool:
+        """Whether the lock is this thread's only by its number, which was another thread's before."""
+        return self._writing is not None and self._thread is not threading.current_thread()
 
     def _is_mine(self) -> bool:
         # What Condition asks of its lock, too; nothing public tells it.
@@ -95,6 +106,7 @@ class Replica:
         writer: Held from BEGIN IMMEDIATE to the end of the commit.
         current: Where sessions begin; None until the first pull and after a refused commit.
         known: Whether this process, or the one that left the working copy, has ever seen a stored version.
+        noted: The ignored pragmas that the log has a line about.
     """
 
     def __init__(self, url: str, cache_dir: Path | None) -> None:
@@ -104,6 +116,7 @@ class Replica:
         self._make_locks()
         self.current: Generation | None = None
         self.known = False
+        self.noted: set[str] = set()
         self._folder: Folder | None = None
         self._users: weakref.WeakSet[object] = weakref.WeakSet()
         self._is_closed = False

@@ -266,7 +266,7 @@ SIMULATED: Mapping[str, Callable[[], Patches]] = {
     ],
     "recorded as clean only when complete": _always_recorded,
     "joining only requests that are yet to be sent": _late_joiners,
-    "cursors closed with their transaction": lambda: _off(Connection, "close_cursors"),
+    "cursors closed with their transaction": lambda: _off(Connection, "end_cursors"),
 }
 """Without these the simulation finds damage, within its normal budget."""
 

@@ -15,6 +15,7 @@ from temaki.engine.engine import Engine
 from temaki.formats.file import StoredFile
 from temaki.lease import heartbeat, lease, turn
 from temaki.lease import shared as shared_lease
+from temaki.orm.pool import LeftOpen
 from temaki.remote import remote
 from temaki.replica import replica
 from temaki.replica.connection import Connection
@@ -97,6 +98,10 @@ def _belonging(init: Callable[..., None]) -> Callable[..., None]:
     return with_owner
 
 
+def _nothing(_: object) -> None:
+    pass
+
+
 _entropy: _Entropy | None = None
 
 
@@ -114,6 +119,8 @@ def installed() -> Iterator[None]:
     _entropy = _Entropy()
     patches += [mock.patch.object(os, "urandom", _entropy)]
     patches += [mock.patch.object(Generation, "__init__", _belonging(Generation.__init__))]
+    # A task only ends within a session where its process was killed, and then nothing is tidied up.
+    patches += [mock.patch.object(LeftOpen, "__del__", _nothing)]
     started = []
     try:
         for patch in patches:
