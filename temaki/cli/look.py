@@ -17,7 +17,6 @@ from temaki.cli.target import Target, as_stored
 from temaki.cli.terminal import FOUND, Terminal, terminal
 from temaki.errors import CorruptDatabaseError
 from temaki.replica.header import DATABASE_HEADER, read_header
-from temaki.store import ObjectInfo
 
 
 def status(
@@ -63,7 +62,7 @@ def look(target: Target, out: Terminal, *, quick: bool) -> Status:
         return Status(
             url=target.url,
             version=as_stored(version, matching),
-            age=_age(matching),
+            age=None if matching is None else matching.age,
             pages=version.size // page_size,
             page_size=page_size,
             adopted=version.is_adopted,
@@ -86,12 +85,6 @@ def _first_bytes(target: Target) -> bytes:
         while len(data) < download.length:
             data += download.read(download.length - len(data))
     return data
-
-
-def _age(info: ObjectInfo | None) -> float | None:
-    if info is None or info.date is None or info.last_modified is None:
-        return None
-    return max(0.0, (info.date - info.last_modified).total_seconds())
 
 
 def count_rows(path: Path, url: str) -> list[TableRows]:

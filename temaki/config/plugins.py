@@ -1,11 +1,11 @@
-"""What installed distributions have registered: one group of entry points for each kind of plug-in.
+"""Finds the plug-ins of installed distributions: one group of entry points for each kind of plug-in.
 
-Importing importlib.metadata costs about a third of what importing Pony does, for one look into one folder. So the
-``entry_points.txt`` of the installed distributions are read directly first, as the specifications "Entry points" and
-"Recording installed projects" of packaging.python.org describe them. importlib.metadata is asked where that finds
-nothing (zip files, eggs, finders of other kinds), and for the list of all, which is in no hurry.
+The import of importlib.metadata takes about a third of the time of Pony's import, for one look into one folder. So this
+module first reads the files ``entry_points.txt`` of the installed distributions itself, as the specifications "Entry
+points" and "Recording installed projects" of packaging.python.org describe them. It uses importlib.metadata if that
+finds nothing (zip files, eggs, finders of other kinds), and to list all plug-ins, which is not urgent.
 
-The files are read once for all groups, and again when ``sys.path`` or one of its folders has changed.
+It reads the files once for all groups, and again when ``sys.path`` or one of its folders has changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from temaki.errors import ConfigurationError
 T = TypeVar("T")
 
 _PREFIX: Final = "temaki."
-"""How the names of temaki's groups begin. Entry points of other groups are not kept."""
+"""Prefix of the names of temaki's groups. Entry points of other groups are not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,13 @@ class _EntryPoint:
 
 @dataclass(frozen=True, slots=True)
 class Group(Generic[T]):
-    """One kind of plug-in: sub-classes of one class, registered by name.
+    """One kind of plug-in: subclasses of one class, registered by name.
 
     Attributes:
-        name: The group of entry points, such as ``temaki.strategies``.
-        kind: What one of them is called in messages, such as ``strategy``.
-        base: The class that each of them has to be a sub-class of.
-        without_metadata: Names and targets of those that work even where no metadata of any distribution is installed.
+        name: Name of the group of entry points, such as ``temaki.strategies``.
+        kind: Word for one plug-in in messages, such as ``strategy``.
+        base: Base class of the plug-ins.
+        without_metadata: Names and targets of plug-ins that work even without the metadata of any distribution.
     """
 
     name: str
@@ -54,33 +54,33 @@ class Group(Generic[T]):
     without_metadata: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, name: str, *, origin: str) -> type[T] | None:
-        """The class that is registered under a name; None if there is none.
+        """Find the class that is registered under a name; None if there is none.
 
         Args:
-            name: The entry point's name. Case matters.
-            origin: Where the name came from, for the message of an error.
+            name: Name of the entry point. Case matters.
+            origin: Source of the name, for the message of an error.
 
         Raises:
-            ConfigurationError: Two distributions claim the name, or what is registered cannot be imported or is no
-                sub-class of ``base``.
+            ConfigurationError: Two distributions claim the name, or the registered object cannot be imported or is no
+                subclass of ``base``.
         """
-        found = [point for point in _read_directly() if (point.group, point.name) == (self.name, name)]
-        if not found and name in self.without_metadata:
+        points = [point for point in _read_directly() if (point.group, point.name) == (self.name, name)]
+        if not points and name in self.without_metadata:
             return self._import(_EntryPoint(self.name, name, self.without_metadata[name], "temaki"))
-        found = found or [point for point in _ask_importlib(self.name) if point.name == name]
-        if len(found) > 1:
-            claims = " and ".join(str(point) for point in found)
+        points = points or [point for point in _ask_importlib(self.name) if point.name == name]
+        if len(points) > 1:
+            claims = " and ".join(str(point) for point in points)
             raise ConfigurationError(
                 f"{origin}: {self.kind} {name!r} is registered twice, as {claims}. Uninstall one of them."
             )
-        return self._import(found[0]) if found else None
+        return self._import(points[0]) if points else None
 
     def available(self) -> list[str]:
-        """The names of all that are registered, sorted."""
+        """List the names of all registered plug-ins, sorted."""
         return sorted({point.name for point in _ask_importlib(self.name)} | self.without_metadata.keys())
 
     def suggestion(self, name: str) -> str:
-        """For the message of an error: what somebody may have meant who wrote ``name``, and what there is."""
+        """Suggest the nearest name and list the available ones, for an error about the unknown ``name``."""
         from difflib import get_close_matches
 
         names = self.available()
@@ -92,14 +92,14 @@ class Group(Generic[T]):
         described = f"{self.kind.capitalize()} {point.name!r} ({point})"
         module, _, path = point.target.partition(":")
         try:
-            found: object = import_module(module)
+            plugin: object = import_module(module)
             for attribute in filter(None, path.split(".")):
-                found = getattr(found, attribute)
-        except Exception as error:  # whatever a third party's module raises
+                plugin = getattr(plugin, attribute)
+        except Exception as error:  # a third party's module may raise any error
             raise ConfigurationError(f"{described} cannot be imported: {type(error).__name__}: {error}") from error
-        if not isinstance(found, type) or not issubclass(found, self.base):
+        if not isinstance(plugin, type) or not issubclass(plugin, self.base):
             raise ConfigurationError(f"{described} is no subclass of {self.base.__module__}.{self.base.__qualname__}.")
-        return found
+        return plugin
 
 
 # -- finding ------------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def _ask_importlib(group: str) -> Iterator[_EntryPoint]:
 
 
 _last: tuple[object, tuple[_EntryPoint, ...]] = (None, ())
-"""What was read last, after the state of the path at that time."""
+"""State of ``sys.path`` at the last read, and the entry points that were read then."""
 
 
 def _read_directly() -> tuple[_EntryPoint, ...]:
@@ -126,7 +126,7 @@ def _read_directly() -> tuple[_EntryPoint, ...]:
 
 
 def _state(folder: str) -> object:
-    """What changes when a distribution is installed into a folder, or removed."""
+    """Get a value that changes when a distribution is installed into a folder, or removed."""
     try:
         facts = os.stat(folder or ".")
     except (OSError, ValueError):
@@ -138,18 +138,18 @@ def _points() -> Iterator[_EntryPoint]:
     seen: set[str] = set()
     for folder in sys.path:
         for distribution, path in _distributions(folder or "."):
-            # As for modules, the first on the path is the one that counts.
+            # As for modules, the first one on the path counts.
             if distribution not in seen:
                 seen.add(distribution)
                 yield from _parse(path, distribution)
 
 
 def _distributions(folder: str) -> Iterator[tuple[str, str]]:
-    """Name and ``entry_points.txt`` of what is installed in a folder."""
+    """Get the name and the ``entry_points.txt`` of each distribution that is installed in a folder."""
     try:
         with os.scandir(folder) as entries:
             infos = sorted((entry.name, entry.path) for entry in entries if entry.name.endswith(".dist-info"))
-    except OSError:  # not there, no folder, or not readable: sys.path may hold anything
+    except OSError:  # a missing, unreadable or other path: sys.path may contain anything
         return
     for name, path in infos:
         distribution = name.removesuffix(".dist-info").partition("-")[0]  # a "-" in the name itself is escaped as "_"
@@ -171,5 +171,5 @@ def _parse(path: str, distribution: str) -> Iterator[_EntryPoint]:
             group = text[1:-1].strip()
         elif group.startswith(_PREFIX) and "=" in text and not text.startswith(("#", ";")):
             name, _, target = text.partition("=")
-            # What follows in brackets are extras, which consumers are told to ignore.
+            # The extras in brackets are ignored, as the specification asks.
             yield _EntryPoint(group, name.strip(), "".join(target.partition("[")[0].split()), distribution)

@@ -1,4 +1,4 @@
-"""The engine's side of one session: what the verbs that strategies use do."""
+"""The engine's side of one session: it implements the verbs that strategies use."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class EngineSession(Session):
-    """See :class:`temaki.strategy.Session`.
+    """The engine's implementation of :class:`temaki.strategy.Session`.
 
     Attributes:
-        process: The process in which it began; none that was forked from it can go on with it.
-        generation: The generation of the working copy that it is in; None before its pull and after its end.
-        published: What its push has stored.
+        process: Number of the process in which the session began. A process that was forked from it cannot go on.
+        generation: Generation of the working copy that the session is in; None before its pull and after its end.
+        published: The version that the session's push has stored; None if there is none.
     """
 
     def __init__(self, shared: Shared, *, immediate: bool, which: Try = FIRST_TRY, binding: object = None) -> None:
@@ -77,7 +77,7 @@ class EngineSession(Session):
             try:
                 self._remote.probe_conditions()
             except StoreError:
-                return  # it will be reported when something is to be stored
+                return  # the same error comes again when the session stores something
             self._turn = turns.take(self, self._left)
         elif self._turn is None and (self.immediate or self.conflicts or turns.thread.writes):
             turns.give_way()
@@ -115,9 +115,9 @@ class EngineSession(Session):
         if lease_generation is not None:
             if base is not None and base.lease_generation > lease_generation:
                 raise LeaseLostError(
-                    f"The stored version of {self.url} was made under generation {base.lease_generation} of its "
-                    f"lease, and this one under {lease_generation}, which is over. Nothing was stored; run the "
-                    "function again.",
+                    f"This transaction has lost the lease on {self.url}: the stored version was made under generation "
+                    f"{base.lease_generation} of the lease, and this transaction under {lease_generation}. Nothing was "
+                    "stored. Run the function again.",
                     url=self.url,
                     generation=lease_generation,
                 )
@@ -143,24 +143,24 @@ class EngineSession(Session):
         """
         require_own(self.process, self.url)
 
-    def prepare(self, found: Scan) -> None:
-        """Have the image of what was committed locally ready for :meth:`publish`."""
+    def prepare(self, changes: Scan) -> None:
+        """Make the image of the local commit for :meth:`publish`."""
         assert self.generation is not None
         self.published = None
-        self._image = self.generation.image(found, next_sequence(self.version))
+        self._image = self.generation.image(changes, next_sequence(self.version))
 
     def forget_image(self) -> None:
-        """The image is valid no longer than the replica's lock is held."""
+        """Drop the image. It is valid only while the replica's lock is held."""
         self._image = None
 
     def end_turn(self) -> None:
-        """The session is over: others may write again."""
+        """End the session's turn: other sessions may write again."""
         turn, self._turn = self._turn, None
         if turn is not None:
             turn.release(self)
 
     def conflict(self, why: str) -> ConflictError:
-        """The error for a session that is no longer in the current generation."""
+        """Make the error for a session that is no longer in the current generation."""
         self._shared_lease.turns.refused()
         version = self.version
         return ConflictError(
@@ -172,5 +172,5 @@ class EngineSession(Session):
 
 
 def next_sequence(base: Version | None) -> int:
-    """One more than the version that a commit replaces."""
+    """Number of the version that replaces ``base``: one more than its number."""
     return 1 if base is None else base.sequence + 1

@@ -1,4 +1,4 @@
-"""Which format a stored object has."""
+"""Chooses the format of a stored object."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def format_of(_info: ObjectInfo) -> Format:
-    """The format of a stored object. One that no temaki wrote is taken for a SQLite file."""
+    """Get the format of a stored object. An object that another tool wrote counts as a SQLite file."""
     return FORMAT
 
 
 def open_stored(source: Source, download: Download) -> Stored:
-    """Open an answer of the store in the format that it has: for :meth:`temaki.remote.remote.Remote.fetch`."""
+    """Open an answer of the store in its format: for :meth:`temaki.remote.remote.Remote.fetch`."""
     return format_of(download.info).open(source, download)

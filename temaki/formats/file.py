@@ -1,7 +1,7 @@
 """The format ``file``: a version is an ordinary SQLite file.
 
-The object's bytes are the database in rollback mode, which any SQLite tool opens. Its metadata name the commit. The
-file's change counter is the version's number, so that no two versions of one lineage have equal bytes.
+The object's bytes are the database in rollback mode, so any SQLite tool can open it. The object's metadata name the
+commit. The file's change counter is the version's number, so that no two versions of one lineage have equal bytes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class _File(Format):
-    """See the module."""
+    """The format ``file``; see the module."""
 
     def open(self, source: Source, download: Download) -> Stored:
         """Read the database's header."""
         return StoredFile(source, _Begun(download, source.url))
 
     def store(self, image: Image, base: Version | None) -> Body:  # noqa: ARG002 - all of it is uploaded, whatever it replaces
-        """The whole database."""
+        """Upload the whole database."""
         return Body(image, image.size)
 
 
@@ -40,12 +40,12 @@ FORMAT: Final = _File()
 
 
 class _Begun:
-    """A download whose first bytes have come, and are the header of a database.
+    """A download that has begun with the header of a database.
 
     Attributes:
-        download: The rest of it. It is closed if the header is no database's.
-        first: The database's header.
-        version: The version that it is.
+        download: The rest of the download. It is closed if the header is not that of a database.
+        first: The database's header, in bytes.
+        version: The version that the object is.
     """
 
     def __init__(self, download: Download, url: str) -> None:
@@ -70,7 +70,12 @@ def _header(download: Download) -> bytes:
 
 
 class StoredFile(Stored):
-    """A version in this format that the store has begun to send."""
+    """A version in this format that the store has begun to send.
+
+    Args:
+        source: The object, for further requests.
+        begun: The download.
+    """
 
     def __init__(self, source: Source, begun: _Begun) -> None:
         self._source = source
@@ -78,17 +83,17 @@ class StoredFile(Stored):
         self.version = begun.version
 
     def close(self) -> None:
-        """Drop what has not come."""
+        """Drop the rest of the download."""
         begun, self._begun = self._begun, None
         if begun is not None:
             begun.download.__exit__(None, None, None)
 
     def save(self, path: Path) -> None:
-        """The object's bytes, switched to WAL mode, so that SQLite need not write in order to switch."""
+        """Write the object's bytes, switched to WAL mode, so that SQLite need not write in order to switch."""
         source = self._source
         target = Target(path, source.url)
         try:
-            # PreconditionFailedError: replaced between two ranges. Another GET gives what is there now.
+            # PreconditionFailedError: the object was replaced between two ranges. Another GET gives the current one.
             source.retrying.begin().run(
                 lambda: self._save_once(target), on=(StoreUnavailableError, PreconditionFailedError)
             )
@@ -107,16 +112,16 @@ class StoredFile(Stored):
         self._source.transfer(begun.download, begun.first, target).run()
         header = read_header(begun.first)
         if header.size_is_valid:
-            # Some writers leave more in the file. SQLite ignores it until its first commit in WAL mode, and would then
-            # take it for pages of the database, which nothing refers to.
+            # Some writers leave bytes behind the last page of the database. SQLite ignores them until its first commit
+            # in WAL mode. Then it would take them for pages of the database that nothing refers to.
             target.cut(header.page_count * header.page_size)
         target.write(WAL_MODE, MODES_AT)
 
 
 def _checked_version(info: ObjectInfo, first: bytes, url: str) -> Version:
-    """The object's version, if its first bytes, its size and its metadata agree."""
+    """Read the object's version, and make sure that its first bytes, its size and its metadata agree."""
     try:
-        version = read_version(info)  # first: what a newer temaki stores need not begin with a SQLite header
+        version = read_version(info)  # first, because a newer temaki's object may not begin with a SQLite header
         header = read_header(first)
         if version.is_adopted:
             version = replace(version, sequence=header.change_counter)
@@ -131,8 +136,9 @@ def _checked_version(info: ObjectInfo, first: bytes, url: str) -> Version:
         ) from error
     except (FormatError, MetadataError) as error:
         raise CorruptDatabaseError(
-            f"{url} is no database that temaki can use: {error}. (It has {info.size} bytes and the ETag {info.etag}.) "
-            f"Nothing was changed, and temaki never overwrites such an object. {_STRANGE if info.size else _EMPTY}",
+            f"{url} is no database that temaki can use: {error}. (The object has {info.size} bytes and the ETag "
+            f"{info.etag}.) Nothing was changed, and temaki never overwrites such an object. "
+            f"{_STRANGE if info.size else _EMPTY}",
             url=url,
             reason=str(error),
             size=info.size,
@@ -154,7 +160,7 @@ def _check_size(header: DatabaseHeader, version: Version) -> None:
     expected = header.page_count * header.page_size
     if version.is_adopted:
         if header.size_is_valid and version.size >= expected:
-            return  # what is beyond is no part of the database, and is cut off
+            return  # bytes beyond that are no part of the database, and are cut off
         if version.size % header.page_size or version.size < header.page_size:
             raise FormatError(f"truncated: its pages have {header.page_size} bytes, and it ends within one")
         if header.size_is_valid and version.size < expected:

@@ -270,7 +270,5 @@ def _checked(value: Any, *types: type) -> Any:
 
 
 def _age(info: ObjectInfo) -> float:
-    """Least age of an object in seconds, by the store's clock alone."""
-    if info.date is None or info.last_modified is None:
-        return 0.0
-    return max(0.0, (info.date - info.last_modified).total_seconds() - _RESOLUTION)
+    """Seconds that an object is at least old, by the store's own clock; 0 if the store does not say."""
+    return max(0.0, (info.age or 0.0) - _RESOLUTION)

@@ -1,4 +1,4 @@
-"""Asking for the database's object, and for parts of it, as often as it takes."""
+"""Downloads the database's object, and parts of it, with retries."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ T = TypeVar("T")
 
 
 class Source:
-    """Where fetches go to: one object, with the patience and the parallelism that its remote has.
+    """One object to download, with its remote's settings for retries and parallel streams.
 
     Args:
         store: The bucket.
         key: The object's key.
         url: The database's URL, for messages.
-        retrying: How long its requests are repeated.
-        parallel_threshold: What each of several parallel streams has to carry at least, in bytes.
-        is_slow: Whether a stream is so slow that others are to help it; see :func:`temaki.remote.transfer.is_slow`.
+        retrying: The policy by which requests are repeated.
+        parallel_threshold: Smallest part that one of several parallel streams carries, in bytes.
+        is_slow: Decides whether a stream is slow enough to get others beside it; see
+            :func:`temaki.remote.transfer.is_slow`.
     """
 
     def __init__(  # noqa: PLR0917 - one call, from Remote
@@ -51,11 +52,11 @@ class Source:
         return self.retrying.run(attempt)
 
     def get(self, etag: str | None = None) -> Download | None:
-        """One GET, in one attempt; None if the object still has that ETag."""
+        """Make one GET, in one attempt; None if the object still has that ETag."""
         return self.store.get(self.key, if_none_match=etag)
 
     def transfer(self, download: Download, first: bytes, target: Target) -> Transfer:
-        """What brings the rest of a download into a file; ``first`` is what has been read of it."""
+        """Make the transfer of a download into a file; ``first`` has the bytes that were already read."""
         return Transfer(
             self.store,
             download,

@@ -1,4 +1,4 @@
-"""The database as one object in a store: fetch the version that is there, publish the next one exactly once."""
+"""The database as one object in a store: fetches the current version, and publishes the next one exactly once."""
 
 from __future__ import annotations
 
@@ -29,21 +29,23 @@ T = TypeVar("T")
 class Remote:
     """The stored object of one database. Safe to use from many threads.
 
-    Requests that get no usable answer are repeated until a deadline; the store makes one attempt per call.
+    The remote retries requests that get no usable answer, until a deadline. The store makes one attempt per call.
 
     Args:
         store: The bucket.
-        key: The object's key in it.
+        key: The object's key in the bucket.
         url: The database's URL, for messages.
-        clock: Time.
-        timeout: Seconds from the beginning of a fetch, save, publication or probe, after which it makes no new attempt
-            (except that it always makes two).
-        rng: For the jitter between attempts.
-        parallel_threshold: A fetch uses up to four streams, each for at least so many bytes.
-        is_slow: Whether a stream is so slow that it gets others beside it; see :func:`temaki.remote.transfer.is_slow`.
+        clock: The clock that measures and waits.
+        timeout: Seconds from the beginning of a fetch, save, publication or probe after which no new attempt is made.
+            There are always two attempts.
+        rng: Random numbers for the jitter between attempts.
+        parallel_threshold: Smallest part that one of several parallel streams carries, in bytes. A fetch uses up to
+            four streams.
+        is_slow: Decides whether a stream is slow enough to get others beside it; see
+            :func:`temaki.remote.transfer.is_slow`.
 
     Attributes:
-        url: As above.
+        url: URL of the database.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Remote:
     ) -> None:
         self.url = url
         self._store, self._key = store, key
-        # Drawn from the system: processes that began as one, by a fork or from a snapshot, must not go in step.
+        # Random numbers of the system: processes that come from one fork or one snapshot must not retry in step.
         self._retrying = RetryPolicy(clock, rng or random.SystemRandom(), timeout)
         self._source = Source(store, key, url, self._retrying, parallel_threshold, is_slow)
         self._probe_lock = threading.Lock()
@@ -68,24 +70,24 @@ class Remote:
         reset_in_child(self)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the thread that held the lock is not here."""
+        """Make a new lock in a forked child: the thread that held the old one does not exist there."""
         self._probe_lock = threading.Lock()
 
     def fetch(self, opened: Callable[[Source, Download], T], etag: str | None = None) -> T | None:
         """Ask for the current version, unless it is the known one.
 
         Args:
-            opened: Reads the beginning of the answer, and closes it if it cannot; see
+            opened: Reads the beginning of the answer, and closes the answer if it cannot; see
                 :func:`temaki.formats.choice.open_stored`. It is called again if the answer breaks off meanwhile.
-            etag: The known version's; None for the current version in any case.
+            etag: ETag of the known version; None to fetch the current version in any case.
 
         Returns:
-            What ``opened`` gave; None where the object still has that ETag.
+            The result of ``opened``; None if the object still has that ETag.
 
         Raises:
-            NotFoundError: The store's definite answer: there is no such object.
-            CorruptDatabaseError: The object is no database, not all of one, or of a newer format.
-            StoreError: The request failed, also when repeated.
+            NotFoundError: There is no such object. This is the store's definite answer.
+            CorruptDatabaseError: The object is no database, is truncated, or has a newer format.
+            StoreError: The request failed, also when retried.
         """
         look()
         return self._source.open(opened, etag)
@@ -103,22 +105,24 @@ class Remote:
         """Store the next version, if ``base`` is still the current one. See :mod:`temaki.remote.swap`.
 
         Args:
-            body: The database. Its header has ``sequence`` in it, so that no two versions have equal bytes.
-            size: Its length in bytes.
-            base: What it was built on and is to replace; None to create the object.
-            sequence: The new version's number, one more than that of ``base``.
-            commit_id: The new version's identity: 8 to 64 of ``0-9a-z-``, unique for ever. Random if not given.
-            metadata: More metadata for the object, ASCII. What it takes of S3's 2 KB is lost to the lineage.
+            body: The database. Its header contains ``sequence``, so that no two versions have equal bytes.
+            size: Length of the body, in bytes.
+            base: The version that the new one was built on and replaces; None to create the object.
+            sequence: Number of the new version: one more than that of ``base``.
+            commit_id: Id of the commit: 8 to 64 of ``0-9a-z-``, unique for ever. Random if not given.
+            metadata: More user metadata for the object, ASCII. It leaves less of S3's 2 KB to the lineage.
 
         Raises:
-            ConflictError: Another version came first. Nothing of this one is stored, or will be.
-            NotFoundError: The base was deleted. Nothing of this one is stored, or will be.
-            CommitUnknownError: The store never said; or an interrupt came in between.
-            StoreError: The store refused, or could not be reached. Nothing of this one is stored, or will be.
+            ConflictError: Another version came first. The new one is not stored, and never will be.
+            NotFoundError: The base was deleted. The new version is not stored, and never will be.
+            CommitUnknownError: The store never said whether it accepted the commit, or an interrupt came in between.
+            StoreError: The store refused, or could not be reached. The version is not stored, and never will be.
         """
         look()
         if base is not None and not base.etag:
-            raise ConfigurationError(f"{self.url}: a superseded version cannot be replaced. Fetch the current one.")
+            raise ConfigurationError(
+                f"{self.url}: a superseded version cannot be replaced. Fetch the current version, and replace that."
+            )
         version = next_version(
             base, commit=commit_id or os.urandom(12).hex(), sequence=sequence, size=size, extra=metadata or {}
         )
@@ -126,14 +130,14 @@ class Remote:
         return Publication(self._store, self._key, self.url, body, version, base, attempts).run()
 
     def probe_conditions(self) -> None:
-        """Before the first write: make sure that the store refuses writes whose condition is false.
+        """Make sure, before the first write, that the store refuses writes whose condition is false.
 
-        One probe per remote, and none where the store is known to do so. Threads wait for the one that probes. Only
-        success is remembered.
+        A remote probes once, and not at all if the store is known to honour conditions. Threads wait for the one that
+        probes. Only success is remembered.
 
         Raises:
-            UnsafeStoreError: It does not.
-            StoreError: It could not be found out.
+            UnsafeStoreError: The store accepts such writes.
+            StoreError: The probe failed.
         """
         look()
         if self._is_probed or self._store.honours_conditions:

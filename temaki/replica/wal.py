@@ -1,6 +1,6 @@
-"""Which pages a SQLite write-ahead log has committed.
+"""Finds the pages that a SQLite write-ahead log has committed.
 
-Knows two file formats and nothing else of temaki: "The Write-Ahead Log" in
+The module knows two file formats and nothing else of temaki: "The Write-Ahead Log" in
 https://www.sqlite.org/fileformat2.html (section 4), and "The WAL-Index File Format" in
 https://www.sqlite.org/walformat.html (section 2).
 """
@@ -26,21 +26,21 @@ _MAGIC_ORDER: Final = {b"\x37\x7f\x06\x82": "<", b"\x37\x7f\x06\x83": ">"}
 _CHUNK: Final = 1 << 20  # bytes of a file that are held in memory at a time
 _MASK: Final = 0xFFFF_FFFF
 
-# In the machine's own byte order, except for the salts, which are bytes of the WAL's header. A page of 64 KiB is a 1.
+# In the machine's byte order, except for the salts, which are bytes of the WAL's header. A page size of 64 KiB is a 1.
 _INDEX_HEADER = struct.Struct("=IIIBBHII8s8s8s")
 _BLOCK: Final = 1 << 15  # bytes; a header of 136 bytes takes the place of the first 34 of the 4,096 frames of a block
 _BLOCK_FRAMES: Final = 4096
 _FIRST_BLOCK_LACKS: Final = 34
-_UNSIGNED: Final = bytes(16)  # salts and checksum of a frame that SQLite has not signed yet
+_UNSIGNED: Final = bytes(16)  # salts and checksum of a frame that SQLite has not filled in yet
 _NATIVE: Final = "<" if sys.byteorder == "little" else ">"
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place in a WAL: everything before it is accounted for.
+    """A place in a WAL. All frames before it are accounted for.
 
     Attributes:
-        salts: The 8 bytes that name this run of the WAL; a restart changes them. Empty where no WAL is known yet.
+        salts: The 8 bytes that identify this run of the WAL; a restart changes them. Empty if no WAL is known yet.
         frames: Number of frames before the mark.
         last: Header of the last frame before the mark (24 bytes); empty if there is none.
     """
@@ -57,16 +57,16 @@ Mark.START = Mark()
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a WAL has committed beyond a mark.
+    """The pages that a WAL has committed beyond a mark.
 
     Attributes:
-        mark: Just after the last commit.
-        pages: Page number to the offset in the WAL of that page's latest bytes; only from frames beyond the given mark,
-            and only pages that the committed database still has.
-        page_count: The database's size after the last commit, in pages; None where nothing was committed.
-        page_size: In bytes; None where nothing was committed.
-        restarted: The WAL began anew after the given mark was taken. SQLite does so only once everything before is in
-            the main file: offsets of pages that came from earlier scans no longer mean anything.
+        mark: The place just after the last commit.
+        pages: Page number to the offset in the WAL of that page's latest bytes, in bytes. Only from frames beyond the
+            given mark, and only pages that the committed database still has.
+        page_count: Size of the database after the last commit, in pages; None if nothing was committed.
+        page_size: Size of a page, in bytes; None if nothing was committed.
+        restarted: True if the WAL began anew after the given mark was taken. SQLite does so only when the main file has
+            everything before it. Then page offsets from earlier scans are no longer valid.
     """
 
     mark: Mark
@@ -80,19 +80,20 @@ def scan(wal_fd: int, index_fd: int, mark: Mark) -> Scan:
     """Find what was committed beyond ``mark``.
 
     The wal-index says where the last commit ends (``mxFrame``) and which page each frame holds. The checksums of the
-    frames are not used: SQLite 3.40 leaves wrong ones behind when a transaction overwrites a page that it had spilled
-    and then rolls a statement back. (It writes frames without salts and checksums then, and fills them in when it
-    commits; after the roll-back it misses some, or all.) SQLite itself reads such frames, by the index, while the WAL
-    is in use; only recovery after a crash goes by the checksums.
+    frames are not used. SQLite 3.40 leaves wrong checksums behind when a transaction overwrites a page that it had
+    spilled and then rolls a statement back. (It then writes frames without salts and checksums, and fills them in at
+    the commit; after the rollback it misses some, or all.) SQLite itself reads such frames by the index, while the WAL
+    is in use. Only recovery after a crash uses the checksums.
 
     Args:
-        wal_fd: The ``-wal`` file, open for reading; neither moved nor closed. Nothing may write to it meanwhile.
-        index_fd: The ``-shm`` file of the connections that use the WAL, likewise.
-        mark: From an earlier scan of this file, or ``Mark.START`` to read from its start.
+        wal_fd: Descriptor of the ``-wal`` file, open for reading; neither moved nor closed. Nothing may write to the
+            file meanwhile.
+        index_fd: Descriptor of the ``-shm`` file of the connections that use the WAL; neither moved nor closed.
+        mark: Mark from an earlier scan of this file, or ``Mark.START`` to read from its start.
 
     Raises:
-        FormatError: The index, the WAL's header and its frames contradict each other, or what was accounted for is no
-            longer there: the files were truncated, overwritten or replaced. What is committed cannot be told.
+        FormatError: The index, the WAL's header and its frames contradict each other, or frames before the mark are
+            gone: the files were truncated, overwritten or replaced. It cannot be known what was committed.
         OSError: A file cannot be read.
     """
     index = _read_index(index_fd)
@@ -129,7 +130,7 @@ def scan(wal_fd: int, index_fd: int, mark: Mark) -> Scan:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """The header of a wal-index: the last commit's size in frames, the database's in pages, and the WAL's salts."""
+    """The header of a wal-index: the WAL's size in frames at the last commit, the database's in pages, the salts."""
 
     page_size: int
     frames: int
@@ -153,7 +154,7 @@ def _read_index(index_fd: int) -> _Index:
 
 
 def _require_header(wal_fd: int, index: _Index) -> None:
-    """Make sure that the WAL is the one that the index is of."""
+    """Make sure that the WAL and the index belong together."""
     raw = os.pread(wal_fd, _WAL_HEADER_SIZE, 0)
     if len(raw) < _WAL_HEADER_SIZE:
         raise FormatError(f"the WAL was truncated to {len(raw)} bytes, with {index.frames} frames committed")
@@ -168,7 +169,7 @@ def _require_header(wal_fd: int, index: _Index) -> None:
 
 
 def _offset(frame: int, page_size: int) -> int:
-    """Where a frame begins; the first one is number 1."""
+    """Offset of a frame in the WAL, in bytes. The first frame has number 1."""
     return _WAL_HEADER_SIZE + (frame - 1) * (_FRAME_HEADER_SIZE + page_size)
 
 
@@ -180,9 +181,9 @@ def _frame_header(wal_fd: int, frame: int, page_size: int) -> bytes:
 
 
 def _indexed_pages(index_fd: int, first: int, last: int) -> Iterator[int]:
-    """The page numbers of frames ``first`` to ``last``, as the wal-index has them (section 2.2).
+    """Read the page numbers of frames ``first`` to ``last`` from the wal-index (section 2.2).
 
-    4,062 in its first block of 32 KiB, behind the header; 4,096 in each of the others.
+    The first block of 32 KiB has 4,062 of them, behind the header. Each of the others has 4,096.
     """
     while first <= last:
         block, within = divmod(first - 1 + _FIRST_BLOCK_LACKS, _BLOCK_FRAMES)
@@ -195,10 +196,10 @@ def _indexed_pages(index_fd: int, first: int, last: int) -> Iterator[int]:
 
 
 def _frames(wal_fd: int, index_fd: int, before: int, index: _Index) -> Iterator[tuple[int, int, int]]:
-    """The committed frames beyond the first ``before``: page number, size after a commit or 0, offset of the page.
+    """Read the committed frames after frame ``before``: page number, size after a commit or 0, offset of the page.
 
     Raises:
-        FormatError: One of them is not there, or of another run of the WAL.
+        FormatError: A frame is missing, or belongs to another run of the WAL.
     """
     layout = struct.Struct(f">II16s{index.page_size}x")
     indexed = _indexed_pages(index_fd, before + 1, index.frames)
@@ -218,7 +219,7 @@ def _frames(wal_fd: int, index_fd: int, before: int, index: _Index) -> Iterator[
 
 
 def _checksum(order: str, data: bytes) -> tuple[int, int]:
-    """Section 4.2, "Checksum Algorithm": two sums modulo 2^32, each of which feeds the other, over pairs of words."""
+    """Compute the checksum of section 4.2, "Checksum Algorithm": two sums modulo 2^32 over pairs of words."""
     first = second = 0
     for a, b in struct.iter_unpack(order + "2I", data):
         first = (first + a + second) & _MASK

@@ -1,6 +1,6 @@
-"""What temaki's own tests are made of, published for those who write a store or a strategy, or test an application.
+"""Test tools: suites for stores and strategies, faulty stores, a clock, servers, and tools for testing applications.
 
-Everything is imported when it is first asked for: a program that wants a :class:`ManualClock` needs no pytest.
+Each name is imported at its first use: a program that uses :class:`ManualClock` needs no pytest.
 """
 
 from __future__ import annotations

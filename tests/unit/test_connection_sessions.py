@@ -249,7 +249,7 @@ class TestHalfReadCursors:
             client.Counter(id=2, value=0)
         held = []
         with db_session:
-            client.db.get_connection().create_function("looks", 0, lambda: held.append(replica.lock._is_owned()))
+            client.db.get_connection().create_function("looks", 0, lambda: held.append(replica.committing._is_owned()))
             cursor = client.db.execute("SELECT looks() FROM Counter")
             commit()
         assert len(cursor.fetchall()) == 2

@@ -98,18 +98,18 @@ def stored_generation(bucket: MemoryStore) -> str | None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ttl": 0.5}, "ttl is a number of seconds, 1 or more, not 0.5"),
-        ({"ttl": float("nan")}, "ttl is a number"),
-        ({"ttl": float("inf")}, "ttl is a number"),
+        ({"ttl": 0.5}, "ttl must be a number of seconds, 1 or more; got 0.5"),
+        ({"ttl": float("nan")}, "ttl must be a number"),
+        ({"ttl": float("inf")}, "ttl must be a number"),
         (
             {"ttl": 30.0, "acquire_timeout": 30.0},
-            r"acquire_timeout is a number of seconds, more than ttl \(30\), not 30.0",
+            r"acquire_timeout must be a number of seconds, more than ttl \(30\); got 30.0",
         ),
-        ({"acquire_timeout": 10.0}, "acquire_timeout is a number"),
-        ({"acquire_timeout": float("inf")}, "acquire_timeout is a number"),
-        ({"acquire_timeout": float("nan")}, "acquire_timeout is a number"),
-        ({"hold": -0.1}, "hold is a number of seconds, 0 or more, not -0.1"),
-        ({"hold": float("nan")}, "hold is a number"),
+        ({"acquire_timeout": 10.0}, "acquire_timeout must be a number"),
+        ({"acquire_timeout": float("inf")}, "acquire_timeout must be a number"),
+        ({"acquire_timeout": float("nan")}, "acquire_timeout must be a number"),
+        ({"hold": -0.1}, "hold must be a number of seconds, 0 or more; got -0.1"),
+        ({"hold": float("nan")}, "hold must be a number"),
     ],
 )
 def test_options_out_of_range(options: dict[str, float], message: str) -> None:

@@ -1,4 +1,4 @@
-"""What the library's modules get while schedules run: locks that the scheduler knows, chance that a seed decides."""
+"""Installs substitutes in the library's modules while schedules run: simulated locks, and seeded random numbers."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _STEPS: Final[tuple[tuple[type, str], ...]] = (
     (Folder, "forget"),
     (Folder, "reuse"),
 )
-"""Before and after each of these, others may come in between, or the process may die."""
+"""Methods before and after which other tasks may run, or the process may die."""
 
 
 class _Random:
-    """Stands in for the module ``random``: a generator that nobody has seeded is seeded all the same."""
+    """A substitute for the module ``random``: generators without a seed get one, too."""
 
     @staticmethod
     def Random(seed: int = 0) -> random.Random:  # noqa: N802 - the module's name for it
@@ -58,7 +58,7 @@ class _Random:
 
 
 class _Entropy:
-    """Stands in for ``os.urandom``, for tasks only."""
+    """A substitute for ``os.urandom``, for tasks only."""
 
     def __init__(self) -> None:
         self._real = os.urandom
@@ -86,7 +86,7 @@ def _stepping(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _belonging(init: Callable[..., None]) -> Callable[..., None]:
-    """Each generation is known to the process that opens it, which closes it in the end."""
+    """Register each generation with the process that opens it, which closes it in the end."""
 
     @functools.wraps(init)
     def with_owner(self: Generation, *args: Any, **kwargs: Any) -> None:
@@ -107,7 +107,7 @@ _entropy: _Entropy | None = None
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """Let schedules run in here. Again is no error."""
+    """Install the substitutes, so that schedules can run. Nested uses are allowed."""
     global _entropy  # noqa: PLW0603 - one process, one schedule at a time
     if _entropy is not None:
         _entropy.reset()

@@ -1,4 +1,4 @@
-"""What clients do: sessions on the real provider, called in the order in which Pony calls it."""
+"""The clients' sessions: they call the real provider in the order in which Pony calls it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from temaki.testing.simulation.roles import Actor, Stage
 
 KINDS: Final = ("write", "read", "immediate", "twice", "rollback", "violate")
-"""A deferred write (it reads first); a read; a write from the start; two transactions in one session; a write that is
-rolled back; one that SQLite refuses at COMMIT, for a foreign key."""
+"""Kinds of sessions: a deferred write (it reads first); a read; a write from the start; two transactions in one
+session; a write that is rolled back; a write that SQLite refuses at COMMIT, for a foreign key."""
 
 SCHEMA: Final = (
     "CREATE TABLE history (position INTEGER PRIMARY KEY, name TEXT, filler BLOB)",
@@ -37,7 +37,7 @@ _EXPECTED: Final = (ConflictError, CommitUnknownError, LeaseTimeoutError, LeaseL
 
 
 class _Cache:
-    """What the provider looks at in Pony's ``SessionCache``."""
+    """A substitute for Pony's ``SessionCache``, as far as the provider uses it."""
 
     db_session = None
     saved_fk_state = None
@@ -89,7 +89,7 @@ class _Session:
         self.attempt: _Attempt | None = None
 
     def run(self, kind: str) -> bool:
-        """Whether it did what it meant to do."""
+        """Run the session. Returns True if it did what it meant to do."""
         cache = _Cache(immediate=kind in {"immediate", "twice"})
         core.local.db2cache = {self.provider.database: cache}
         connection: Connection | None = None
@@ -169,13 +169,13 @@ class _Session:
             return ()
         cursor = connection.cursor()
         if self.world.choices.chance(0.2):
-            # Half read, and kept beyond the session: it must not keep the session's snapshot.
+            # A cursor that is half read, and that outlives the session. It must not keep the session's snapshot.
             self.program.kept = connection.cursor().execute("SELECT name FROM history UNION ALL SELECT 1")
         return tuple(name for (name,) in cursor.execute("SELECT name FROM history ORDER BY position").fetchall())
 
     def _has_table(self, connection: Connection) -> bool:
-        found = connection.cursor().execute("SELECT count(*) FROM sqlite_master WHERE name = 'history'").fetchone()
-        return bool(found[0])
+        row = connection.cursor().execute("SELECT count(*) FROM sqlite_master WHERE name = 'history'").fetchone()
+        return bool(row[0])
 
     def _died(self) -> None:
         attempt, self.attempt = self.attempt, None
@@ -190,7 +190,7 @@ class _Session:
         if isinstance(error, NotFoundError):
             fine = self.process.met_bad_answer
         elif isinstance(error, CorruptDatabaseError):
-            # Found by the pull, before SQLite has seen any of it.
+            # The pull must find this, before SQLite sees any of the file.
             fine = self.process.met_bad_answer and getattr(error, "reason", None) is not None
         elif isinstance(error, IntegrityError):
             fine = kind == "violate"
@@ -203,7 +203,7 @@ class _Session:
 
 
 class Program:
-    """What one thread of a client does, over all of the client's incarnations."""
+    """The program of one thread of a client, over all incarnations of the client."""
 
     def __init__(self, world: Stage, number: int, thread: int, strategy: tuple[str, dict[str, Any]]) -> None:
         self.world, self.number, self.thread, self.strategy = world, number, thread, strategy
@@ -214,12 +214,12 @@ class Program:
         self._names = 0
 
     def new_name(self, letter: str) -> str:
-        """A name for an operation."""
+        """Make a unique name for an operation."""
         self._names += 1
         return f"{letter}{self.number}{'abc'[self.thread]}{self._names}"
 
     def run(self, process: Actor) -> None:
-        """Do what is left to be done."""
+        """Run the sessions that are left."""
         provider = process.provider(*self.strategy)
         choices = self.world.choices
         while self.left:
@@ -232,7 +232,7 @@ class Program:
         self.world.wake_director()
 
     def finish(self, process: Actor) -> None:
-        """With all trouble over: it must work now."""
+        """Run a session that must succeed, because all faults are over."""
         provider = process.provider(*self.strategy)
         for _ in range(20):
             if self._session(process, provider).run("immediate" if self.writes else "read"):
