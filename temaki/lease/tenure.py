@@ -14,13 +14,11 @@ from collections import deque
 from dataclasses import replace
 from typing import Final
 
-from temaki.clock import Clock
+from temaki.clock import Clock, Moment
 from temaki.errors import LeaseLostError
 from temaki.lease.loss import Loss, given_up, replaced
 from temaki.lease.record import ChangedError, LeaseObject, LeaseRecord, Seen, new_write_id
 
-Moment = tuple[float, float]
-"""A moment by the monotonic and by the wall clock, in seconds."""
 _LATEST_WRITES: Final = 32
 
 
@@ -61,8 +59,8 @@ class Tenure:
     def __init__(self, record: LeaseObject, *, url: str, clock: Clock, ttl: float) -> None:
         self.record, self.url, self.clock, self.ttl = record, url, clock, ttl
         self.seen: Seen | None = None
-        self.written: Moment = (0.0, 0.0)
-        self.taken: Moment = (0.0, 0.0)
+        self.written = Moment(0.0, 0.0)
+        self.taken = Moment(0.0, 0.0)
         self.left: tuple[str, float] = ("", 0.0)
         self.loss = Loss()
         self.sent: deque[str] = deque(maxlen=_LATEST_WRITES)
@@ -134,12 +132,9 @@ class Tenure:
         return record.write in self.sent and record.generation == generation
 
     def age(self, moment: Moment) -> float:
-        """Seconds since ``moment``, by the clock that says more.
-
-        One of the two may stand still while the machine is suspended.
-        """
-        return max(now - then for now, then in zip(self.now(), moment, strict=True))
+        """Seconds since ``moment``, by the clock that says more."""
+        return moment.age(self.clock)
 
     def now(self) -> Moment:
         """This moment by both clocks."""
-        return (self.clock.monotonic(), self.clock.time())
+        return Moment.now(self.clock)

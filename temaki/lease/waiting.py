@@ -26,11 +26,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from temaki.clock import Clock
+from temaki.clock import Clock, Moment
 from temaki.errors import LeaseTimeoutError
 from temaki.lease.owner import Owner
 from temaki.lease.record import ChangedError, LeaseRecord, Seen, successor
-from temaki.lease.tenure import Moment, Tenure
+from temaki.lease.tenure import Tenure
 from temaki.observe.reporter import Reporter
 from temaki.remote.retry import RetryPolicy
 
