@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from temaki.errors import ConflictError
 from temaki.strategy import Lease, Session, Strategy
 
 _PATIENCE = 30.0  # seconds
+
+Isolation = Literal["snapshot", "pony"]
 
 
 @dataclass(eq=False)
@@ -34,12 +37,23 @@ class LeaseLocked(Strategy):
             Without it, 30 seconds, or twice the ``ttl`` if that is more.
         hold: Seconds, from when it was taken, for which a process keeps the lease between sessions, so that its next
             commit needs no request for it. Others wait meanwhile.
+        isolation: ``"snapshot"``: a session whose reads are no longer current when it begins to write is refused with
+            ``ConflictError``. ``"pony"``: it goes on in the current version, as Pony does on a shared SQLite file. What
+            it has read may be old; Pony's optimistic checks refuse to write a row that was changed since
+            (``OptimisticCheckError``). For applications that were written for plain SQLite and do not ``retry``.
 
     Raises:
         ValueError: One of these is out of its range.
     """
 
-    def __init__(self, *, ttl: float = 10.0, acquire_timeout: float | None = None, hold: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        ttl: float = 10.0,
+        acquire_timeout: float | None = None,
+        hold: float = 0.0,
+        isolation: Isolation = "snapshot",
+    ) -> None:
         if not 1 <= ttl < float("inf"):
             raise ValueError(f"ttl is a number of seconds, 1 or more, not {ttl!r}")
         if acquire_timeout is None:
@@ -50,6 +64,9 @@ class LeaseLocked(Strategy):
             )
         if not 0 <= hold < float("inf"):
             raise ValueError(f"hold is a number of seconds, 0 or more, not {hold!r}")
+        if isolation not in get_args(Isolation):
+            raise ValueError(f'isolation is "snapshot" or "pony", not {isolation!r}')
+        self.isolation = isolation
         self.ttl, self.acquire_timeout, self.hold = ttl, acquire_timeout, hold
         self._thread = threading.local()  # whether its last session was refused as too late
 
@@ -70,7 +87,10 @@ class LeaseLocked(Strategy):
             return
         use = self._use(session)
         try:
-            session.require_current()
+            if self.isolation == "pony":
+                session.follow()
+            else:
+                session.require_current()
         except ConflictError:
             use.stale = self._thread.refused = True
             raise

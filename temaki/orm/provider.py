@@ -18,6 +18,7 @@ from pony.orm.dbapiprovider import wrap_dbapi_exceptions
 from pony.orm.dbproviders.sqlite import SQLiteProvider
 
 from temaki.engine.engine import Engine, session_of
+from temaki.engine.session import MovedError
 from temaki.lease.turn import FIRST_TRY
 from temaki.orm.no_repeat import NoRepeat, guard
 from temaki.orm.pool import SessionPool
@@ -113,6 +114,14 @@ class StoreProvider(SQLiteProvider):
             if not self.engine.pin(connection):
                 connection.close()
             raise
+
+    def should_reconnect(self, exc: BaseException) -> bool:
+        """Whether Pony drops the connection, connects anew and goes on in the same ``db_session``.
+
+        Pony asks this where its connection fails before anything was written. temaki has it do so for a session that
+        goes on in a newer version (:meth:`temaki.strategy.Session.follow`).
+        """
+        return isinstance(exc, MovedError)
 
     def _begin_read_only(self, connection: Connection, cache: Any) -> None:
         """A transaction that can only read needs no lock: the pinned snapshot is the transaction."""
