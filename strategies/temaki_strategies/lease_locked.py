@@ -82,7 +82,7 @@ class LeaseLocked(Strategy):
             self._outgrow(session, use)
 
     def begin(self, session: Session) -> None:
-        """Wait for the lease, and then make sure that what was read is still current."""
+        """Wait for the lease; then make sure that what was read is still current, or go on in what is."""
         if isinstance(session.state, _Use):
             return
         use = self._use(session)
@@ -92,7 +92,8 @@ class LeaseLocked(Strategy):
             else:
                 session.require_current()
         except ConflictError:
-            use.stale = self._thread.refused = True
+            use.stale = True
+            self._thread.refused = self.isolation == "snapshot"  # under "pony" this very session goes on
             raise
         self._outgrow(session, use)
 
@@ -103,7 +104,7 @@ class LeaseLocked(Strategy):
         session.publish(lease_generation=use.generation)
 
     def end(self, session: Session) -> None:
-        """Let others write; but a session that was refused as stale is about to be run again."""
+        """Let others write; but a session that was refused as stale is about to be run again, or to go on."""
         use, session.state = session.state, None
         if isinstance(use, _Use):
             use.lease.release(use, keep=self.ttl / 10 if use.stale else 0.0)

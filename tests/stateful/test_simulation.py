@@ -78,6 +78,7 @@ class TestSimulation:
             "get app.sqlite 404",
             "gets a body that is not all of it",
             "is told that there is nothing",
+            "connects anew, to go on in the current version",
             "head app.sqlite ok",
             "put app.sqlite.lease ok",
             "ConflictError",
