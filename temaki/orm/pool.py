@@ -30,10 +30,12 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
     Attributes:
         con: The thread's idle connection, if there is one.
         entering: The connection that begins to write.
+        moved: The connection of a session that goes on in a newer generation, until it has another one.
     """
 
     con: Connection | None
     entering: Connection | None
+    moved: Connection | None
 
     def __init__(self, engine: Engine, on_connect: Callable[[Connection], None]) -> None:
         super().__init__(
@@ -46,7 +48,7 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
         )
         self._engine = engine
         self._on_connect = on_connect
-        self.entering = None
+        self.entering = self.moved = None
 
     def open(self, *, immediate: bool, which: Try = FIRST_TRY) -> Connection:
         """Begin a session in this thread, with its snapshot pinned."""

@@ -87,7 +87,11 @@ class StoreProvider(SQLiteProvider):
         tries = current_tries()
         which = FIRST_TRY if tries is None else tries.touch(self.engine)
         cache = core.local.db2cache.get(self.database)
-        return self.pool.open(immediate=cache is not None and cache.immediate, which=which), False
+        moved, self.pool.moved = self.pool.moved, None
+        connection = self.pool.open(immediate=cache is not None and cache.immediate, which=which)
+        if moved is not None:
+            moved.successor = connection
+        return connection, False
 
     @wrap_dbapi_exceptions
     def set_transaction_mode(self, connection: Connection, cache: Any) -> None:
@@ -96,7 +100,11 @@ class StoreProvider(SQLiteProvider):
         if not self.engine.writes:
             self._begin_read_only(connection, cache)
         elif cache.immediate:
-            self._begin_to_write(connection, cache)
+            try:
+                self._begin_to_write(connection, cache)
+            except MovedError:
+                self.pool.moved = connection
+                raise
 
     def _begin_to_write(self, connection: Connection, cache: Any) -> None:
         self.engine.before_write(connection)

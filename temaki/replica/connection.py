@@ -104,6 +104,8 @@ class Connection(sqlite3.Connection):
         process: The process that opened it; none that was forked from it may use or close it.
         session: The engine's own, from the beginning of a session to its end.
         closed: Whether :meth:`close` was called.
+        successor: The connection with which its session goes on in a newer generation, if it does: Pony may have
+            asked for this one just before.
         busy: Whether a session is using it. The replica's lock guards it: an idle one may be closed by any thread.
     """
 
@@ -117,6 +119,7 @@ class Connection(sqlite3.Connection):
         self.process = process()
         self.busy = False
         self.session: object = None
+        self.successor: Connection | None = None
         self.closed = False
         self._trusted = 0
         self._mark = os.urandom(8).hex()
@@ -244,6 +247,8 @@ class Connection(sqlite3.Connection):
     def cursor(self, factory: Any = Cursor) -> Any:
         """A cursor that is closed when the transaction in which it was made is over."""
         self.require_own()
+        if self.successor is not None:
+            return self.successor.cursor(factory)
         made = super().cursor(factory)
         self._open_cursors.add(made)
         return made
