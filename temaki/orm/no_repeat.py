@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
+from pony.orm import core
 from pony.orm.core import DBSessionContextManager, TransactionError
 
 from temaki.errors import TemakiError
@@ -48,10 +49,11 @@ def _all_of(error: BaseException) -> Iterator[BaseException]:
 class _Guarded:
     """Pony's ``retry_exceptions``: the user's own, except for what must not be repeated."""
 
-    def __init__(self, asked: Any) -> None:
-        self._asked = asked
+    def __init__(self, asked: Any, failed: Callable[[BaseException], None]) -> None:
+        self._asked, self._failed = asked, failed
 
     def __call__(self, error: BaseException) -> bool:
+        self._failed(error)
         reason = forbidden(error)
         if reason is error:
             return False
@@ -62,14 +64,15 @@ class _Guarded:
         return isinstance(error, tuple(self._asked))
 
 
-def guard(session: DBSessionContextManager | None) -> None:
+def guard(session: DBSessionContextManager | None, failed: Callable[[BaseException], None]) -> None:
     """Keep a ``db_session`` of Pony's own from repeating what must not be repeated. Again is no error.
 
     Args:
         session: The one that is active in this thread.
+        failed: Is told of each error about which Pony asks.
     """
     if session is not None and session.retry and not isinstance(session.retry_exceptions, _Guarded):
-        session.retry_exceptions = _Guarded(session.retry_exceptions)
+        session.retry_exceptions = _Guarded(session.retry_exceptions, failed)
 
 
 class NoRepeat(threading.local):
@@ -81,7 +84,7 @@ class NoRepeat(threading.local):
         """A commit has failed with ``error``; if it must not be repeated, and would be, keep it from that."""
         if _may_repeat(error):
             return
-        frame = _retrying_frame()
+        frame = retrying_frame()
         if frame is not None:
             self._pending = (frame, error)
 
@@ -105,14 +108,21 @@ class NoRepeat(threading.local):
         self._pending = None
 
 
-def _retrying_frame() -> FrameType | None:
+def retrying_frame() -> FrameType | None:
+    """The frame of Pony's own wrapper that would run a function again in this thread; None if there is none.
+
+    Functions that it calls may be decorated, too: Pony ignores their ``retry``, and has the first one's session go on.
+    """
+    active = core.local.db_session
+    if active is None or not active.retry:
+        return None
+    found = None
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the frames are the point
     while frame is not None:
-        if frame.f_code in _WRAPPERS:
-            manager = frame.f_locals.get("self")
-            return frame if getattr(manager, "retry", 0) else None
+        if frame.f_code in _WRAPPERS and frame.f_locals.get("self") is active:
+            found = frame
         frame = frame.f_back
-    return None
+    return found
 
 
 def _on_stack(wanted: FrameType) -> bool:

@@ -19,7 +19,8 @@ from pony.orm.dbproviders.sqlite import SQLiteProvider
 
 from temaki.engine.engine import Engine, session_of
 from temaki.engine.session import MovedError
-from temaki.lease.turn import FIRST_TRY
+from temaki.errors import ConflictError
+from temaki.orm.conflicts import CONFLICTS
 from temaki.orm.no_repeat import NoRepeat, guard
 from temaki.orm.pool import SessionPool
 from temaki.orm.sqlite_time import with_time
@@ -83,9 +84,9 @@ class StoreProvider(SQLiteProvider):
             The connection; and False, since the handlers for new ones have run.
         """
         self._no_repeat.check()
-        guard(core.local.db_session)
+        guard(core.local.db_session, CONFLICTS.failed)
         tries = current_tries()
-        which = FIRST_TRY if tries is None else tries.touch(self.engine)
+        which = CONFLICTS.touch(self.engine.shared.clock) if tries is None else tries.touch(self.engine)
         cache = core.local.db2cache.get(self.database)
         moved, self.pool.moved = self.pool.moved, None
         connection = self.pool.open(immediate=cache is not None and cache.immediate, which=which)
@@ -104,6 +105,9 @@ class StoreProvider(SQLiteProvider):
                 self._begin_to_write(connection, cache)
             except MovedError:
                 self.pool.moved = connection
+                raise
+            except ConflictError as error:
+                CONFLICTS.failed(error)
                 raise
 
     def _begin_to_write(self, connection: Connection, cache: Any) -> None:
@@ -148,6 +152,7 @@ class StoreProvider(SQLiteProvider):
             self._commit(connection)
         except BaseException as error:
             self._no_repeat.remember(error)
+            CONFLICTS.failed(error)
             tries = current_tries()
             if tries is not None:
                 tries.failed(error)
