@@ -13,7 +13,7 @@ have landed) or pointless (access denied), it is false, and the function is not 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 
 class TemakiError(Exception):
@@ -122,9 +122,20 @@ class SyncError(TemakiError):
 
 
 class ConflictError(SyncError):
-    """Another writer came first; nothing of this transaction was stored. Run it again on the current version."""
+    """Another writer came first; nothing of this transaction was stored. Run it again on the current version.
+
+    An application whose sessions have no ``retry``, and are not to get one, binds with ``strategy="lease-locked"`` and
+    ``isolation="pony"``.
+    """
 
     should_retry = True
+
+
+RUN_AGAIN: Final = (
+    "run the function again, as @db_session(retry=5) does; or, for sessions without retry, bind with "
+    'strategy="lease-locked", isolation="pony" (docs/how-to/migrating.md#several-processes).'
+)
+"""What to do about a conflict: the end of a message's first sentence."""
 
 
 class CommitUnknownError(SyncError):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from temaki.engine.shared import Shared
-from temaki.errors import ConflictError, LeaseLostError, StoreError
+from temaki.errors import RUN_AGAIN, ConflictError, LeaseLostError, StoreError
 from temaki.formats.file import FORMAT
 from temaki.lease.turn import ENOUGH, FIRST_TRY, Try
 from temaki.process.fork import process, require_own
@@ -175,8 +175,7 @@ class EngineSession(Session):
         if not self._follows:
             self._shared_lease.turns.refused()
         return (MovedError if self._follows and not self.writing else ConflictError)(
-            f"Nothing was stored in {self.url}: this session's version was {why}. Run the function again; "
-            "@db_session(retry=N) does.",
+            f"Nothing was stored in {self.url}: {RUN_AGAIN} This session's version was {why}.",
             url=self.url,
             sequence=None if version is None else version.sequence,
         )

@@ -21,18 +21,6 @@ from temaki_strategies import EtagCached
 from tests.threads import in_thread
 
 
-class _Clock(ManualClock):
-    """Remembers the waits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        super().sleep(seconds)
-
-
 class _Noting(EtagCached):
     """Takes no turn, but notes the number of conflicts with which each session begins."""
 
@@ -49,7 +37,7 @@ class _Counting:
     """A process whose clock does not pass by itself."""
 
     def __init__(self, bucket: MemoryStore) -> None:
-        self.strategy, self.clock = _Noting(), _Clock()
+        self.strategy, self.clock = _Noting(), ManualClock()
         self.client = Client(bucket, self.strategy)
         object.__setattr__(self.client.db.provider.engine.shared, "clock", self.clock)
         self.client.map()
@@ -95,8 +83,8 @@ def test_it_waits_before_each_next_try(mine: _Counting, other: Client) -> None:
     """A little longer each time, with a random part, and never for longer than two seconds; not before the first."""
     mine.overtaken(other, 8)()
     bounds = [min(LONGEST_DELAY, BASE_DELAY * 2**number) for number in range(8)]
-    assert len(mine.clock.waits) == 8
-    assert all(most / 2 <= wait <= most for wait, most in zip(mine.clock.waits, bounds, strict=True))
+    assert len(mine.clock.slept) == 8
+    assert all(most / 2 <= wait <= most for wait, most in zip(mine.clock.slept, bounds, strict=True))
     assert other.value() == 9
 
 
@@ -110,7 +98,7 @@ def test_a_conflict_at_the_first_write(mine: _Counting, other: Client, monkeypat
     """A strategy that refuses before anything is committed makes the next try wait, too: once for each refusal."""
     monkeypatch.setattr(_Noting, "begin", lambda _, session: session.require_current())
     mine.overtaken(other, 2)()
-    assert (len(mine.clock.waits), mine.strategy.conflicts) == (2, [0, 1, 2])
+    assert (len(mine.clock.slept), mine.strategy.conflicts) == (2, [0, 1, 2])
 
 
 def test_functions_that_it_calls_may_be_decorated(mine: _Counting, other: Client) -> None:
@@ -126,7 +114,7 @@ def test_functions_that_it_calls_may_be_decorated(mine: _Counting, other: Client
         commit()
 
     db_session(retry=5)(lambda: add())()
-    assert (len(mine.clock.waits), mine.strategy.conflicts) == (2, [0, 1, 2])
+    assert (len(mine.clock.slept), mine.strategy.conflicts) == (2, [0, 1, 2])
 
 
 def test_another_call_does_not_wait(mine: _Counting, other: Client) -> None:
@@ -134,10 +122,10 @@ def test_another_call_does_not_wait(mine: _Counting, other: Client) -> None:
     failing, working = mine.overtaken(other, 9, retry=1), mine.overtaken(other, 0)
     with pytest.raises(CommitException):
         failing()
-    assert len(mine.clock.waits) == 1
+    assert len(mine.clock.slept) == 1
     working()
     assert mine.client.value() == 3
-    assert len(mine.clock.waits) == 1
+    assert len(mine.clock.slept) == 1
     assert mine.strategy.conflicts == [0, 1, 0, 0]
 
 
@@ -146,7 +134,7 @@ def test_without_retry_nothing_waits(mine: _Counting, other: Client) -> None:
     for _ in range(2):
         with pytest.raises(CommitException):
             mine.overtaken(other, 9, retry=0)()
-    assert mine.clock.waits == []
+    assert mine.clock.slept == []
 
 
 def test_other_errors_do_not_wait(mine: _Counting) -> None:
@@ -160,7 +148,7 @@ def test_other_errors_do_not_wait(mine: _Counting) -> None:
 
     with pytest.raises(ZeroDivisionError):
         divide()
-    assert (len(runs), mine.clock.waits) == (3, [])
+    assert (len(runs), mine.clock.slept) == (3, [])
 
 
 def test_a_conflict_after_another_error_is_the_first_one(mine: _Counting, other: Client) -> None:
@@ -194,14 +182,14 @@ def test_threads_of_one_process(mine: _Counting) -> None:
         counter.value += 1
 
     add()
-    assert len(mine.clock.waits) == 2
+    assert len(mine.clock.slept) == 2
     assert set(mine.strategy.conflicts) == {0}
 
 
 def test_temaki_s_own_waits_once(mine: _Counting, other: Client) -> None:
     """Its retry has waited already, also where the function calls one under Pony's."""
     mine.overtaken(other, 2, session=temaki.db_session)()
-    assert len(mine.clock.waits) == 2
+    assert len(mine.clock.slept) == 2
 
 
 def test_nothing_is_kept_alive(mine: _Counting, other: Client) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from pony.orm import (
     CommitException,
-    Optional,
     OptimisticCheckError,
+    Optional,
     PrimaryKey,
     Required,
     TransactionIntegrityError,
@@ -27,9 +27,9 @@ from pony.orm import (
 from pony.orm import Database as PlainDatabase
 
 from temaki import Database, cause_of
-from temaki.errors import ConfigurationError, ConflictError
 from temaki.config.options import ENVIRONMENT, Option
 from temaki.config.settings import make_strategy
+from temaki.errors import ConfigurationError, ConflictError
 from temaki.process.fork import process
 from temaki.stores.memory import MemoryStore
 from temaki.strategy import Strategy
