@@ -113,7 +113,11 @@ def test_functions_that_it_calls_may_be_decorated(mine: _Counting, other: Client
             in_thread(other.increment)
         commit()
 
-    db_session(retry=5)(lambda: add())()
+    @db_session(retry=5)
+    def outer() -> None:
+        add()
+
+    outer()
     assert (len(mine.clock.slept), mine.strategy.conflicts) == (2, [0, 1, 2])
 
 

@@ -178,11 +178,16 @@ class TestAsPlainPony:
     def test_the_same_row_was_stored(self, pair: Pair) -> None:
         """Pony's own optimistic check refuses it, with Pony's own error; the other's commit is kept."""
         mine, other = pair
-        with pytest.raises(OptimisticCheckError, match="updated outside of current transaction"), db_session:
+
+        @db_session
+        def work() -> None:
             account = mine.Account[1]
             assert account.balance == 100
             in_thread(lambda: other.set(1, 7))
             account.balance += 1
+
+        with pytest.raises(OptimisticCheckError, match="updated outside of current transaction"):
+            work()
         assert mine.state() == other.state() == {1: 7, 2: 100}
 
     def test_another_column_of_the_row_was_stored(self, pair: Pair) -> None:
@@ -218,10 +223,15 @@ class TestAsPlainPony:
     def test_a_unique_value_was_taken(self, pair: Pair) -> None:
         """SQLite's constraint decides, in the current version."""
         mine, other = pair
-        with pytest.raises(TransactionIntegrityError, match="UNIQUE"), db_session:
+
+        @db_session
+        def work() -> None:
             if mine.Account.get(note="mine") is None:
                 in_thread(lambda: other.note(1, "mine"))
                 mine.Account(id=3, balance=0, note="mine")
+
+        with pytest.raises(TransactionIntegrityError, match="UNIQUE"):
+            work()
         assert mine.state() == {1: 100, 2: 100}
 
     def test_objects_that_are_not_flushed(self, pair: Pair) -> None:
@@ -290,8 +300,7 @@ class TestPermitted:
         with db_session:
             (balance,) = mine.db.select("balance from Account where id = 1")
             in_thread(lambda: other.set(1, 7))
-            new = balance + 1
-            mine.db.execute("update Account set balance = $new where id = 1")
+            mine.db.execute("update Account set balance = $(balance + 1) where id = 1")
 
     @staticmethod
     def absence(mine: Application, other: Application) -> None:
@@ -306,11 +315,11 @@ class TestPermitted:
         with db_session:
             add(mine, 3)
 
-    CASES = [
+    CASES = (
         (write_skew, {1: -100, 2: -100}, {1: 100, 2: -100}),
         (raw_update, {1: 101, 2: 100}, {1: 7, 2: 100}),
         (absence, {1: 100, 2: 100, 3: 5, 4: 5}, {1: 100, 2: 100, 4: 5}),
-    ]
+    )
 
     @pytest.mark.parametrize(("case", "permitted", "_"), CASES)
     def test_permitted(
@@ -427,12 +436,18 @@ def test_events(mine: Worker, other: Worker) -> None:
 def test_a_writer_under_another_strategy_in_between(mine: Worker, bucket: MemoryStore) -> None:
     """It takes no lease, so it may come first after the move: the compare-and-swap refuses this one, honestly."""
     stranger = Worker(bucket, EtagCached())
-    with pytest.raises(CommitException) as caught, db_session:
+
+    @db_session
+    def work() -> None:
         account = mine.Account[1]
         assert account.balance == 100
+        in_thread(lambda: stranger.set(2, 6))
         account.balance += 1
-        mine.db.flush()
+        mine.db.flush()  # it has moved
         in_thread(lambda: stranger.set(2, 7))
+
+    with pytest.raises(CommitException) as caught:
+        work()
     assert isinstance(cause_of(caught.value), ConflictError)
     assert mine.state() == stranger.state() == {1: 100, 2: 7}
     assert not mine.lease_is_held
@@ -452,13 +467,17 @@ def test_interrupt_in_the_move(bucket: MemoryStore, interrupt: type[BaseExceptio
             armed.clear()
             raise interrupt
 
-    with pytest.raises(interrupt), db_session:
+    @db_session
+    def work() -> None:
         account = mine.Account[1]
         assert account.balance == 100
         in_thread(lambda: other.set(2, 7))
         armed.append(1)
         account.balance += 1
         mine.db.flush()
+
+    with pytest.raises(interrupt):
+        work()
     assert not mine.lease_is_held
     other.set(2, 8)
     mine.set(1, 5)
