@@ -14,7 +14,7 @@ import secrets
 import sqlite3
 
 from flask import Flask, abort, redirect, request
-from pony.orm import Database, PrimaryKey, Required, db_session, select
+from pony.orm import Database, PrimaryKey, Required, db_session
 from werkzeug.wrappers import Response
 
 db = Database()

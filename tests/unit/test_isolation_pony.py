@@ -298,7 +298,7 @@ class TestPermitted:
     def raw_update(mine: Application, other: Application) -> None:
         """A value that a raw select has read is the base of a raw update."""
         with db_session:
-            (balance,) = mine.db.select("balance from Account where id = 1")
+            (balance,) = mine.db.select("balance from Account where id = 1")  # noqa: RUF059 - the update names it
             in_thread(lambda: other.set(1, 7))
             mine.db.execute("update Account set balance = $(balance + 1) where id = 1")
 
