@@ -68,6 +68,4 @@ def visit(code: str) -> Response:
 def everything() -> dict[str, list[object]]:
     """All that is stored: ``{code: [address, visits]}``."""
     with db_session:
-        return {
-            code: [address, visits] for code, address, visits in select((k.code, k.address, k.visits) for k in Link)
-        }
+        return {link.code: [link.address, link.visits] for link in Link.select()}
