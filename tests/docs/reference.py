@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from temaki import Database, settings
+from temaki import Database
+from temaki.config import settings
 from temaki.config.options import GENERAL
 from temaki.config.registry import available, load
 from tests.docs.pages import ROOT
