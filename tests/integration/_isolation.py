@@ -14,7 +14,7 @@ from tests.integration._worker import hear, main, say
 def _bind(url: str, options: dict[str, Any], *, create: bool = False) -> Any:
     db = Database()
 
-    class Room(db.Entity):  # type: ignore[misc,name-defined]
+    class Room(db.Entity):  # type: ignore[name-defined]
         id = PrimaryKey(int)
         code = Required(str)
         saves = Required(int, default=0)

@@ -21,11 +21,11 @@ from tests.threads import until
 MANY = 2000
 
 
-def _use(url: str, **options: str) -> None:
+def _use(url: str, **options: Any) -> None:
     """What one test of such a suite does: a database of its own, used, disconnected and forgotten."""
     db = Database()
 
-    class User(db.Entity):  # type: ignore[misc,name-defined]
+    class User(db.Entity):  # type: ignore[name-defined]
         name = Required(str)
 
     temaki.bind_s3(db, url, **options)

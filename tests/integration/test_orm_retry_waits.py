@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pony.orm import CommitException, commit, db_session
@@ -54,7 +54,7 @@ class _Counting:
                 left[0] -= 1
                 in_thread(other.increment)
 
-        return add
+        return cast("Callable[[], None]", add)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ class Application:
     def __init__(self, db: Any) -> None:
         self.db = db
 
-        class Account(db.Entity):  # type: ignore[misc,name-defined]
+        class Account(db.Entity):
             id = PrimaryKey(int)
             balance = Required(int)
             note = Optional(str, unique=True, nullable=True)
