@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from pony.orm.core import IsolationError
 
 from temaki.errors import ConflictError
-from temaki.lease.turn import FIRST_TRY, Try
+from temaki.lease.turn import ENOUGH, FIRST_TRY, Try
 from temaki.orm.cause import cause_of
 from temaki.orm.no_repeat import retrying_frame
 from temaki.orm.tries import current_tries, delay
@@ -34,6 +34,10 @@ class Conflicts(threading.local):
 
     Args:
         rng: For jitter.
+
+    Attributes:
+        is_enough: Whether the session that began last should write from its start, after so many conflicts in a row:
+            then no other thread of this process can come first.
     """
 
     def __init__(self, rng: random.Random) -> None:
@@ -41,6 +45,7 @@ class Conflicts(threading.local):
         self._count = 0
         self._from_elsewhere = False  # whether one of them was with another process
         self._is_due = False  # whether the next session waits
+        self.is_enough = False
         self._last = (0, 0)  # the call and the number of its try that met the last one
 
     def failed(self, error: BaseException) -> None:
@@ -64,6 +69,7 @@ class Conflicts(threading.local):
         Returns:
             Which try it is.
         """
+        self.is_enough = False
         if not self._count:
             return FIRST_TRY
         this = _this_try()
@@ -74,6 +80,7 @@ class Conflicts(threading.local):
         if self._is_due:
             self._is_due = False
             clock.sleep(delay(self._count, self._rng))
+        self.is_enough = self._count >= ENOUGH
         return Try(self._count if self._from_elsewhere else 0)
 
     def _follows(self, this: tuple[int, int]) -> bool:

@@ -85,9 +85,14 @@ class StoreProvider(SQLiteProvider):
         """
         self._no_repeat.check()
         guard(core.local.db_session, CONFLICTS.failed)
-        tries = current_tries()
-        which = CONFLICTS.touch(self.engine.shared.clock) if tries is None else tries.touch(self.engine)
         cache = core.local.db2cache.get(self.database)
+        tries = current_tries()
+        if tries is not None:
+            which = tries.touch(self.engine)
+        else:
+            which = CONFLICTS.touch(self.engine.shared.clock)
+            if cache is not None and CONFLICTS.is_enough:
+                cache.immediate = True
         moved, self.pool.moved = self.pool.moved, None
         connection = self.pool.open(immediate=cache is not None and cache.immediate, which=which)
         if moved is not None:

@@ -190,6 +190,23 @@ def test_threads_of_one_process(mine: _Counting) -> None:
     assert set(mine.strategy.conflicts) == {0}
 
 
+def test_it_writes_from_its_start_in_the_end(mine: _Counting) -> None:
+    """After enough refusals the call's session is the process's only writer, so that no other thread comes first."""
+    immediate: list[bool] = []
+
+    @db_session(retry=9)
+    def add() -> None:
+        counter = mine.client.Counter[1]
+        immediate.append(mine.client.db._get_cache().immediate)
+        assert counter.value >= 0
+        if not immediate[-1]:
+            in_thread(lambda: mine.client.increment(retry=0))
+        counter.value += 1
+
+    add()
+    assert immediate == [False] * ENOUGH + [True]
+
+
 def test_temaki_s_own_waits_once(mine: _Counting, other: Client) -> None:
     """Its retry has waited already, also where the function calls one under Pony's."""
     mine.overtaken(other, 2, session=temaki.db_session)()
