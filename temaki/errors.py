@@ -13,7 +13,7 @@ would be wrong (the commit may have landed) or pointless (access denied). Then t
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 
 class TemakiError(Exception):
@@ -129,9 +129,19 @@ class SyncError(TemakiError):
 
 
 class ConflictError(SyncError):
-    """Another writer came first. Nothing of this transaction was stored. Run it again on the current version."""
+    """Another writer came first. Nothing of this transaction was stored. Run it again on the current version.
+
+    An application whose sessions have no ``retry`` binds with ``strategy="lease-locked"`` and ``isolation="pony"``.
+    """
 
     should_retry = True
+
+
+RUN_AGAIN: Final = (
+    "run the function again, as @db_session(retry=5) does; or, for sessions without retry, bind with "
+    'strategy="lease-locked", isolation="pony" (docs/how-to/migrating.md#several-processes).'
+)
+"""What to do about a conflict: the end of a message's first sentence."""
 
 
 class CommitUnknownError(SyncError):

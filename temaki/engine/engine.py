@@ -9,10 +9,11 @@ import logging
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from temaki.engine.commit import Commit
-from temaki.engine.session import EngineSession
+from temaki.engine.session import EngineSession, MovedError
 from temaki.engine.shared import Shared, leave
 from temaki.errors import ConfigurationError, CorruptDatabaseError, WorkingCopyError
 from temaki.lease.turn import FIRST_TRY, Try
@@ -187,8 +188,19 @@ class Engine:
         """Let the strategy wait or refuse, before the writer lock and BEGIN IMMEDIATE."""
         session = session_of(connection)
         session.immediate = True
-        with self.shared.watch("begin"):
+        with self._beginning():
             self.strategy.begin(session)
+
+    @contextmanager
+    def _beginning(self) -> Iterator[None]:
+        moved: MovedError | None = None
+        with self.shared.watch("begin"):
+            try:
+                yield
+            except MovedError as error:
+                moved = error  # the session goes on: neither a conflict nor a failure, for those who count
+        if moved is not None:
+            raise moved
 
     def check_current(self, connection: Connection) -> None:
         """Make sure, after BEGIN IMMEDIATE, that the session's version is the one that a commit would replace.
@@ -197,7 +209,7 @@ class Engine:
             ConflictError: It is not. The caller rolls back.
         """
         session = session_of(connection)
-        with self.shared.watch("begin"), self._replica.gate:
+        with self._beginning(), self._replica.gate:
             if session.generation is None or not self._replica.is_current(session.generation):
                 raise session.conflict("replaced while it waited to write")
         session.writing = True

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
+from pony.orm import core
 from pony.orm.core import DBSessionContextManager, TransactionError
 
 from temaki.errors import TemakiError
@@ -50,10 +51,11 @@ def _all_of(error: BaseException) -> Iterator[BaseException]:
 class _Guarded:
     """A wrapper of the user's ``retry_exceptions`` that raises errors that must not be repeated."""
 
-    def __init__(self, retry_exceptions: Any) -> None:
-        self._retry_exceptions = retry_exceptions
+    def __init__(self, retry_exceptions: Any, failed: Callable[[BaseException], None]) -> None:
+        self._retry_exceptions, self._failed = retry_exceptions, failed
 
     def __call__(self, error: BaseException) -> bool:
+        self._failed(error)
         reason = forbidden(error)
         if reason is error:
             return False
@@ -64,14 +66,15 @@ class _Guarded:
         return isinstance(error, tuple(self._retry_exceptions))
 
 
-def guard(session: DBSessionContextManager | None) -> None:
+def guard(session: DBSessionContextManager | None, failed: Callable[[BaseException], None]) -> None:
     """Prevent a ``db_session`` of Pony's own from repeating what must not be repeated. May be called again.
 
     Args:
         session: The session that is active in this thread; None if there is none.
+        failed: Called with each error about which Pony asks.
     """
     if session is not None and session.retry and not isinstance(session.retry_exceptions, _Guarded):
-        session.retry_exceptions = _Guarded(session.retry_exceptions)
+        session.retry_exceptions = _Guarded(session.retry_exceptions, failed)
 
 
 class NoRepeat(threading.local):
@@ -87,7 +90,7 @@ class NoRepeat(threading.local):
         """
         if _may_repeat(error):
             return
-        frame = _retrying_frame()
+        frame = retrying_frame()
         if frame is not None:
             self._pending = (frame, error)
 
@@ -111,14 +114,21 @@ class NoRepeat(threading.local):
         self._pending = None
 
 
-def _retrying_frame() -> FrameType | None:
+def retrying_frame() -> FrameType | None:
+    """The frame of Pony's own wrapper that would run a function again in this thread; None if there is none.
+
+    Functions that it calls may be decorated, too: Pony ignores their ``retry``, and has the first one's session go on.
+    """
+    active = core.local.db_session
+    if active is None or not active.retry:
+        return None
+    found = None
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the frames are the point
     while frame is not None:
-        if frame.f_code in _WRAPPERS:
-            manager = frame.f_locals.get("self")
-            return frame if getattr(manager, "retry", 0) else None
+        if frame.f_code in _WRAPPERS and frame.f_locals.get("self") is active:
+            found = frame
         frame = frame.f_back
-    return None
+    return found
 
 
 def _on_stack(wanted: FrameType) -> bool:

@@ -87,10 +87,12 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
     Attributes:
         con: The thread's idle connection; None if there is none.
         entering: The connection that begins to write; None before the first one.
+        moved: The connection of a session that goes on in a newer generation, until it has another one.
     """
 
     con: Connection | None
     entering: Connection | None
+    moved: Connection | None
 
     def __init__(self, engine: Engine, on_connect: Callable[[Connection], None]) -> None:
         super().__init__(
@@ -103,7 +105,7 @@ class SessionPool(SQLitePool):  # a threading.local: its attributes, and __init_
         )
         self._engine = engine
         self._on_connect = on_connect
-        self.entering = None
+        self.entering = self.moved = None
         self._functions = Functions()
         self._left_open = LeftOpen(engine)
 

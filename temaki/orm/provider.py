@@ -24,8 +24,9 @@ from pony.orm.dbapiprovider import DBException, wrap_dbapi_exceptions
 from pony.orm.dbproviders.sqlite import SQLiteProvider
 
 from temaki.engine.engine import Engine, session_of
-from temaki.errors import TemakiError
-from temaki.lease.turn import FIRST_TRY
+from temaki.engine.session import MovedError
+from temaki.errors import ConflictError, TemakiError
+from temaki.orm.conflicts import CONFLICTS
 from temaki.orm.no_repeat import NoRepeat, guard
 from temaki.orm.pool import SessionPool
 from temaki.orm.sqlite_time import with_time
@@ -109,11 +110,20 @@ class StoreProvider(SQLiteProvider):
             The connection, and False: Pony need not run the handlers for new connections, since they have run.
         """
         self._no_repeat.check()
-        guard(core.local.db_session)
-        tries = current_tries()
-        which = FIRST_TRY if tries is None else tries.touch(self.engine)
+        guard(core.local.db_session, CONFLICTS.failed)
         cache = core.local.db2cache.get(self.database)
-        return self.pool.open(immediate=cache is not None and cache.immediate, which=which), False
+        tries = current_tries()
+        if tries is not None:
+            which = tries.touch(self.engine)
+        else:
+            which = CONFLICTS.touch(self.engine.shared.clock)
+            if cache is not None and CONFLICTS.is_enough:
+                cache.immediate = True
+        moved, self.pool.moved = self.pool.moved, None
+        connection = self.pool.open(immediate=cache is not None and cache.immediate, which=which)
+        if moved is not None:
+            moved.successor = connection
+        return connection, False
 
     @_wrap_exceptions
     def set_transaction_mode(self, connection: Connection, cache: Any) -> None:
@@ -122,7 +132,14 @@ class StoreProvider(SQLiteProvider):
         if not self.engine.writes:
             self._begin_read_only(connection, cache)
         elif cache.immediate:
-            self._begin_to_write(connection, cache)
+            try:
+                self._begin_to_write(connection, cache)
+            except MovedError:
+                self.pool.moved = connection
+                raise
+            except ConflictError as error:
+                CONFLICTS.failed(error)
+                raise
 
     def _begin_to_write(self, connection: Connection, cache: Any) -> None:
         self.engine.before_write(connection)
@@ -141,6 +158,14 @@ class StoreProvider(SQLiteProvider):
                 connection.close()
             raise
 
+    def should_reconnect(self, exc: BaseException) -> bool:
+        """Whether Pony drops the connection, connects anew and goes on in the same ``db_session``.
+
+        Pony asks this where its connection fails before anything was written. temaki has it do so for a session that
+        goes on in a newer version (:meth:`temaki.strategy.Session.follow`).
+        """
+        return isinstance(exc, MovedError)
+
     def _begin_read_only(self, connection: Connection, cache: Any) -> None:
         """Begin a transaction that can only read. It needs no lock: the pinned snapshot is the transaction."""
         if not connection.in_transaction and not self.engine.pin(connection):
@@ -158,6 +183,7 @@ class StoreProvider(SQLiteProvider):
             self._commit(connection)
         except BaseException as error:
             self._no_repeat.remember(error)
+            CONFLICTS.failed(error)
             tries = current_tries()
             if tries is not None:
                 tries.failed(error)

@@ -29,6 +29,12 @@ LONGEST_DELAY: Final = 2.0
 """The longest delay before any try, in seconds."""
 
 
+def delay(failed: int, rng: random.Random) -> float:
+    """Seconds to wait after so many tries that failed."""
+    most = min(LONGEST_DELAY, BASE_DELAY * 2.0 ** min(failed - 1, 10))
+    return rng.uniform(most / 2, most)
+
+
 class Attempt(Protocol[T_co]):
     """A function that makes one try, in a session of its own."""
 
@@ -162,8 +168,7 @@ class Tries:
         return self._begun + self._timeout - self._clock.monotonic()
 
     def _delay(self, state: RetryCallState) -> float:
-        most = min(LONGEST_DELAY, BASE_DELAY * 2.0 ** min(state.attempt_number - 1, 10))
-        return max(0.0, min(self._rng.uniform(most / 2, most), self._left() / 2))
+        return max(0.0, min(delay(state.attempt_number, self._rng), self._left() / 2))
 
     def _is_over(self, state: RetryCallState) -> bool:
         why = ""

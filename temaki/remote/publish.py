@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from temaki.errors import CommitUnknownError, ConflictError, NotFoundError, StoreError, WorkingCopyError
+from temaki.errors import RUN_AGAIN, CommitUnknownError, ConflictError, NotFoundError, StoreError, WorkingCopyError
 from temaki.remote.swap import (
     BrokenBodyError,
     Landed,
@@ -130,8 +130,8 @@ class Publication:
         else:
             why = _described(_as_version(error.seen))
         return ConflictError(
-            f"Another writer has changed {self._url} since this transaction began ({why}). Nothing of this transaction "
-            "was stored. Run it again on the current version; @db_session(retry=N) does so by itself.",
+            f"Another writer has changed {self._url} since this transaction began: {RUN_AGAIN} Nothing of this "
+            f"transaction was stored ({why}).",
             url=self._url,
             commit_id=self._version.commit,
         )

@@ -27,6 +27,8 @@ class Connection(GuardedConnection):
 
     Attributes:
         session: The engine's own, from the beginning of a session to its end.
+        successor: The connection with which its session goes on in a newer generation; None if there is none. Pony may
+            have asked for this one just before.
         busy: Whether a session is using it. The replica's lock guards it: an idle one may be closed by any thread.
     """
 
@@ -34,6 +36,7 @@ class Connection(GuardedConnection):
         super().__init__(*args, **kwargs)
         self.busy = False
         self.session: object = None
+        self.successor: Connection | None = None
         self._open_cursors: weakref.WeakSet[sqlite3.Cursor | sqlite3.Blob] = weakref.WeakSet()
 
     # -- what temaki does with it ---------------------------------------------------------------------------------
@@ -98,6 +101,8 @@ class Connection(GuardedConnection):
     def cursor(self, factory: Any = Cursor) -> Any:
         """A cursor that ends with the transaction in which it was made; see :meth:`Cursor.end`."""
         self.require_own()
+        if self.successor is not None:
+            return self.successor.cursor(factory)
         made = super().cursor(factory)
         self._open_cursors.add(made)
         return made

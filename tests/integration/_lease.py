@@ -33,7 +33,7 @@ class Writer(Application):
         options: For the strategy.
     """
 
-    def __init__(self, url: str, gate: Any = None, **options: float) -> None:
+    def __init__(self, url: str, gate: Any = None, **options: Any) -> None:
         store, self.key = open_store(url)
         self.requests = CountingStore(gate or store)
         super().__init__(url, store=self.requests, strategy=LeaseLocked(**options))

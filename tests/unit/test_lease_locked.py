@@ -112,7 +112,7 @@ def stored_generation(bucket: MemoryStore) -> str | None:
         ({"hold": float("nan")}, "hold must be a number"),
     ],
 )
-def test_options_out_of_range(options: dict[str, float], message: str) -> None:
+def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
     """Refused with what they may be; by name, with where the value came from."""
     with pytest.raises(ValueError, match=message):
         LeaseLocked(**options)
@@ -346,7 +346,7 @@ def test_retry_after_a_lost_lease(writer: Writer, other: Writer) -> None:
 def test_two_databases_on_one_url_share_it(bucket: MemoryStore) -> None:
     """One process has one lease per database; with other options that cannot work, and says so."""
 
-    def bind(**options: float) -> Any:
+    def bind(**options: Any) -> Any:
         db = Database()
 
         class Counter(db.Entity):  # type: ignore[name-defined]
