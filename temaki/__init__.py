@@ -37,8 +37,9 @@ from temaki.errors import (
     UnsafeStoreError,
     WorkingCopyError,
 )
+from temaki.orm.binding import bind_s3, sync_of, unbind
 from temaki.orm.cause import cause_of
-from temaki.orm.database import Database, bind_s3, sync_of, unbind
+from temaki.orm.database import Database
 from temaki.orm.db_session import db_session
 from temaki.orm.seeding import Seeded
 

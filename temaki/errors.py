@@ -12,7 +12,8 @@ would be wrong (the commit may have landed) or pointless (access denied). Then t
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import sqlite3
+from typing import Any, ClassVar, Final
 
 
 class TemakiError(Exception):
@@ -128,9 +129,19 @@ class SyncError(TemakiError):
 
 
 class ConflictError(SyncError):
-    """Another writer came first. Nothing of this transaction was stored. Run it again on the current version."""
+    """Another writer came first. Nothing of this transaction was stored. Run it again on the current version.
+
+    An application whose sessions have no ``retry`` binds with ``strategy="lease-locked"`` and ``isolation="pony"``.
+    """
 
     should_retry = True
+
+
+RUN_AGAIN: Final = (
+    "run the function again, as @db_session(retry=5) does; or, for sessions without retry, bind with "
+    'strategy="lease-locked", isolation="pony" (docs/how-to/migrating.md#several-processes).'
+)
+"""What to do about a conflict: the end of a message's first sentence."""
 
 
 class CommitUnknownError(SyncError):
@@ -145,8 +156,12 @@ class CommitUnknownError(SyncError):
     commit_id: str
 
 
-class ReadOnlyError(SyncError):
-    """A session tried to write to a database that is bound with a strategy that never writes."""
+class ReadOnlyError(SyncError, sqlite3.DatabaseError):
+    """A session tried to write to a database that is bound with a strategy that never writes.
+
+    ``except sqlite3.Error`` catches it too. It is no ``sqlite3.OperationalError``: code that expects one, such as
+    "duplicate column name", must not take a refusal for it.
+    """
 
     may_repeat = False
 
@@ -205,8 +220,11 @@ class WorkingCopyError(SyncError):
     path: str
 
 
-class StatementRefusedError(SyncError):
-    """A raw SQL statement would bypass temaki's transaction. The message says what to use instead."""
+class StatementRefusedError(SyncError, sqlite3.DatabaseError):
+    """A raw SQL statement would bypass temaki's transaction. The message says what to use instead.
+
+    ``except sqlite3.Error`` catches it too. It is no ``sqlite3.OperationalError``; see :class:`ReadOnlyError`.
+    """
 
     may_repeat = False
 

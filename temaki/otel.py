@@ -35,7 +35,7 @@ from temaki.events import (
     Unchanged,
 )
 from temaki.observe.metering import Request
-from temaki.orm.database import sync_of
+from temaki.orm.binding import sync_of
 
 try:
     from opentelemetry import metrics, trace

@@ -123,6 +123,20 @@ class Session(ABC):
             StoreError: The request failed.
         """
 
+    @abstractmethod
+    def follow(self) -> None:
+        """Let the session write although what it has read may be old, as Pony does on a shared SQLite file.
+
+        Call this in place of :meth:`require_current`. If another writer has stored a newer version since, the session
+        goes on in that version: Pony connects anew and keeps the objects that it has loaded. Its optimistic checks
+        compare each row that it writes with what was read. They compare nothing else: see "Isolation" in the
+        documentation of the guarantees.
+
+        Raises:
+            ConflictError: The session cannot go on; temaki and Pony handle this one.
+            StoreError: The request failed.
+        """
+
     # -- for push -----------------------------------------------------------------------------------------------------
 
     @property

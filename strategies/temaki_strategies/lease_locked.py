@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from temaki.errors import ConflictError
 from temaki.strategy import Lease, Session, Strategy
 
 _PATIENCE = 30.0  # seconds
+
+Isolation = Literal["snapshot", "pony"]
 
 
 @dataclass(eq=False)
@@ -34,12 +37,23 @@ class LeaseLocked(Strategy):
             holder. Default: 30 seconds, or twice the ``ttl`` if that is more.
         hold: Seconds for which a process keeps the lease between sessions, counted from when it took the lease. Its
             next commit then needs no request for the lease. Others wait meanwhile.
+        isolation: ``"snapshot"``: a session is refused with ``ConflictError`` if its reads are no longer current when
+            it begins to write. ``"pony"``: the session goes on in the current version, as Pony does on a shared SQLite
+            file. What it has read may be old. Pony's optimistic checks refuse to write a row that was changed since
+            (``OptimisticCheckError``). For applications that were written for plain SQLite and do not ``retry``.
 
     Raises:
         ValueError: An option is out of its range.
     """
 
-    def __init__(self, *, ttl: float = 10.0, acquire_timeout: float | None = None, hold: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        ttl: float = 10.0,
+        acquire_timeout: float | None = None,
+        hold: float = 0.0,
+        isolation: Isolation = "snapshot",
+    ) -> None:
         if not 1 <= ttl < float("inf"):
             raise ValueError(f"ttl must be a number of seconds, 1 or more; got {ttl!r}")
         if acquire_timeout is None:
@@ -50,6 +64,9 @@ class LeaseLocked(Strategy):
             )
         if not 0 <= hold < float("inf"):
             raise ValueError(f"hold must be a number of seconds, 0 or more; got {hold!r}")
+        if isolation not in get_args(Isolation):
+            raise ValueError(f'isolation must be "snapshot" or "pony"; got {isolation!r}')
+        self.isolation = isolation
         self.ttl, self.acquire_timeout, self.hold = ttl, acquire_timeout, hold
         self._thread = threading.local()  # remembers whether the thread's last session was refused as stale
 
@@ -65,14 +82,18 @@ class LeaseLocked(Strategy):
             self._outgrow(session, use)
 
     def begin(self, session: Session) -> None:
-        """Wait for the lease, and then make sure that the session's version is still current."""
+        """Wait for the lease. Then make sure that the session's version is current, or go on in the current one."""
         if isinstance(session.state, _Use):
             return
         use = self._use(session)
         try:
-            session.require_current()
+            if self.isolation == "pony":
+                session.follow()
+            else:
+                session.require_current()
         except ConflictError:
-            use.stale = self._thread.refused = True
+            use.stale = True
+            self._thread.refused = self.isolation == "snapshot"  # under "pony" this very session goes on
             raise
         self._outgrow(session, use)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, get_type_hints
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from temaki.errors import ConfigurationError
 
@@ -183,6 +183,8 @@ def _allowed(error: Exception, hint: Any) -> str:
     expectation, _, _ = str(error).partition(", got ")
     if expectation.startswith("Expected "):
         return expectation.removeprefix("Expected ").replace("`", "")
+    if get_origin(hint) is Literal:
+        return " or ".join(f'"{value}"' for value in get_args(hint))
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 

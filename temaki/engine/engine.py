@@ -9,10 +9,11 @@ import logging
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from temaki.engine.commit import Commit
-from temaki.engine.session import EngineSession
+from temaki.engine.session import EngineSession, MovedError
 from temaki.engine.shared import Shared, leave
 from temaki.errors import ConfigurationError, CorruptDatabaseError, WorkingCopyError
 from temaki.lease.turn import FIRST_TRY, Try
@@ -187,8 +188,19 @@ class Engine:
         """Let the strategy wait or refuse, before the writer lock and BEGIN IMMEDIATE."""
         session = session_of(connection)
         session.immediate = True
-        with self.shared.watch("begin"):
+        with self._beginning():
             self.strategy.begin(session)
+
+    @contextmanager
+    def _beginning(self) -> Iterator[None]:
+        moved: MovedError | None = None
+        with self.shared.watch("begin"):
+            try:
+                yield
+            except MovedError as error:
+                moved = error  # the session goes on: neither a conflict nor a failure, for those who count
+        if moved is not None:
+            raise moved
 
     def check_current(self, connection: Connection) -> None:
         """Make sure, after BEGIN IMMEDIATE, that the session's version is the one that a commit would replace.
@@ -197,7 +209,7 @@ class Engine:
             ConflictError: It is not. The caller rolls back.
         """
         session = session_of(connection)
-        with self.shared.watch("begin"), self._replica.gate:
+        with self._beginning(), self._replica.gate:
             if session.generation is None or not self._replica.is_current(session.generation):
                 raise session.conflict("replaced while it waited to write")
         session.writing = True
@@ -214,6 +226,11 @@ class Engine:
         return Commit(self.shared, self.strategy, session, connection).run()
 
     # -- the end --------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def is_writing(connection: Connection) -> bool:
+        """Whether a session is in its write transaction on the connection."""
+        return isinstance(connection.session, EngineSession) and connection.session.writing
 
     def close(self, connection: Connection) -> None:
         """End the connection's session, if there is one, and leave its generation. That may close the connection."""
@@ -253,7 +270,11 @@ class Engine:
             connection.busy = True
             generation.welcome(connection)
         connection.settle_in(
-            self.url, str(generation.path.parent), writable=self.writes, is_intact=generation.is_intact
+            self.url,
+            str(generation.path.parent),
+            writable=self.writes,
+            is_intact=generation.is_intact,
+            noted=self._replica.noted,
         )
 
     def claim(self, connection: Connection, generation: Generation) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from temaki.engine.shared import Shared
-from temaki.errors import ConflictError, LeaseLostError, StoreError
+from temaki.errors import RUN_AGAIN, ConflictError, LeaseLostError, StoreError
 from temaki.formats.file import FORMAT
 from temaki.lease.turn import ENOUGH, FIRST_TRY, Try
 from temaki.process.fork import process, require_own
@@ -18,6 +18,10 @@ from temaki.version import LEASE_KEY, Published, Version
 
 if TYPE_CHECKING:
     from temaki.lease.lease import Lease
+
+
+class MovedError(ConflictError):
+    """The session cannot write in its generation any more, and its strategy lets it go on in the current one."""
 
 
 class EngineSession(Session):
@@ -39,6 +43,7 @@ class EngineSession(Session):
         self._remote, self._replica, self._puller = shared.remote, shared.replica, shared.puller
         self._shared_lease, self._binding = shared.lease, binding
         self._left = which.left
+        self._follows = False
         self._turn: Lease | None = None
         self.generation: Generation | None = None
         self.published: Published | None = None
@@ -97,6 +102,11 @@ class EngineSession(Session):
         self.revalidate()
         if not self._replica.is_current(self.generation):
             raise self.conflict("read, and another writer has stored a newer version since")
+
+    def follow(self) -> None:
+        """See :meth:`temaki.strategy.Session.follow`."""
+        self._follows = True
+        self.require_current()
 
     # -- for push -------------------------------------------------------------------------------------------------
 
@@ -161,11 +171,11 @@ class EngineSession(Session):
 
     def conflict(self, why: str) -> ConflictError:
         """Make the error for a session that is no longer in the current generation."""
-        self._shared_lease.turns.refused()
         version = self.version
-        return ConflictError(
-            f"Nothing was stored in {self.url}: this session's version was {why}. Run the function again; "
-            "@db_session(retry=N) does.",
+        if not self._follows:
+            self._shared_lease.turns.refused()
+        return (MovedError if self._follows and not self.writing else ConflictError)(
+            f"Nothing was stored in {self.url}: {RUN_AGAIN} This session's version was {why}.",
             url=self.url,
             sequence=None if version is None else version.sequence,
         )

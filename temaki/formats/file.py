@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError
 from temaki.formats.format import Body, Format, Stored
-from temaki.remote.retry import retry
 from temaki.remote.transfer import Target, ended_early
 from temaki.replica.header import DATABASE_HEADER, MODES_AT, WAL_MODE, FormatError, read_header
 from temaki.version import SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
@@ -95,12 +94,8 @@ class StoredFile(Stored):
         target = Target(path, source.url)
         try:
             # PreconditionFailedError: the object was replaced between two ranges. Another GET gives the current one.
-            retry(
-                lambda: self._save_once(target),
-                clock=source.clock,
-                deadline=source.deadline(),
-                rng=source.rng,
-                on=(StoreUnavailableError, PreconditionFailedError),
+            source.retrying.begin().run(
+                lambda: self._save_once(target), on=(StoreUnavailableError, PreconditionFailedError)
             )
             target.close()
         except BaseException:
@@ -142,14 +137,23 @@ def _checked_version(info: ObjectInfo, first: bytes, url: str) -> Version:
     except (FormatError, MetadataError) as error:
         raise CorruptDatabaseError(
             f"{url} is no database that temaki can use: {error}. (The object has {info.size} bytes and the ETag "
-            f"{info.etag}.) Nothing was changed, and temaki never overwrites such an object. Restore an earlier "
-            "version of it. If it is something else, move it away, or use another key.",
+            f"{info.etag}.) Nothing was changed, and temaki never overwrites such an object. "
+            f"{_STRANGE if info.size else _EMPTY}",
             url=url,
             reason=str(error),
             size=info.size,
             etag=info.etag,
         ) from error
     return version
+
+
+_STRANGE: Final = "Restore an earlier version of it; or move it away, if it is something else; or use another key."
+_EMPTY: Final = (
+    "Something has made it and written nothing to it, as tempfile.mkstemp(), NamedTemporaryFile() and touch do; or a "
+    "write to it has broken off. To plain SQLite an empty file is a new database; here it might be one that was lost. "
+    "If nothing of yours was in it, remove it, or use a name at which there is nothing yet, such as one in "
+    "tempfile.mkdtemp(). Otherwise restore an earlier version of it."
+)
 
 
 def _check_size(header: DatabaseHeader, version: Version) -> None:

@@ -141,8 +141,8 @@ def require_own(owner: int, url: str) -> None:
     """
     if owner != process():
         raise ConflictError(
-            "This db_session began before a fork, in the parent process. It cannot go on in the child. Nothing was "
-            f"stored in {url}. Begin a db_session in the child.",
+            "This db_session began before a fork, in the parent process: begin another one in the child, where this "
+            f"one cannot go on. Nothing was stored in {url}.",
             url=url,
         )
 

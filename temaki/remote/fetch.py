@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from temaki.remote.retry import retry
 from temaki.remote.transfer import Target, Transfer
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable
 
-    from temaki.clock import Clock
+    from temaki.remote.retry import RetryPolicy
     from temaki.remote.transfer import IsSlow
     from temaki.store import Download, Store
 
@@ -25,9 +23,7 @@ class Source:
         store: The bucket.
         key: The object's key.
         url: The database's URL, for messages.
-        clock: The clock that measures and waits.
-        timeout: Seconds after which no new attempt is made.
-        rng: Random numbers for the jitter between attempts.
+        retrying: The policy by which requests are repeated.
         parallel_threshold: Smallest part that one of several parallel streams carries, in bytes.
         is_slow: Decides whether a stream is slow enough to get others beside it; see
             :func:`temaki.remote.transfer.is_slow`.
@@ -38,14 +34,12 @@ class Source:
         store: Store,
         key: str,
         url: str,
-        clock: Clock,
-        timeout: float,
-        rng: random.Random,
+        retrying: RetryPolicy,
         parallel_threshold: int,
         is_slow: IsSlow,
     ) -> None:
         self.store, self.key, self.url = store, key, url
-        self.clock, self.timeout, self.rng = clock, timeout, rng
+        self.retrying = retrying
         self._parallel_threshold, self._is_slow = parallel_threshold, is_slow
 
     def open(self, opened: Callable[[Source, Download], T], etag: str | None) -> T | None:
@@ -55,11 +49,7 @@ class Source:
             download = self.get(etag)
             return None if download is None else opened(self, download)
 
-        return retry(attempt, clock=self.clock, deadline=self.deadline(), rng=self.rng)
-
-    def deadline(self) -> float:
-        """Monotonic time after which a request that begins now is no longer retried."""
-        return self.clock.monotonic() + self.timeout
+        return self.retrying.run(attempt)
 
     def get(self, etag: str | None = None) -> Download | None:
         """Make one GET, in one attempt; None if the object still has that ETag."""
@@ -73,9 +63,7 @@ class Source:
             first,
             target,
             self.url,
-            self.clock,
-            self.deadline(),
-            self.rng,
+            self.retrying.begin(),
             self._parallel_threshold,
             self._is_slow,
         )

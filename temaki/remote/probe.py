@@ -13,28 +13,23 @@ from temaki.errors import (
     StoreUnavailableError,
     UnsafeStoreError,
 )
-from temaki.remote.retry import retry
 
 if TYPE_CHECKING:
-    import random
-
-    from temaki.clock import Clock
+    from temaki.remote.retry import Attempts
     from temaki.store import Store
 
 _NOT_IMPLEMENTED = 501  # HTTP status
 
 
-def probe_conditions(store: Store, key: str, *, clock: Clock, deadline: float, rng: random.Random) -> None:
+def probe_conditions(store: Store, key: str, attempts: Attempts) -> None:
     """Try conditional writes on a key of the probe's own, beside the database's key.
 
     The probe finds stores that ignore conditions. It cannot find a store that ignores them only when requests race.
 
     Args:
         store: The bucket.
-        key: The database's key.
-        clock: The clock that measures and waits.
-        deadline: Monotonic time after which no new attempt is made.
-        rng: Random numbers for the jitter between attempts.
+        key: The database's key in it.
+        attempts: Until when the probe is repeated if it gets no usable answer.
 
     Raises:
         UnsafeStoreError: The store accepted a write whose condition was false, or refused one whose condition was true.
@@ -71,7 +66,7 @@ def probe_conditions(store: Store, key: str, *, clock: Clock, deadline: float, r
             with contextlib.suppress(StoreError):
                 store.delete(name)
 
-    retry(attempt, clock=clock, deadline=deadline, rng=rng)
+    attempts.run(attempt)
 
 
 def _try_all(store: Store, name: str) -> None:

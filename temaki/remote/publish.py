@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from temaki.errors import CommitUnknownError, ConflictError, NotFoundError, StoreError, WorkingCopyError
+from temaki.errors import RUN_AGAIN, CommitUnknownError, ConflictError, NotFoundError, StoreError, WorkingCopyError
 from temaki.remote.swap import (
     BrokenBodyError,
     Landed,
@@ -29,9 +29,7 @@ from temaki.remote.swap import (
 from temaki.version import ADOPTED, COMMIT_KEY, LINEAGE_KEY, MetadataError, Published, Version, read_version
 
 if TYPE_CHECKING:
-    import random
-
-    from temaki.clock import Clock
+    from temaki.remote.retry import Attempts
     from temaki.store import ObjectInfo, ReadableBody, Store
 
 
@@ -45,9 +43,7 @@ class Publication:
         body: The bytes. Each attempt reads them from their start, so they must not change.
         version: The version to store, with its metadata and without an ETag.
         base: The version that it replaces; None to create the object.
-        clock: The clock that measures and waits.
-        deadline: Monotonic time after which no new attempt is made.
-        rng: Random numbers for the jitter between attempts.
+        attempts: The attempts of the upload, until their deadline.
     """
 
     def __init__(  # noqa: PLR0917 - one call, from Remote
@@ -58,9 +54,7 @@ class Publication:
         body: ReadableBody,
         version: Version,
         base: Version | None,
-        clock: Clock,
-        deadline: float,
-        rng: random.Random,
+        attempts: Attempts,
     ) -> None:
         self._url, self._body, self._version, self._base = url, body, version, base
         self._swap: Swap[ObjectInfo] = Swap(
@@ -71,9 +65,7 @@ class Publication:
             replaces=None if base is None else base.etag,
             look=lambda: store.head(key),
             proves=self._proves,
-            clock=clock,
-            deadline=deadline,
-            rng=rng,
+            attempts=attempts,
         )
 
     def run(self) -> Published:
@@ -138,8 +130,8 @@ class Publication:
         else:
             why = _described(_as_version(error.seen))
         return ConflictError(
-            f"Another writer has changed {self._url} since this transaction began ({why}). Nothing of this transaction "
-            "was stored. Run it again on the current version; @db_session(retry=N) does so by itself.",
+            f"Another writer has changed {self._url} since this transaction began: {RUN_AGAIN} Nothing of this "
+            f"transaction was stored ({why}).",
             url=self._url,
             commit_id=self._version.commit,
         )

@@ -12,6 +12,7 @@ from temaki.process.fork import look, reset_in_child
 from temaki.remote.fetch import Source
 from temaki.remote.probe import probe_conditions
 from temaki.remote.publish import Publication
+from temaki.remote.retry import RetryPolicy
 from temaki.remote.transfer import is_slow
 from temaki.version import Published, Version, next_version
 
@@ -60,10 +61,10 @@ class Remote:
         is_slow: IsSlow = is_slow,
     ) -> None:
         self.url = url
-        self._store, self._key, self._clock, self._timeout = store, key, clock, timeout
+        self._store, self._key = store, key
         # Random numbers of the system: processes that come from one fork or one snapshot must not retry in step.
-        self._rng = rng or random.SystemRandom()
-        self._source = Source(store, key, url, clock, timeout, self._rng, parallel_threshold, is_slow)
+        self._retrying = RetryPolicy(clock, rng or random.SystemRandom(), timeout)
+        self._source = Source(store, key, url, self._retrying, parallel_threshold, is_slow)
         self._probe_lock = threading.Lock()
         self._is_probed = False
         reset_in_child(self)
@@ -125,10 +126,8 @@ class Remote:
         version = next_version(
             base, commit=commit_id or os.urandom(12).hex(), sequence=sequence, size=size, extra=metadata or {}
         )
-        deadline = self._clock.monotonic() + self._timeout
-        return Publication(
-            self._store, self._key, self.url, body, version, base, self._clock, deadline, self._rng
-        ).run()
+        attempts = self._retrying.begin()
+        return Publication(self._store, self._key, self.url, body, version, base, attempts).run()
 
     def probe_conditions(self) -> None:
         """Make sure, before the first write, that the store refuses writes whose condition is false.
@@ -145,6 +144,5 @@ class Remote:
             return
         with self._probe_lock:
             if not self._is_probed:
-                deadline = self._clock.monotonic() + self._timeout
-                probe_conditions(self._store, self._key, clock=self._clock, deadline=deadline, rng=self._rng)
+                probe_conditions(self._store, self._key, self._retrying.begin())
                 self._is_probed = True

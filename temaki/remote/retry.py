@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from temaki.errors import StoreUnavailableError
@@ -18,6 +19,57 @@ T = TypeVar("T")
 
 BASE_DELAY: Final = 0.05  # seconds before the first retry
 LONGEST_DELAY: Final = 2.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long requests are repeated, and by which clock.
+
+    Attributes:
+        clock: Measures the time and waits.
+        rng: Source of the jitter between attempts.
+        timeout: Seconds after which no new attempt starts.
+    """
+
+    clock: Clock
+    rng: random.Random
+    timeout: float
+
+    def begin(self) -> Attempts:
+        """The attempts of an operation that begins now. Requests that belong together share them."""
+        return Attempts(self.clock, self.rng, self.clock.monotonic() + self.timeout)
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Make one request that begins now. Raises what the last attempt raised; see :func:`retry`."""
+        return self.begin().run(call)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """The attempts of one operation, until its deadline.
+
+    Attributes:
+        clock: Measures the time and waits.
+        rng: Source of the jitter between attempts.
+        deadline: Moment of ``clock.monotonic()`` after which no new attempt starts.
+    """
+
+    clock: Clock
+    rng: random.Random
+    deadline: float
+
+    def run(
+        self,
+        call: Callable[[], T],
+        *,
+        on: tuple[type[Exception], ...] = (StoreUnavailableError,),
+        wait: Callable[[BaseException | None], float] | None = None,
+        on_failure: Callable[[Exception], None] | None = None,
+    ) -> T:
+        """Run ``call`` as :func:`retry` does."""
+        return retry(
+            call, clock=self.clock, deadline=self.deadline, rng=self.rng, on=on, wait=wait, on_failure=on_failure
+        )
 
 
 def retry(

@@ -34,13 +34,11 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
 from temaki.errors import NotFoundError, PreconditionFailedError, StoreError, StoreUnavailableError, TemakiError
-from temaki.remote.retry import retry
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable, Mapping
 
-    from temaki.clock import Clock
+    from temaki.remote.retry import Attempts
     from temaki.store import ReadableBody, Store
 
 S = TypeVar("S")
@@ -130,9 +128,7 @@ class Swap(Generic[S]):
         replaces: ETag of the object that is to be replaced; None to create the object.
         look: Asks once which object is stored now. Raises ``NotFoundError`` if there is none.
         proves: Says what the object that ``look`` returned proves.
-        clock: The clock that measures and waits.
-        deadline: Monotonic time after which no new attempt is made.
-        rng: Random numbers for the jitter between attempts.
+        attempts: The attempts of the upload, until their deadline.
     """
 
     def __init__(
@@ -145,13 +141,11 @@ class Swap(Generic[S]):
         replaces: str | None,
         look: Callable[[], S],
         proves: Callable[[S], Proof],
-        clock: Clock,
-        deadline: float,
-        rng: random.Random,
+        attempts: Attempts,
     ) -> None:
         self._store, self._key, self._body, self._metadata, self._replaces = store, key, body, metadata, replaces
         self._look, self._proves = look, proves
-        self._clock, self._deadline, self._rng = clock, deadline, rng
+        self._attempts = attempts
         self._in_doubt = False
         self._unfounded_refusals = 0
 
@@ -166,13 +160,7 @@ class Swap(Generic[S]):
             StoreError: The store refused, or could not be reached. Nothing was stored.
         """
         try:
-            return retry(
-                self._attempt,
-                clock=self._clock,
-                deadline=self._deadline,
-                rng=self._rng,
-                on=(StoreUnavailableError, _SendAgainError),
-            )
+            return self._attempts.run(self._attempt, on=(StoreUnavailableError, _SendAgainError))
         except (RefusedError, UndecidedError, BrokenBodyError):
             raise
         except _SendAgainError as error:
@@ -217,7 +205,7 @@ class Swap(Generic[S]):
     def _after(self, refusal: PreconditionFailedError) -> Landed[S]:
         """Decide what a refused attempt means, by a look at the object."""
         try:
-            seen = retry(self._look, clock=self._clock, deadline=self._deadline, rng=self._rng)
+            seen = self._attempts.run(self._look)
         except NotFoundError as error:
             self._after_finding_nothing(refusal, error)
         except StoreError as error:

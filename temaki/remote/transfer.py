@@ -14,14 +14,12 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from temaki.errors import PreconditionFailedError, StoreUnavailableError, WorkingCopyError
-from temaki.remote.retry import retry
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from temaki.clock import Clock
+    from temaki.remote.retry import Attempts
     from temaki.store import Download, Store
 
     IsSlow = Callable[[int, float], bool]
@@ -118,9 +116,7 @@ class Transfer:
         first: The bytes that have been read from it.
         target: The file.
         url: The database's URL, for messages.
-        clock: The clock that measures and waits.
-        deadline: Monotonic time after which no new attempt for a part is made.
-        rng: Random numbers for the jitter between attempts.
+        attempts: The attempts for each part, until their deadline.
         share: Smallest part that one of several streams carries, in bytes.
         is_slow: Decides whether a stream is slow, from its bytes and its seconds.
     """
@@ -132,14 +128,12 @@ class Transfer:
         first: bytes,
         target: Target,
         url: str,
-        clock: Clock,
-        deadline: float,
-        rng: random.Random,
+        attempts: Attempts,
         share: int,
         is_slow: IsSlow,
     ) -> None:
         self._store, self._download, self._first, self._target, self._url = store, download, first, target, url
-        self._clock, self._deadline, self._rng = clock, deadline, rng
+        self._attempts = attempts
         self._share, self._is_slow = max(1, share), is_slow
         self._size, self._position = download.info.size, len(first)
         self._is_broken = False
@@ -178,9 +172,10 @@ class Transfer:
 
     def _go_alone(self) -> None:
         """Read from one stream until it is slow, or breaks, or too little is left to be divided."""
-        begin, first = self._clock.monotonic(), self._position
+        clock = self._attempts.clock
+        begin, first = clock.monotonic(), self._position
         while self._worthwhile() > 1:
-            if self._is_slow(self._position - first, self._clock.monotonic() - begin):
+            if self._is_slow(self._position - first, clock.monotonic() - begin):
                 return
             stop = min(self._position + _CHUNK, self._size)
             try:
@@ -228,7 +223,7 @@ class Transfer:
                     raise PreconditionFailedError(message, url=self._url, status=None, code=None)
                 copy(download, self._target, start, stop, self._stop)
 
-        retry(attempt, clock=self._clock, deadline=self._deadline, rng=self._rng)
+        self._attempts.run(attempt)
 
 
 class _Parts:

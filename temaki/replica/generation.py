@@ -251,7 +251,10 @@ class Generation:
         self._is_open = False
         if hasattr(self, "_guard"):
             self._guard.close()
-        for descriptor in (self._index, self._wal, self._main):
+        descriptors = (self._index, self._wal, self._main)
+        # Closed again, a number would be somebody else's file by then.
+        self._index = self._wal = self._main = -1
+        for descriptor in descriptors:
             if descriptor >= 0:
                 os.close(descriptor)
 

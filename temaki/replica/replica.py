@@ -48,6 +48,7 @@ class WriterLock:
         """Make a new lock in a forked child, where the thread that held the old one does not exist."""
         self._lock = threading.RLock()  # knows its owner from the moment that it is taken
         self._writing: Connection | None = None
+        self._thread: object = None
 
     def acquire(self, connection: Connection) -> None:
         """Wait for the current writer, and take the lock.
@@ -57,7 +58,13 @@ class WriterLock:
         """
         look()
         if self._is_mine():
-            if self._writing is not None and self._writing is not connection and self._writing.session is not None:
+            if self._is_left_over():
+                _log.warning(
+                    "%s: a thread has ended within a db_session. What it had not committed is rolled back.", self._url
+                )
+                assert self._writing is not None
+                self._writing.close()
+            elif self._writing is not None and self._writing is not connection and self._writing.session is not None:
                 raise ConfigurationError(
                     f"This thread is already writing to {self._url}, through another Database object or another "
                     "coroutine. It would wait for itself for ever. Use one Database per URL, and finish one db_session "
@@ -66,14 +73,18 @@ class WriterLock:
                 )
         else:
             self._lock.acquire()
-        self._writing = connection
+        self._thread, self._writing = threading.current_thread(), connection  # in this order: an interrupt may come
 
     def release(self, connection: Connection | None = None) -> None:
         """Release the lock. Does nothing if the writer is another thread or another connection."""
         look()
         if self._is_mine() and (connection is None or self._writing in {None, connection}):
-            self._writing = None
+            self._writing = self._thread = None
             self._lock.release()
+
+    def _is_left_over(self) -> bool:
+        """Whether the lock is this thread's only by its number, which was another thread's before."""
+        return self._writing is not None and self._thread is not threading.current_thread()
 
     def _is_mine(self) -> bool:
         # threading.Condition uses this method too; there is no public one.
@@ -101,6 +112,7 @@ class Replica:
         writer: Lock that is held from BEGIN IMMEDIATE to the end of the commit.
         current: Generation in which sessions begin; None until the first pull and after a refused commit.
         known: True if this process, or the one that left the working copy, has ever seen a stored version.
+        noted: The ignored pragmas that the log has a line about.
     """
 
     def __init__(self, url: str, cache_dir: Path | None) -> None:
@@ -110,6 +122,7 @@ class Replica:
         self._make_locks()
         self.current: Generation | None = None
         self.known = False
+        self.noted: set[str] = set()
         self._folder: Folder | None = None
         self._users: weakref.WeakSet[object] = weakref.WeakSet()
         self._is_closed = False

@@ -18,7 +18,8 @@ from temaki.config import settings
 from temaki.engine.engine import Engine
 from temaki.engine.shared import share
 from temaki.errors import ConfigurationError
-from temaki.orm.database import Database, mapping_of, strategy_of
+from temaki.orm.binding import mapping_of, strategy_of
+from temaki.orm.database import Database
 from temaki.orm.provider import StoreProvider
 from temaki.store import Store
 

@@ -118,7 +118,12 @@ ENDS_A_SESSION = tuple(
             ("replica.py", "pull.py", "flights.py", "commit.py", "threading.py", "filesystem.py", *ENDS_A_SESSION),
             id="etag-cached",
         ),
-        pytest.param(LEASE, 80, ("lease.py", "lease_locked.py", "shared.py"), id="lease-locked"),
+        pytest.param(
+            LEASE,
+            80,
+            ("lease.py", "lease_locked.py", "shared.py", "tenure.py", "waiting.py", "heartbeat.py"),
+            id="lease-locked",
+        ),
     ],
 )
 def test_wherever_it_strikes(place: Place, env: dict[str, str], stride: int, thorough: tuple[str, ...]) -> None:

@@ -18,6 +18,7 @@ from temaki.config.settings import resolve
 from temaki.errors import ConfigurationError, CorruptDatabaseError, LeaseRecordError, StoreError
 from temaki.formats.choice import open_stored
 from temaki.lease.record import LeaseObject
+from temaki.remote.retry import RetryPolicy
 from temaki.replica.header import FormatError, read_header
 from temaki.replica.image import Image
 from temaki.replica.wal import Mark, scan
@@ -169,7 +170,7 @@ class TestFacts:
         bucket = MemoryStore()
         etag = bucket.put("lease", raw)
         try:
-            seen = LeaseObject(bucket, "lease", clock=ManualClock(), rng=random.Random(1), timeout=1).read()
+            seen = LeaseObject(bucket, "lease", RetryPolicy(ManualClock(), random.Random(1), timeout=1)).read()
         except LeaseRecordError:
             pass
         else:

@@ -331,7 +331,7 @@ def test_arguments_are_not_converted_from_text(folder: Path) -> None:
     [
         ("tries", "0", "int >= 1"),
         ("tries", "x", "int"),
-        ("mode", "slow", "Literal['fast', 'safe']"),
+        ("mode", "slow", '"fast" or "safe"'),
         ("eager", "?", "bool"),
     ],
 )

@@ -13,8 +13,9 @@ from unittest import mock
 from temaki.engine import flights
 from temaki.engine.engine import Engine
 from temaki.formats.file import StoredFile
-from temaki.lease import lease, turn
+from temaki.lease import heartbeat, lease, turn
 from temaki.lease import shared as shared_lease
+from temaki.orm.pool import LeftOpen
 from temaki.remote import remote
 from temaki.replica import replica
 from temaki.replica.connection import Connection
@@ -24,6 +25,8 @@ from temaki.replica.replica import Replica
 from temaki.testing.simulation.locks import SimulatedThreading
 from temaki.testing.simulation.scheduler import running
 
+LOCKING: Final = (flights, heartbeat, lease, remote, replica, shared_lease, turn)
+"""Modules that get the scheduler's ``threading``: their threads wait for each other while others run."""
 _STEPS: Final[tuple[tuple[type, str], ...]] = (
     (StoredFile, "save"),
     (Replica, "install"),
@@ -95,6 +98,10 @@ def _belonging(init: Callable[..., None]) -> Callable[..., None]:
     return with_owner
 
 
+def _nothing(_: object) -> None:
+    pass
+
+
 _entropy: _Entropy | None = None
 
 
@@ -106,13 +113,14 @@ def installed() -> Iterator[None]:
         _entropy.reset()
         yield
         return
-    users = (flights, lease, remote, replica, shared_lease, turn)
-    patches: list[Any] = [mock.patch.object(module, "threading", SimulatedThreading()) for module in users]
+    patches: list[Any] = [mock.patch.object(module, "threading", SimulatedThreading()) for module in LOCKING]
     patches += [mock.patch.object(module, "random", _Random()) for module in (remote, shared_lease)]
     patches += [mock.patch.object(owner, name, _stepping(getattr(owner, name))) for owner, name in _STEPS]
     _entropy = _Entropy()
     patches += [mock.patch.object(os, "urandom", _entropy)]
     patches += [mock.patch.object(Generation, "__init__", _belonging(Generation.__init__))]
+    # A task only ends within a session where its process was killed, and then nothing is tidied up.
+    patches += [mock.patch.object(LeftOpen, "__del__", _nothing)]
     started = []
     try:
         for patch in patches:

@@ -87,16 +87,16 @@ class _Session:
         self.fresh_from = self.world.tick_before(max_age)
         self.follows: str | None = None
         self.attempt: _Attempt | None = None
+        self.connection: Connection | None = None
 
     def run(self, kind: str) -> bool:
         """Run the session. Returns True if it did what it meant to do."""
         cache = _Cache(immediate=kind in {"immediate", "twice"})
         core.local.db2cache = {self.provider.database: cache}
-        connection: Connection | None = None
         self._start("r" if not cache.immediate else "w", writes=cache.immediate)
         try:
-            connection, _ = self.provider.connect()
-            self._transact(connection, cache, kind)
+            self._connect(cache)
+            self._transact(cache, kind)
         except Crash:
             self._died()
             raise
@@ -105,26 +105,49 @@ class _Session:
                 self._died()
                 raise
             self._failed(error, kind)
-            if connection is not None:
-                self.provider.rollback(connection, cache)
+            if self.connection is not None:
+                self.provider.rollback(self.connection, cache)
             return kind == "violate" and isinstance(error, IntegrityError)
         finally:
-            if connection is not None and not self.process.dead:
-                self.provider.release(connection, cache)
+            if self.connection is not None and not self.process.dead:
+                self.provider.release(self.connection, cache)
         return True
+
+    def _connect(self, cache: _Cache) -> None:
+        """As Pony's ``SessionCache.connect``."""
+        connection, _ = self.provider.connect()
+        try:
+            self.provider.set_transaction_mode(connection, cache)
+        except Exception:
+            if not self.process.dead:
+                self.provider.drop(connection, cache)
+            raise
+        self.connection = connection
+
+    def _begin_to_write(self, cache: _Cache) -> None:
+        """As Pony's ``SessionCache.prepare_connection_for_query_execution``: connect anew if the provider says so."""
+        assert self.connection is not None
+        cache.immediate = True
+        try:
+            self.provider.set_transaction_mode(self.connection, cache)
+        except Exception as error:
+            if self.process.dead or not self.provider.should_reconnect(error):
+                raise
+            self.world.log(self.process.name, "connects anew, to go on in the current version")
+            moved, self.connection = self.connection, None
+            self.provider.drop(moved, cache)
+            self._connect(cache)
 
     def _start(self, letter: str, *, writes: bool) -> _Attempt:
         self.attempt = _Attempt(self, self.program.new_name(letter), writes=writes)
         return self.attempt
 
-    def _transact(self, connection: Connection, cache: _Cache, kind: str) -> None:
-        provider, task = self.provider, self.task
-        attempt = self.attempt
+    def _transact(self, cache: _Cache, kind: str) -> None:
+        task, attempt = self.task, self.attempt
         assert attempt is not None
-        provider.set_transaction_mode(connection, cache)
         if not cache.immediate:
             for _ in range(2):
-                attempt.reads.append(self._read(connection))
+                attempt.reads.append(self._read(self._connected))
                 task.step()
             self.process.has_seen |= bool(attempt.reads[0])
             attempt.end(Outcome.OK)
@@ -132,15 +155,19 @@ class _Session:
             if kind == "read":
                 return
             attempt = self._start("w", writes=True)
-            cache.immediate = True
-            provider.set_transaction_mode(connection, cache)
-        self._write(connection, cache, attempt, kind)
+            self._begin_to_write(cache)
+        self._write(self._connected, cache, attempt, kind)
         if kind == "twice":
             self.follows = attempt.name
             self.fresh_from = attempt.began
             again = self._start("w", writes=True)
-            provider.set_transaction_mode(connection, cache)
-            self._write(connection, cache, again, kind)
+            self._begin_to_write(cache)
+            self._write(self._connected, cache, again, kind)
+
+    @property
+    def _connected(self) -> Connection:
+        assert self.connection is not None
+        return self.connection
 
     def _write(self, connection: Connection, cache: _Cache, attempt: _Attempt, kind: str) -> None:
         attempt.reads.append(self._read(connection))

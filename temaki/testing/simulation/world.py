@@ -33,6 +33,7 @@ STRATEGIES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("always-download", {}),
     ("lease-locked", {**_LEASE, "hold": 0.0}),
     ("lease-locked", {**_LEASE, "hold": 1.0}),
+    ("lease-locked", {**_LEASE, "isolation": "pony"}),
     ("read-only", {}),
     ("etag-cached", {"max_age": 0.5}),
     ("read-only", {"max_age": 0.5}),
