@@ -13,6 +13,7 @@ from pony.orm import Database as PlainDatabase
 from pony.orm import Required, db_session, rollback
 
 from temaki import BookmarkError, ConfigurationError, Database, bind_s3, cause_of, sync_of
+from temaki.clock import Moment
 from temaki.errors import ConflictError
 from temaki.events import Conflict, Event, Failed, LeaseAcquired, LeaseLost, LeaseReleased, Published, Pulled, Unchanged
 from temaki.stores.memory import MemoryStore
@@ -150,7 +151,7 @@ def test_the_lease_is_told(bucket: MemoryStore, other: Client) -> None:
         record = operator(lease).inspect()
         assert record is not None
         operator(lease).break_(record)
-        lease._tenure.written = (float("-inf"), float("-inf"))  # so much later that it looks again
+        lease._tenure.written = Moment(float("-inf"), float("-inf"))  # so much later that it looks again
 
     evicting = _once(evict)
 
