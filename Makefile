@@ -22,19 +22,25 @@ SOURCES := $(wildcard temaki temaki_pytest strategies examples tests benchmarks 
 # unit/ come last, and no worker is left alone with a long module.
 PYTEST_ARGS ?= -n auto --dist loadscope --no-loadscope-reorder
 
+# What `make quick` tests: one module at a time, and the conformance suites on stores that need no server.
+QUICK_TESTS := tests/unit tests/conformance -m 'not server'
+# The other Pythons of this machine; make test-pythons PYTHONS="/path/to/python3.12 python3.13" for some of them.
+PYTHONS ?= $(shell .ci/pythons)
+
+comma := ,
 say = @printf '\n== %s\n'
 
 .PHONY: help
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name text; \
-		do printf '  make %-10s %s\n' "$$name" "$$text"; done
+		do printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 # --- the environment ----------------------------------------------------------------------------
 
 $(UV):
 	@set -eu; \
 	python=; \
-	for candidate in $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11 python); do \
+	for candidate in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python); do \
 		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then python=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
@@ -77,6 +83,17 @@ demo-s3: .venv/.complete ## The same against a SeaweedFS server started for it o
 
 # --- checks -------------------------------------------------------------------------------------
 
+QUICK_CHECKS := lint types layers quick-pytest
+
+.PHONY: quick
+quick: .venv/.complete ## For each change, within a minute: linters, types, layers, and the tests that need no server
+	@for check in $(QUICK_CHECKS); do $(MAKE) --no-print-directory $$check || { echo "make quick: failed in: make $$check" >&2; exit 1; }; done
+
+.PHONY: quick-pytest
+quick-pytest: .venv/.complete
+	$(say) 'pytest, the quick half'
+	@$(PY) -m pytest $(PYTEST_ARGS) $(QUICK_TESTS)
+
 # In this order, cheap ones first, and the tests last, so that their closing line ends the output.
 CHECKS := lint types layers docs wheel pytest
 
@@ -104,6 +121,33 @@ layers: .venv/.complete ## import-linter: who may import whom
 pytest: .venv/.complete ## All tests; make pytest PYTEST_ARGS="-k lease"
 	$(say) 'pytest'
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+# Each has an environment of its own, from the same lock: .venv/python3.12, and so on.
+define on_each_python
+	@set -eu; \
+	for python in $(PYTHONS); do \
+		version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		home=".venv/python$$version"; \
+		if [ ! "$$home/.complete" -nt uv.lock ] || [ ! "$$home/.complete" -nt pyproject.toml ]; then \
+			printf '\n== environment: %s with Python %s, from uv.lock\n' "$$home" "$$version"; \
+			UV_PROJECT_ENVIRONMENT="$$home" UV_PYTHON="$$python" UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy \
+				$(UV) sync --quiet --frozen --compile-bytecode --all-groups; \
+			touch "$$home/.complete"; \
+		fi; \
+		printf '\n== pytest on Python %s%s\n' "$$version" '$(2)'; \
+		"$$home/bin/python" -m pytest $(PYTEST_ARGS) $(1); \
+	done
+endef
+
+.PHONY: test-pythons
+test-pythons: .venv/.complete ## All tests on each Python of this machine, from 3.11 on
+	$(call on_each_python)
+	$(say) 'pytest on the Python of .venv'
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+.PHONY: quick-pythons
+quick-pythons: .venv/.complete ## The quick half of the tests on each other Python of this machine, from 3.11 on
+	$(call on_each_python,$(QUICK_TESTS),$(comma) the quick half)
 
 .PHONY: docs
 docs: .venv/.complete ## The documentation, into site/; warnings are errors

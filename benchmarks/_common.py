@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from temaki.store import Store
-from temaki.stores.wrapper import PassingStore, Verb
+from temaki.stores.wrapper import StoreWrapper, Verb
 
 T = TypeVar("T")
 
 
-class SlowStore(PassingStore):
+class SlowStore(StoreWrapper):
     """Passes everything on to ``store``, each request after ``latency`` seconds, as a network would."""
 
     def __init__(self, store: Store, latency: float) -> None:
         super().__init__(store)
         self._latency = latency
 
-    def _pass(self, _verb: Verb, _key: str, request: Callable[[], T], /) -> T:
+    def handle_request(self, _verb: Verb, _key: str, request: Callable[[], T], /) -> T:
+        """See :meth:`temaki.testing.StoreWrapper.handle_request`."""
         if self._latency:
             time.sleep(self._latency)
         return request()

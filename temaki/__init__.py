@@ -9,8 +9,8 @@
     db.bind_s3("s3://bucket/app.sqlite")
     db.generate_mapping(create_tables=True)
 
-From there on it is plain Pony: each ``db_session`` starts from the current version and ends with its changes stored.
-:data:`temaki.db_session` is Pony's own, with a ``retry`` that waits between tries and knows when to stop.
+The rest is plain Pony: each ``db_session`` starts from the current version and ends with its changes stored.
+:data:`temaki.db_session` is Pony's own, with a ``retry`` that waits between tries and stops when a retry cannot help.
 """
 
 from temaki._version import __version__
@@ -37,8 +37,9 @@ from temaki.errors import (
     UnsafeStoreError,
     WorkingCopyError,
 )
+from temaki.orm.binding import bind_s3, sync_of, unbind
 from temaki.orm.cause import cause_of
-from temaki.orm.database import Database, bind_s3, sync_of, unbind
+from temaki.orm.database import Database
 from temaki.orm.db_session import db_session
 from temaki.orm.seeding import Seeded
 

@@ -1,22 +1,46 @@
-"""Time as a value that is passed in, so that no test has to wait for it."""
+"""Time as a value that is passed in, so that tests never wait."""
 
 from __future__ import annotations
 
 import time as _time
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Clock(Protocol):
-    """What temaki asks of time. All values are seconds."""
+    """The clocks that temaki uses. All values are seconds."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back; stands still while some machines are suspended."""
+        """Seconds that never go back. On some machines they stand still during a suspend."""
 
     def time(self) -> float:
-        """Seconds since the epoch; goes on while a machine is suspended, and jumps when it is set."""
+        """Seconds since the epoch. They go on during a suspend, and jump when somebody sets the clock."""
 
     def sleep(self, seconds: float) -> None:
-        """Let ``seconds`` pass."""
+        """Wait for ``seconds``."""
+
+
+class Moment(NamedTuple):
+    """A point in time by both readings of one clock, so that neither a suspend nor a set clock hides an age.
+
+    Attributes:
+        monotonic: Reading of ``clock.monotonic()``, in seconds.
+        time: Reading of ``clock.time()``, in seconds.
+    """
+
+    monotonic: float
+    time: float
+
+    @classmethod
+    def now(cls, clock: Clock) -> Moment:
+        """The present moment by ``clock``."""
+        return cls(clock.monotonic(), clock.time())
+
+    def age(self, clock: Clock) -> float:
+        """Seconds since this moment, by the reading that counts more.
+
+        The monotonic reading may stand still while the machine is suspended. The wall clock may be set back.
+        """
+        return max(now - then for now, then in zip(Moment.now(clock), self, strict=True))
 
 
 class SystemClock:

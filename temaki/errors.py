@@ -1,27 +1,27 @@
 """The one hierarchy of errors that temaki raises.
 
-Every message says what happened, to which object, and what to do about it. The facts of a message are
-also attributes, and every error survives :mod:`pickle` and :func:`copy.copy` (process pools, threads that
-share one failed request).
+Every message says what happened, to which object, and what to do. The facts of a message are also attributes. Every
+error survives :mod:`pickle` and :func:`copy.copy`, for process pools and for threads that share one failed request.
 
-``should_retry`` is Pony's own convention: ``@db_session(retry=N)`` runs a function again after an error whose
-attribute is true. It is true where a fresh start from the current version can succeed.
+``should_retry`` is Pony's convention: ``@db_session(retry=N)`` runs a function again after an error whose attribute is
+true. It is true for errors after which a fresh start from the current version can succeed.
 
-``may_repeat`` is temaki's: a retry also comes after *any* error in a commit. Where that would be wrong (the commit may
-have landed) or pointless (access denied), it is false, and the function is not entered again.
+``may_repeat`` is temaki's own: Pony also retries after *any* error in a commit. The attribute is false where a retry
+would be wrong (the commit may have landed) or pointless (access denied). Then the function does not run again.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import sqlite3
+from typing import Any, ClassVar, Final
 
 
 class TemakiError(Exception):
-    """Base of everything that temaki raises on purpose.
+    """Base class of all errors that temaki raises on purpose.
 
     Args:
         message: What happened, to which object, and what to do.
-        facts: The same as data; each becomes an attribute.
+        facts: The same facts as data. Each becomes an attribute.
     """
 
     should_retry: ClassVar[bool] = False
@@ -42,7 +42,7 @@ def _rebuild(cls: type[TemakiError], message: str, facts: dict[str, Any]) -> Tem
 
 
 class ConfigurationError(TemakiError):
-    """Settings, URL, strategy or use of the API that cannot work. Raised before any request is made."""
+    """Settings, a URL, a strategy or a use of the API that cannot work. Raised before any request."""
 
     may_repeat = False
 
@@ -51,11 +51,11 @@ class StoreError(TemakiError):
     """The object store refused or failed a request.
 
     Attributes:
-        url: Of the object or bucket.
-        status: HTTP status, or None.
+        url: URL of the object or bucket.
+        status: HTTP status of the answer, or None.
         code: The store's own error code, or None.
-        service: What failed instead of the store, or None: a service that gives credentials, or a proxy.
-        advice: What to do: the end of the message. Empty where the message does not end with it.
+        service: Name of the service that failed instead of the store (credentials, a proxy), or None.
+        advice: What to do, if the message ends with it; else empty.
     """
 
     url: str
@@ -66,33 +66,35 @@ class StoreError(TemakiError):
 
 
 class NotFoundError(StoreError):
-    """The bucket exists and has no such key: the store's definite answer, never a guess."""
+    """The bucket exists and has no such key. This is the store's definite answer, never a guess."""
 
 
 class BucketNotFoundError(StoreError):
     """The bucket (or folder) itself does not exist.
 
-    Deliberately no :class:`NotFoundError`: a wrong bucket name must never look like a database yet to be created.
+    It is not a :class:`NotFoundError`, on purpose: a wrong bucket name must never look like a database to create.
     """
 
     may_repeat = False
 
 
 class PreconditionFailedError(StoreError):
-    """A conditional request was refused: the object is not (or no longer) what the condition names.
+    """The store refused a conditional request: the object is not, or no longer, what the condition names.
 
-    ``in_flight`` is true where the store said that a conflicting request was under way (S3's 409
-    ``ConditionalRequestConflict``): nothing was decided, the same request may be sent again.
+    Attributes:
+        in_flight: True if the store answered that a conflicting request was under way (S3's 409
+            ``ConditionalRequestConflict``). The store decided nothing; the caller may send the request again.
     """
 
     in_flight: bool = False
 
 
 class StoreUnavailableError(StoreError):
-    """No usable answer: timeout, reset, refused connection, 5xx, a body that ended early.
+    """The store gave no usable answer: timeout, reset, refused connection, 5xx, a body that ended early.
 
-    ``ambiguous`` is false only where the request certainly never reached the store. Otherwise a write may have
-    landed, or may land yet.
+    Attributes:
+        ambiguous: False only if the request certainly never reached the store. If true, a write may have landed or
+            may land later.
     """
 
     ambiguous: bool = True
@@ -101,8 +103,9 @@ class StoreUnavailableError(StoreError):
 class AccessDeniedError(StoreError):
     """The credentials are missing, wrong, or lack a permission. Without ListBucket, S3 says this for missing keys.
 
-    ``lacks_permission`` is false where the credentials themselves are missing or refused, or a proxy refuses: no grant
-    helps then.
+    Attributes:
+        lacks_permission: False if a proxy refused, or if the credentials themselves are missing or refused. No grant
+            helps then.
     """
 
     may_repeat = False
@@ -110,54 +113,76 @@ class AccessDeniedError(StoreError):
 
 
 class UnsafeStoreError(StoreError):
-    """The store accepts writes whose condition is false. Two writers would overwrite each other in silence."""
+    """The store accepts writes whose condition is false. Two writers would silently overwrite each other."""
 
     may_repeat = False
 
 
 class SyncError(TemakiError):
-    """Keeping the working copy and the stored object in step failed. Attribute: ``url`` of the database."""
+    """The working copy and the stored object could not be kept in step.
+
+    Attributes:
+        url: URL of the database.
+    """
 
     url: str
 
 
 class ConflictError(SyncError):
-    """Another writer came first; nothing of this transaction was stored. Run it again on the current version."""
+    """Another writer came first. Nothing of this transaction was stored. Run it again on the current version.
+
+    An application whose sessions have no ``retry`` binds with ``strategy="lease-locked"`` and ``isolation="pony"``.
+    """
 
     should_retry = True
+
+
+RUN_AGAIN: Final = (
+    "run the function again, as @db_session(retry=5) does; or, for sessions without retry, bind with "
+    'strategy="lease-locked", isolation="pony" (docs/how-to/migrating.md#several-processes).'
+)
+"""What to do about a conflict: the end of a message's first sentence."""
 
 
 class CommitUnknownError(SyncError):
     """The store never said whether it accepted the commit. Look for ``commit_id`` before doing the work again.
 
-    Attributes: ``commit_id``, and ``url`` of the database.
+    Attributes:
+        commit_id: Id of the commit.
+        url: URL of the database.
     """
 
     may_repeat = False
     commit_id: str
 
 
-class ReadOnlyError(SyncError):
-    """A write on a database that is bound with a strategy that never writes."""
+class ReadOnlyError(SyncError, sqlite3.DatabaseError):
+    """A session tried to write to a database that is bound with a strategy that never writes.
+
+    ``except sqlite3.Error`` catches it too. It is no ``sqlite3.OperationalError``: code that expects one, such as
+    "duplicate column name", must not take a refusal for it.
+    """
 
     may_repeat = False
 
 
 class LeaseTimeoutError(SyncError):
-    """The lease was held by others for longer than the writer was willing to wait."""
+    """Other processes held the lease for longer than the writer was willing to wait."""
 
 
 class LeaseRecordError(SyncError):
-    """What is stored in the lease's place is no lease that temaki can use. It is never taken over or overwritten."""
+    """The object under the lease's key is no lease that temaki can use. temaki never takes it over or overwrites it."""
 
     may_repeat = False
 
 
 class LeaseLostError(SyncError):
-    """The lease was lost while a transaction was under way; nothing of it was stored. The message says how.
+    """This process lost the lease during a transaction. Nothing was stored. The message says how it lost the lease.
 
-    Attributes: ``generation`` of the lease that was lost; ``evicted_by``, who took it away with ``temaki lease break``,
-    or None if nobody did; and ``url`` of the database.
+    Attributes:
+        generation: Generation of the lost lease.
+        evicted_by: Who evicted this process with ``temaki lease break``; None if nobody did.
+        url: URL of the database.
     """
 
     should_retry = True
@@ -166,9 +191,12 @@ class LeaseLostError(SyncError):
 
 
 class BookmarkError(SyncError):
-    """The version that a bookmark stands for is not in the store.
+    """The store does not have the version that a bookmark stands for.
 
-    Attributes: ``bookmark``, as text; ``lost``, whether it will not come any more; and ``url`` of the database.
+    Attributes:
+        bookmark: The bookmark as text.
+        lost: True if the version can never come.
+        url: URL of the database.
     """
 
     bookmark: str
@@ -176,7 +204,7 @@ class BookmarkError(SyncError):
 
 
 class CorruptDatabaseError(SyncError):
-    """The stored object is no SQLite database, or is truncated or damaged. It is never overwritten."""
+    """The stored object is no SQLite database, or is truncated or damaged. temaki never overwrites it."""
 
     may_repeat = False
 
@@ -184,26 +212,31 @@ class CorruptDatabaseError(SyncError):
 class WorkingCopyError(SyncError):
     """The local working copy cannot be written or read: no space, no permission, a vanished folder.
 
-    Attributes: ``path``, and ``url`` of the database.
+    Attributes:
+        path: Path of the file or folder.
+        url: URL of the database.
     """
 
     path: str
 
 
-class StatementRefusedError(SyncError):
-    """A raw SQL statement would bypass temaki's transaction: the message says what to use instead."""
+class StatementRefusedError(SyncError, sqlite3.DatabaseError):
+    """A raw SQL statement would bypass temaki's transaction. The message says what to use instead.
+
+    ``except sqlite3.Error`` catches it too. It is no ``sqlite3.OperationalError``; see :class:`ReadOnlyError`.
+    """
 
     may_repeat = False
 
 
 class SeedError(TemakiError):
-    """The rows that an entity brings cannot be stored as they are; nothing of them was.
+    """The rows that an entity brings cannot be stored. None of them was stored.
 
     Attributes:
-        entity: The entity's name.
-        row: The number of the row among the entity's rows, from 1; or None.
-        column: The attribute's name, or None.
-        value: The value that will not do, or None.
+        entity: Name of the entity.
+        row: Number of the row among the entity's rows, from 1; or None.
+        column: Name of the attribute, or None.
+        value: The value that cannot be stored, or None.
     """
 
     may_repeat = False

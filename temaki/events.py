@@ -1,6 +1,6 @@
-"""What happens to a database's working copy and its object, as it is told to whoever listens.
+"""Events: what happens to a database's working copy and its object, for listeners.
 
-Nothing here is imported by temaki before somebody does: see :mod:`temaki.observe.reporter`.
+temaki imports this module only when somebody listens or logs: see :mod:`temaki.observe.reporter`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ Operation = Literal["pull", "begin", "commit"]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Base of all events.
+    """Base class of all events.
 
     Attributes:
-        url: The database's URL.
+        url: URL of the database.
     """
 
     url: str
@@ -27,10 +27,10 @@ class Pulled(Event):
     """The working copy was brought to another version: the first one, or a newer one.
 
     Attributes:
-        sequence: The version's number.
-        commit: Its id.
-        size: Bytes.
-        seconds: From the request to the end of its body.
+        sequence: Number of the version.
+        commit: Commit id of the version.
+        size: Size of the version, in bytes.
+        seconds: Time from the request to the end of its body, in seconds.
     """
 
     sequence: int
@@ -43,13 +43,13 @@ class Pulled(Event):
 class WentBack(Event):
     """The stored object was replaced by a version without the commits that this process has seen.
 
-    Somebody put an old copy there, or an object with another history. It is followed: sessions read it from now on.
+    Somebody put an old copy there, or an object with another history. Sessions read the stored version from now on.
 
     Attributes:
         sequence: Number of the version that is stored now.
-        commit: Its id.
-        known_sequence: Number of the version that was known before, and is not in its history.
-        known_commit: Its id.
+        commit: Commit id of the version that is stored now.
+        known_sequence: Number of the version that this process knew before. It is not in the history of the new one.
+        known_commit: Commit id of the version that this process knew before.
     """
 
     sequence: int
@@ -60,10 +60,10 @@ class WentBack(Event):
 
 @dataclass(frozen=True, slots=True)
 class Unchanged(Event):
-    """The store was asked, and the working copy is current.
+    """The store confirmed that the working copy is current.
 
     Attributes:
-        seconds: That took.
+        seconds: Duration of the request, in seconds.
     """
 
     seconds: float
@@ -74,12 +74,12 @@ class Published(Event):
     """A commit was stored.
 
     Attributes:
-        sequence: The new version's number.
-        commit: Its id.
-        size: Bytes that were uploaded.
-        pages: How many pages of the database it changed.
-        seconds: That took, with what the strategy did.
-        superseded: Whether another writer has already replaced it, by a version that was built on it.
+        sequence: Number of the new version.
+        commit: Commit id of the new version.
+        size: Size of the upload, in bytes.
+        pages: Number of database pages that the commit changed.
+        seconds: Duration of the commit in seconds, including what the strategy did.
+        superseded: True if another writer has already replaced the version by one that was built on it.
     """
 
     sequence: int
@@ -92,11 +92,11 @@ class Published(Event):
 
 @dataclass(frozen=True, slots=True)
 class Conflict(Event):
-    """A session was refused because another writer came first. Nothing of it was stored.
+    """A session was refused because another writer came first. Nothing of the session was stored.
 
     Attributes:
-        operation: Whether before it began to write, or at its commit.
-        seconds: That the operation took.
+        operation: The operation that was refused: ``begin`` (before the session could write) or ``commit``.
+        seconds: Duration of the operation, in seconds.
     """
 
     operation: Operation
@@ -108,8 +108,8 @@ class CommitUnknown(Event):
     """The store never said whether it accepted a commit.
 
     Attributes:
-        commit: The commit's id.
-        seconds: For which it was asked.
+        commit: Id of the commit.
+        seconds: Seconds spent asking before giving up.
     """
 
     commit: str
@@ -121,9 +121,9 @@ class Failed(Event):
     """An operation failed in another way.
 
     Attributes:
-        operation: Which.
-        error: The error's class.
-        seconds: That it took.
+        operation: The operation that failed.
+        error: Name of the error's class.
+        seconds: Duration of the operation, in seconds.
     """
 
     operation: Operation
@@ -133,11 +133,11 @@ class Failed(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseAcquired(Event):
-    """This process has the lease now.
+    """This process has acquired the lease.
 
     Attributes:
-        generation: Of the lease.
-        seconds: For which it was waited for.
+        generation: Generation of the lease.
+        seconds: Seconds spent waiting for the lease.
     """
 
     generation: int
@@ -146,10 +146,10 @@ class LeaseAcquired(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseReleased(Event):
-    """This process has given the lease back.
+    """This process has released the lease.
 
     Attributes:
-        generation: Of the lease.
+        generation: Generation of the lease.
     """
 
     generation: int
@@ -157,10 +157,10 @@ class LeaseReleased(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost(Event):
-    """This process had the lease, and has lost it: another one has taken it over, or somebody has evicted it.
+    """This process has lost the lease: another process took it over, or somebody evicted this process.
 
     Attributes:
-        generation: That was lost.
+        generation: Generation of the lost lease.
     """
 
     generation: int
@@ -168,10 +168,10 @@ class LeaseLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimedOut(Event):
-    """Others held the lease for longer than this process was willing to wait.
+    """Other processes held the lease for longer than this process was willing to wait.
 
     Attributes:
-        seconds: For which it waited.
+        seconds: Seconds spent waiting for the lease.
     """
 
     seconds: float

@@ -1,4 +1,4 @@
-"""Spans and metrics for OpenTelemetry (extra ``temaki[otel]``). Nothing of it is imported unless it is asked for:
+"""Spans and metrics for OpenTelemetry (extra ``temaki[otel]``). temaki itself never imports this module:
 
 .. code-block:: python
 
@@ -6,13 +6,13 @@
 
     instrument(db)
 
-Names follow the semantic conventions for database clients
-(https://opentelemetry.io/docs/specs/semconv/database/): spans are called after operation and database and have
-``db.system.name``, ``db.namespace``, ``db.operation.name`` and ``error.type``; their durations are in
-``db.client.operation.duration``. What has no name there begins with ``temaki.``.
+Names follow the semantic conventions for database clients (https://opentelemetry.io/docs/specs/semconv/database/). A
+span's name is the operation and the database. A span has ``db.system.name``, ``db.namespace``, ``db.operation.name``
+and ``error.type``. Durations are in ``db.client.operation.duration``. Names outside of the conventions begin with
+``temaki.``.
 
-A span is made when its operation is over, with the times at which it began and ended, and is a child of the span that
-is current in the session's thread.
+A span is made when its operation is over, with the times at which the operation began and ended. It is a child of the
+span that is current in the session's thread.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from temaki.events import (
     Unchanged,
 )
 from temaki.observe.metering import Request
-from temaki.orm.database import sync_of
+from temaki.orm.binding import sync_of
 
 try:
     from opentelemetry import metrics, trace
@@ -73,27 +73,27 @@ def instrument(
     """Make spans and metrics of what happens to a bound database, from now on.
 
     Args:
-        db: A ``Database`` after ``bind_s3``. Those that are bound to the same URL in this process are told of too, so
-            instrument one of them.
-        tracer_provider: The global one if not given.
-        meter_provider: The global one if not given.
+        db: A ``Database`` after ``bind_s3``. The telemetry covers every ``Database`` on the same URL in this process,
+            so instrument one of them only.
+        tracer_provider: Provider of the tracer. Default: the global one.
+        meter_provider: Provider of the meter. Default: the global one.
 
     Returns:
-        A function that ends it.
+        A function that ends the telemetry.
 
     Raises:
         ConfigurationError: The database is not bound to a store.
     """
     sync = sync_of(db)
-    telling = _Telemetry(
+    telemetry = _Telemetry(
         trace.get_tracer("temaki", __version__, tracer_provider, _SCHEMA),
         metrics.get_meter("temaki", __version__, meter_provider, _SCHEMA),
     )
-    endings = (sync.on_event(telling.event), sync.on_request(telling.request))
+    stop_functions = (sync.on_event(telemetry.event), sync.on_request(telemetry.request))
 
     def stop() -> None:
-        for end in endings:
-            end()
+        for stop_listening in stop_functions:
+            stop_listening()
 
     return stop
 
@@ -118,7 +118,7 @@ class _Telemetry:
         )
 
     def event(self, event: Event) -> None:
-        """Tell of an operation that is over."""
+        """Record an operation that is over."""
         operation = _OPERATIONS.get(type(event)) or getattr(event, "operation", None)
         seconds = getattr(event, "seconds", None)
         if operation is None or seconds is None:
@@ -152,7 +152,7 @@ class _Telemetry:
         span.end(end_time=end)
 
     def request(self, request: Request) -> None:
-        """Tell of a request to the store."""
+        """Record a request to the store."""
         attributes: dict[str, str] = {"temaki.store.verb": request.verb, "temaki.store.outcome": request.outcome}
         if request.error is not None:
             attributes["error.type"] = request.error
@@ -160,7 +160,7 @@ class _Telemetry:
 
 
 def _facts(event: Event) -> dict[str, str | int | bool]:
-    """What a span says beyond the conventions."""
+    """The attributes of a span that the conventions do not name."""
     if isinstance(event, (Pulled, Published)):
         facts: dict[str, str | int | bool] = {
             "temaki.version.sequence": event.sequence,

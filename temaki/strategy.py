@@ -1,8 +1,8 @@
-"""What a sync strategy is: when to pull, what to do before writing, how to push.
+"""The interface of a sync strategy: when to pull, what to do before writing, how to push.
 
-The built-in ones are in the package ``temaki_strategies``; a third party's is a subclass of :class:`Strategy`, named
-by an entry point in the group ``temaki.strategies`` or passed to ``bind_s3`` as an instance.
-:class:`temaki.testing.StrategyTests` is the suite that every one of them has to pass.
+The built-in strategies are in the package ``temaki_strategies``. A third party subclasses :class:`Strategy`, and names
+the subclass by an entry point in the group ``temaki.strategies`` or passes an instance to ``bind_s3``. Every strategy
+has to pass the suite :class:`temaki.testing.StrategyTests`.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ class Lease(Protocol):
     """This process's part in the lease on a database, shared by its threads. See :class:`temaki.lease.lease.Lease`."""
 
     def acquire(self, user: object) -> int:
-        """Wait for the lease, or join the threads of this process that have it; gives the generation."""
+        """Wait for the lease, or join the threads of this process that have it. Returns the generation."""
 
     def rejoin(self, user: object) -> int | None:
-        """Use the lease if this process still has it, without waiting; gives the generation, or None."""
+        """Join the lease without waiting, if this process still has it. Returns the generation, or None."""
 
     def check(self, generation: int) -> None:
-        """Make sure that the lease is still this process's."""
+        """Make sure that this process still has the lease."""
 
     def outgrow(self, user: object, generation: int, stored: int) -> int:
-        """Make sure that the generation is above the one under which the stored version was made; gives it."""
+        """Make sure that the generation is above ``stored``, the stored version's. Returns the generation."""
 
     def release(self, user: object, *, keep: float = 0.0) -> None:
-        """Give the lease back, or keep it for ``keep`` seconds; never raises."""
+        """Release the lease, or keep it for ``keep`` seconds. Never raises."""
 
 
 class Session(ABC):
-    """The way of one ``db_session`` through pull, begin, push and end, and the verbs that strategies are made of.
+    """One ``db_session`` on its way through pull, begin, push and end. Its methods are the verbs of a strategy.
 
-    temaki makes it; a strategy only uses it.
+    temaki makes sessions; a strategy only uses them.
 
     Attributes:
-        url: The database's URL.
-        immediate: Whether the session asked to write from its start (``@db_session(immediate=True)``).
-        writing: Whether it is in a write transaction now.
-        conflicts: How often in a row its function was refused before, because another writer came first.
-        state: Room for the strategy's own; temaki never looks at it.
+        url: URL of the database.
+        immediate: True if the session asked to write from its start (``@db_session(immediate=True)``).
+        writing: True while the session is in a write transaction.
+        conflicts: Number of times in a row that the session's function was refused because another writer came first.
+        state: Data of the strategy itself. temaki never looks at it.
     """
 
     url: str
@@ -58,9 +58,9 @@ class Session(ABC):
     @property
     @abstractmethod
     def version(self) -> Version | None:
-        """The stored version that the session sees; before its pull, the one it would see.
+        """The stored version that the session sees; before its pull, the one that it would see.
 
-        None where nothing has been pulled, or where the database has yet to be created.
+        None if nothing has been pulled, or if there is no database yet.
         """
 
     # -- for pull -----------------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ class Session(ABC):
         """Bring the working copy up to date with one conditional request, shared with threads that ask at once.
 
         Args:
-            max_age: Make no request if the last one is younger than so many seconds.
+            max_age: Seconds; no request if the last one is younger than this.
 
         Raises:
             StoreError, NotFoundError, CorruptDatabaseError, WorkingCopyError: See :class:`temaki.engine.pull.Puller`.
@@ -84,21 +84,21 @@ class Session(ABC):
 
     @abstractmethod
     def lease(self, *, ttl: float, acquire_timeout: float, hold: float) -> Lease:
-        """This process's lease on the database, the same for all its threads; not taken yet.
+        """Get this process's lease on the database, the same one for all its threads. It is not acquired yet.
 
         Args:
-            ttl: Seconds; see :class:`temaki.lease.lease.Lease` for all three.
-            acquire_timeout: Seconds.
-            hold: Seconds.
+            ttl: Seconds after which a silent holder's lease may be taken over; see :class:`temaki.lease.lease.Lease`.
+            acquire_timeout: Seconds to wait for other holders.
+            hold: Seconds for which the process keeps the lease between sessions.
 
         Raises:
-            ConfigurationError: It is in use with other options, through another ``Database``.
-            UnsafeStoreError: The store does not honour conditions, which is all that a lease is made of.
+            ConfigurationError: The lease is in use with other options, through another ``Database``.
+            UnsafeStoreError: The store does not honour conditions. A lease needs them.
         """
 
     @abstractmethod
     def wait_turn(self) -> None:
-        """Before the pull: let another session through that was refused too often; or have this one let through.
+        """Wait, before the pull, for a session that was refused too often; or ask others to wait for this one.
 
         Makes no request unless this session's function was refused again and again, or this process is a busy writer:
         see :mod:`temaki.lease.turn`. Waits for a few seconds at most, and raises nothing.
@@ -108,18 +108,32 @@ class Session(ABC):
 
     @abstractmethod
     def give_way(self) -> bool:
-        """Before BEGIN IMMEDIATE: let another session through that was refused too often, as :meth:`wait_turn` does.
+        """Wait, before BEGIN IMMEDIATE, for a session that was refused too often, as :meth:`wait_turn` does.
 
         Returns:
-            Whether it has waited for one: what this session has read may be old by now.
+            True if it waited. Then the data that this session has read may be old.
         """
 
     @abstractmethod
     def require_current(self) -> None:
-        """Ask the store whether what the session has read is still current.
+        """Ask the store whether the version that the session has read is still current.
 
         Raises:
-            ConflictError: It is not. Run the function again.
+            ConflictError: It is not current. Run the function again.
+            StoreError: The request failed.
+        """
+
+    @abstractmethod
+    def follow(self) -> None:
+        """Let the session write although what it has read may be old, as Pony does on a shared SQLite file.
+
+        Call this in place of :meth:`require_current`. If another writer has stored a newer version since, the session
+        goes on in that version: Pony connects anew and keeps the objects that it has loaded. Its optimistic checks
+        compare each row that it writes with what was read. They compare nothing else: see "Isolation" in the
+        documentation of the guarantees.
+
+        Raises:
+            ConflictError: The session cannot go on; temaki and Pony handle this one.
             StoreError: The request failed.
         """
 
@@ -128,15 +142,16 @@ class Session(ABC):
     @property
     @abstractmethod
     def changed_pages(self) -> frozenset[int]:
-        """The numbers of the database pages that this commit changes; empty outside of push."""
+        """Numbers of the database pages that this commit changes; empty outside of push."""
 
     @abstractmethod
     def publish(self, *, metadata: Mapping[str, str] | None = None, lease_generation: int | None = None) -> Published:
-        """Upload the commit, exactly once, if the stored version is still the one that it was built on.
+        """Upload the commit exactly once, if the stored version is still the one that the commit was built on.
 
         Args:
             metadata: More user metadata for the object, within S3's 2 KB.
-            lease_generation: The generation of the lease under which it was made: a fencing token, stored with it.
+            lease_generation: Generation of the lease under which the commit was made: a fencing token, which is stored
+                with the version.
 
         Raises:
             ConflictError: Another writer came first.
@@ -148,40 +163,39 @@ class Session(ABC):
 
 
 class Strategy(ABC):
-    """How the working copy and the stored object are kept in step.
+    """Decides how the working copy and the stored object are kept in step.
 
-    One instance serves one bound ``Database``; its methods are called from many threads. The keyword-only parameters
-    of ``__init__`` are its options, by which it is configured from ``bind_s3``, the environment and TOML; they need
-    annotations.
+    One instance serves one bound ``Database``. Many threads call its methods. The keyword-only parameters of
+    ``__init__`` are its options: ``bind_s3``, the environment and TOML can set them. They need annotations.
 
-    None of the methods can break the five promises by accident: temaki pins the snapshot, checks the generation, and
-    the upload is a compare-and-swap whatever a strategy does. What it decides is freshness, waiting and cost.
+    No method can break the five promises by accident. temaki pins the snapshot and checks the generation, and every
+    upload is a compare-and-swap. A strategy decides freshness, waiting and cost.
 
     Attributes:
-        writes: False for a strategy that never writes: its sessions need no lock and every write is refused.
+        writes: False for a strategy that never writes. Its sessions need no lock, and every write is refused.
     """
 
     writes: ClassVar[bool] = True
 
     @abstractmethod
     def pull(self, session: Session) -> None:
-        """The session's first touch of the database: bring the working copy up to date, or decide that it is.
+        """Bring the working copy up to date at the session's first use of the database, or decide that it is current.
 
-        Called again if a commit of another thread is refused at this very moment, which leaves no working copy.
+        temaki calls it again if another thread's commit is refused at the same moment, which leaves no working copy.
 
         Raises:
             TemakiError: The session cannot begin.
         """
 
     def begin(self, session: Session) -> None:  # noqa: B027
-        """Before the session's BEGIN IMMEDIATE: may wait, may refuse. Called again for each transaction in it.
+        """Wait or refuse before the session's BEGIN IMMEDIATE. Called for each write transaction of the session.
 
         Raises:
             TemakiError: The session cannot write.
         """
 
     def push(self, session: Session) -> None:
-        """After SQLite's own COMMIT, and only if it changed something: publish it, or raise.
+        """Publish what SQLite has committed locally, or raise. Called only if the commit changed something.
 
         Readers of this process wait meanwhile.
 
@@ -191,4 +205,4 @@ class Strategy(ABC):
         session.publish()
 
     def end(self, session: Session) -> None:  # noqa: B027
-        """The session is over, however it ended. May be called again; must not raise."""
+        """Clean up after the session, however it ended. May be called again; must not raise."""

@@ -1,4 +1,4 @@
-"""How a database and its object have been kept in step: counters, events, and bookmarks. ``Database.sync`` is one."""
+"""The state of synchronisation: counters, events and bookmarks. ``Database.sync`` is a :class:`Sync`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _BOOKMARK: Final = re.compile(r"([0-9]{1,18})\.([0-9a-z-]{8,64})")
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """A version, as something to hand to another process: ``str()`` makes text of it, :meth:`parse` a bookmark again.
+    """A reference to a version, for another process. ``str()`` gives its text, and :meth:`parse` reads the text.
 
     Attributes:
-        sequence: The version's number.
-        commit: Its id.
+        sequence: Number of the version.
+        commit: Commit id of the version.
     """
 
     sequence: int
@@ -38,41 +38,43 @@ class Bookmark:
 
     @classmethod
     def parse(cls, text: str) -> Bookmark:
-        """What ``str()`` made.
+        """Read the text of a bookmark.
 
         Raises:
-            ConfigurationError: It did not make this.
+            ConfigurationError: The text is no bookmark.
         """
-        found = _BOOKMARK.fullmatch(text)
-        if found is None:
-            raise ConfigurationError(f"{text!r} is no bookmark. One is made by db.sync.bookmark(), as text by str().")
-        return cls(int(found[1]), found[2])
+        match = _BOOKMARK.fullmatch(text)
+        if match is None:
+            raise ConfigurationError(
+                f"{text!r} is no bookmark. Make a bookmark with db.sync.bookmark(), and its text with str()."
+            )
+        return cls(int(match[1]), match[2])
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What happened to a database in this process so far, however many ``Database`` objects are bound to its URL.
+    """Counters of one database in this process so far, over all ``Database`` objects that are bound to its URL.
 
     Attributes:
-        url: The database's.
-        sequence: Number of the version in the working copy; None where there is none (yet).
-        commit: Its id.
-        size: Its bytes.
-        age: Seconds since the store last confirmed that it is current; None if it never has.
-        sessions: How many have begun.
-        pulls: How often another version was fetched.
-        went_back: How often the stored version was replaced by one without the commits that were known here.
-        unchanged: How often the store said that there is none.
-        commits: How many were stored.
-        conflicts: How many sessions were refused because another writer came first.
-        unknown: How many commits of which the store never said what became of them.
-        failures: How many pulls, beginnings and commits failed in another way.
-        leases: How often the lease was taken.
-        retries: How often a request was repeated that had no usable answer.
-        waits: How often another look at a lease that others hold, or at the way to it, was waited for.
-        seconds: Spent in: ``pull``, ``begin`` and ``commit`` (with the requests in them), ``lease`` (waiting for it),
-            ``retry`` and ``wait`` (idle before another attempt).
-        traffic: What was asked of the store.
+        url: URL of the database.
+        sequence: Number of the version in the working copy; None if there is no version yet.
+        commit: Commit id of the version in the working copy; None if there is no version yet.
+        size: Size of the version in the working copy, in bytes; None if there is no version yet.
+        age: Seconds since the store last confirmed that the working copy is current; None if it never has.
+        sessions: Number of sessions that have begun.
+        pulls: Number of times that another version was fetched.
+        went_back: Number of times that the stored version was replaced by one without the commits that were known here.
+        unchanged: Number of times that the store said that the working copy is current.
+        commits: Number of commits that were stored.
+        conflicts: Number of sessions that were refused because another writer came first.
+        unknown: Number of commits for which the store never said whether it accepted them.
+        failures: Number of pulls, beginnings of writes, and commits that failed in another way.
+        leases: Number of times that the lease was acquired.
+        retries: Number of retries of requests that got no usable answer.
+        waits: Number of waits before another look at a lease that others hold, or at the queue for it.
+        seconds: Seconds spent, by name: ``pull``, ``begin`` and ``commit`` (including their requests), ``lease``
+            (waiting for the lease), ``retry`` and ``wait`` (idle before another attempt).
+        traffic: Requests to the store.
     """
 
     url: str
@@ -96,10 +98,12 @@ class Snapshot:
 
 
 class Sync:
-    """See above. All databases of a process that are bound to one URL have one working copy, and share these numbers.
+    """The synchronisation of one bound database: its counters, its events, and its bookmarks.
+
+    All databases of a process that are bound to one URL have one working copy. They share these numbers.
 
     Args:
-        engine: Runs the database's sessions.
+        engine: The engine of the database's sessions.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -107,7 +111,7 @@ class Sync:
         self._shared = engine.shared
 
     def snapshot(self) -> Snapshot:
-        """The numbers now. Makes no request."""
+        """Get the current numbers. Makes no request."""
         shared = self._shared
         counts, seconds = shared.reporter.counts()
         version = self._version()
@@ -134,25 +138,26 @@ class Sync:
         )
 
     def on_event(self, callback: Callable[[Event], object]) -> Callable[[], None]:
-        """Have ``callback`` called with each event on this URL in this process, from now on.
+        """Call ``callback`` with each event on this URL in this process, from now on.
 
-        It is called in the thread to which the event happens, in the middle of a session, which waits for it; so it
-        hands work over rather than doing it, and begins no session. What it raises is logged and harms no commit.
+        temaki calls it in the thread of the event, in the middle of a session that waits for it. So the callback should
+        hand work over to another thread, and must not begin a session. temaki logs the errors that it raises; they harm
+        no commit.
 
         Returns:
-            A function that ends it.
+            A function that ends the calls.
         """
         return self._shared.reporter.listen(callback)
 
     def on_request(self, callback: Callable[[Request], object]) -> Callable[[], None]:
-        """As :meth:`on_event`, for each request to the store; in whatever thread makes it."""
+        """Call ``callback`` with each request to the store, in the thread that makes it. Works as :meth:`on_event`."""
         return self._shared.meter.listen(callback)
 
     def bookmark(self) -> Bookmark:
-        """The version in the working copy: after a commit of this process, one that has that commit in it.
+        """Make a bookmark of the version in the working copy. After a commit, that version contains the commit.
 
-        Hand it to another process, in a job's arguments or a response's header, to have that read at least this
-        version: see :meth:`wait_for`.
+        Hand the bookmark to another process, in a job's arguments or a response's header. With :meth:`wait_for`, that
+        process then reads at least this version.
 
         Raises:
             ConfigurationError: This process has neither read nor written the database yet.
@@ -161,26 +166,26 @@ class Sync:
         if version is None:
             raise ConfigurationError(
                 f"There is no bookmark for {self._shared.replica.url} yet: this process has neither read nor written "
-                "it. Make one after a db_session."
+                "the database. Make a bookmark after a db_session."
             )
         return Bookmark(version.sequence, version.commit)
 
     def wait_for(self, bookmark: Bookmark | str, timeout: float) -> None:
-        """Bring the working copy of this process to a version that has the bookmark's in it, or is it.
+        """Wait until the working copy of this process is at the bookmark's version, or at one that contains it.
 
-        Sessions that begin afterwards read at least that version, with ``max_age`` too. A version **has another in it**
-        if that is in its lineage, or, where the lineage does not go back so far, if its number is higher.
+        Sessions that begin afterwards read at least that version, with ``max_age`` too. A version **contains** another
+        one if the other one is in its lineage. If the lineage does not go back so far, the higher number decides.
 
-        ``temaki restore`` makes a new version with a higher number: a bookmark from before it is satisfied, although
-        what it stands for may have been undone. A version that was brought back by other means (another tool copied
-        an old object over it) has an old number: that is waited for, or reported as lost.
+        ``temaki restore`` makes a new version with a higher number. So an older bookmark is satisfied, although the
+        restore may have undone its commit. If another tool copies an old object over the current one, the stored
+        version has an old number. Then this method waits for the bookmark's version, or reports it as lost.
 
         Args:
-            bookmark: Or what ``str()`` made of it.
-            timeout: Seconds for which to ask the store; at least once.
+            bookmark: The bookmark, or its text from ``str()``.
+            timeout: Seconds for which to ask the store. It is asked at least once.
 
         Raises:
-            BookmarkError: There is no such version until then; ``lost`` if there never will be.
+            BookmarkError: The store has no such version by then; ``lost`` if it can never have it.
             ConfigurationError: The database was unbound.
             StoreError, CorruptDatabaseError: The store could not be asked.
         """
@@ -211,17 +216,20 @@ class Sync:
 
     def _error(self, wanted: Bookmark, version: Version | None, *, lost: bool) -> BookmarkError:
         url = self._shared.replica.url
-        there = (
+        stored = (
             "there is no database yet"
             if version is None
             else f"the stored version is {version.sequence}, {version.commit}"
         )
         if lost:
-            said = "The object was replaced by one without it in its history: it will not come any more."
+            advice = "Another object without that version in its history has replaced it: it will not come any more."
         else:
-            said = "It may come yet: wait longer. If the bookmark is another database's, it will not."
+            advice = "It may come yet: wait longer. If the bookmark belongs to another database, it will never come."
         return BookmarkError(
-            f"Version {wanted} of {url} is not there: {there}. {said}", url=url, bookmark=str(wanted), lost=lost
+            f"Version {wanted} of {url} is not in the store: {stored}. {advice}",
+            url=url,
+            bookmark=str(wanted),
+            lost=lost,
         )
 
 
@@ -234,10 +242,10 @@ def _has(version: Version | None, wanted: Bookmark) -> bool:
 
 
 def _is_lost(version: Version, wanted: Bookmark) -> bool:
-    """Whether a version that is newer by its number shows that the wanted one is not among those before it."""
+    """Whether a version with a higher number proves that the wanted one is not in its history."""
     return version.sequence >= wanted.sequence and _reaches(version, wanted) and wanted.commit not in version.lineage
 
 
 def _reaches(version: Version, wanted: Bookmark) -> bool:
-    """Whether the lineage goes back to the wanted number. (Numbers may skip, which only brings it closer.)"""
+    """Whether the lineage goes back to the wanted number. (Numbers may skip, which only brings that closer.)"""
     return version.complete or len(version.lineage) > version.sequence - wanted.sequence

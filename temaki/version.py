@@ -1,4 +1,4 @@
-"""Which version of the database an object in the store is: what its metadata say, and how they are written."""
+"""The version of a database that a stored object is, as the object's metadata describe it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEASE_KEY: Final = "temaki-lease-generation"
 FORMAT_KEY: Final = "temaki-format"
 
 ADOPTED: Final = "adopted-"
-"""How the id of a version begins that another tool wrote."""
+"""Prefix of the commit id of a version that another tool wrote."""
 
 _OWN_KEYS = (COMMIT_KEY, SEQUENCE_KEY, LINEAGE_KEY, FORMAT_KEY)
 _METADATA_LIMIT: Final = 2048  # bytes, names and values together; "User-defined object metadata" in the S3 user guide
@@ -33,25 +33,28 @@ _SEQUENCE = re.compile(r"[0-9]{1,18}")
 
 
 class MetadataError(ValueError):
-    """The object's metadata contradict each other or are not temaki's. The message is a reason, without the object."""
+    """The object's metadata contradict each other, or temaki did not write them.
+
+    The message is only a reason. The caller names the object.
+    """
 
 
 class NewerFormatError(MetadataError):
-    """The object was written by a temaki that this one does not understand."""
+    """A newer temaki wrote the object in a format that this one does not understand."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One stored version of the database. Equal if commit and ETag are.
+    """One stored version of the database. Two versions are equal if their commits and ETags are.
 
     Attributes:
-        etag: The store's token for it, for conditions. Empty where it is not known (see ``Published``).
-        commit: The id of the commit that made it: its identity, wherever its bytes go.
-        sequence: One more than that of the version that it replaced.
-        lineage: Ids of this and the versions before it, newest first, as far as they fit into the metadata.
-        complete: The lineage goes back to the creation or adoption of the database.
-        size: In bytes.
-        metadata: All metadata of the object.
+        etag: The store's token for the object, for conditions. Empty if it is not known (see ``Published``).
+        commit: Id of the commit that made the version. It identifies the version, wherever its bytes go.
+        sequence: Number of the version: one more than that of the version that it replaced.
+        lineage: Commit ids of this version and the ones before it, newest first, as far as they fit into the metadata.
+        complete: True if the lineage goes back to the creation or adoption of the database.
+        size: Size of the object, in bytes.
+        metadata: All user metadata of the object.
     """
 
     etag: str
@@ -64,7 +67,7 @@ class Version:
 
     @property
     def lease_generation(self) -> int:
-        """The generation of the lease under which it was made, or one before it; 0 if there never was a lease."""
+        """Generation of the lease under which this or an earlier version was made; 0 if there never was a lease."""
         stored = self.metadata.get(LEASE_KEY, "")
         return int(stored) if _SEQUENCE.fullmatch(stored) else 0
 
@@ -75,15 +78,15 @@ class Version:
 
     @property
     def is_adopted(self) -> bool:
-        """Whether another tool wrote it."""
+        """Whether another tool wrote the version."""
         return self.commit.startswith(ADOPTED)
 
     def went_back(self, known: Version) -> bool:
-        """Whether this version was put into the place of one that has ``known`` in it, and does not have it itself.
+        """Whether this version has replaced one that contains ``known``, and does not contain it itself.
 
-        So it is when somebody copies an old object over the new one, however many commits were built on it since; if
-        the lineage does not go back so far, only a lower number shows it. What another tool wrote has no lineage: a
-        file that was changed by hand and uploaded is a new version, unless its number is lower.
+        This happens when somebody copies an old object over the new one, however many commits were built on it since.
+        If the lineage does not go back so far, only a lower number shows it. A file from another tool has no lineage:
+        if somebody changed a file by hand and uploaded it, it is a new version, unless its number is lower.
         """
         if known.commit in self.lineage:
             return False
@@ -93,7 +96,7 @@ class Version:
         return reaches and not self.is_adopted and not self.lineage[-1].startswith(ADOPTED)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data; :meth:`from_json` makes it a version again."""
+        """The version as plain data, for :meth:`from_json`."""
         return {
             "etag": self.etag,
             "commit": self.commit,
@@ -106,14 +109,16 @@ class Version:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> Version | None:
-        """What :meth:`to_json` wrote, or None if it did not write this."""
+        """Read what :meth:`to_json` wrote; None for anything else."""
         etag, commit, sequence, size = (facts.get(name) for name in ("etag", "commit", "sequence", "size"))
         lineage, complete, metadata = facts.get("lineage"), facts.get("complete"), facts.get("metadata")
         if not (isinstance(etag, str) and isinstance(commit, str) and etag and commit):
             return None
         if not (type(sequence) is int and type(size) is int and isinstance(complete, bool)):
             return None
-        if not (isinstance(lineage, list) and all(isinstance(one, str) for one in lineage) and lineage[:1] == [commit]):
+        if not (isinstance(lineage, list) and all(isinstance(item, str) for item in lineage)):
+            return None
+        if lineage[:1] != [commit]:
             return None
         if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
             return None
@@ -125,11 +130,11 @@ class Published:
     """A commit that the store has accepted.
 
     Attributes:
-        version: What was stored.
-        superseded: Another writer has replaced it already, by a version that was built on it. ``version.etag`` is
-            empty: it is not known, and no condition with it could hold.
-        found: It was found by a look, and not acknowledged by an answer. So maintenance may have come in since: its
-            bytes need not be those that were sent.
+        version: The version that was stored.
+        superseded: True if another writer has already replaced the version by one that was built on it. Then
+            ``version.etag`` is empty: it is not known, and no condition with it could hold.
+        found: True if a look proved the commit, not an answer to the upload. Then maintenance may have come in since:
+            the object's bytes need not be those that were sent.
     """
 
     version: Version
@@ -138,37 +143,37 @@ class Published:
 
 
 def read_version(info: ObjectInfo) -> Version:
-    """The version that an object is, by its metadata.
+    """Read the version of an object from its metadata.
 
-    An object without temaki's metadata was written by another tool. It is adopted: its id comes from its ETag. Its
-    number is SQLite's own counter, which only its bytes tell: 0 here.
+    Another tool wrote an object that has none of temaki's metadata. temaki adopts it: its commit id comes from its
+    ETag. Its number is SQLite's change counter, which only its bytes contain: so the number is 0 here.
 
     Args:
-        info: The store's answer.
+        info: The store's description of the object.
 
     Raises:
-        NewerFormatError: Written by a newer temaki.
-        MetadataError: Some of temaki's metadata are there, but not as temaki writes them.
+        NewerFormatError: A newer temaki wrote the object.
+        MetadataError: The object has some of temaki's metadata, but not as temaki writes them.
     """
     metadata = {name.lower(): value for name, value in info.metadata.items()}
-    found = {name: metadata[name] for name in _OWN_KEYS if name in metadata}
-    if not found:
+    own = {name: metadata[name] for name in _OWN_KEYS if name in metadata}
+    if not own:
         commit = ADOPTED + hashlib.sha256(info.etag.encode()).hexdigest()[:16]
         return Version(info.etag, commit, 0, (commit,), True, info.size, metadata)
-    written_as = found.get(FORMAT_KEY)
+    written_as = own.get(FORMAT_KEY)
     if written_as is not None and written_as not in _FORMATS and written_as.isdecimal():
         known = " and ".join(_FORMATS)
         raise NewerFormatError(f"it was written by a newer temaki, in format {written_as} (this one knows {known})")
-    if written_as not in _FORMATS or len(found) < len(_OWN_KEYS):
-        raise MetadataError(f"its metadata are not as temaki writes them: {found}")
-    *ids, last = found[LINEAGE_KEY].split(".")
+    if written_as not in _FORMATS or len(own) < len(_OWN_KEYS):
+        raise MetadataError(f"its metadata are not as temaki writes them: {own}")
+    *ids, last = own[LINEAGE_KEY].split(".")
     complete = last == _ROOT
     lineage = tuple(ids if complete else [*ids, last])
-    if not _SEQUENCE.fullmatch(found[SEQUENCE_KEY]):
-        raise MetadataError(f"its metadata say {SEQUENCE_KEY}: {found[SEQUENCE_KEY]!r}, which is no number")
-    if not all(_COMMIT.fullmatch(one) for one in lineage) or lineage[:1] != (found[COMMIT_KEY],):
-        raise MetadataError(f"its {LINEAGE_KEY} does not begin with its {COMMIT_KEY}, {found[COMMIT_KEY]!r}")
-    return Version(info.etag, found[COMMIT_KEY], int(found[SEQUENCE_KEY]), lineage, complete, info.size, metadata)
+    if not _SEQUENCE.fullmatch(own[SEQUENCE_KEY]):
+        raise MetadataError(f"its metadata say {SEQUENCE_KEY}: {own[SEQUENCE_KEY]!r}, which is no number")
+    if not all(_COMMIT.fullmatch(commit) for commit in lineage) or lineage[:1] != (own[COMMIT_KEY],):
+        raise MetadataError(f"its {LINEAGE_KEY} does not begin with its {COMMIT_KEY}, {own[COMMIT_KEY]!r}")
+    return Version(info.etag, own[COMMIT_KEY], int(own[SEQUENCE_KEY]), lineage, complete, info.size, metadata)
 
 
 def next_version(
@@ -180,16 +185,24 @@ def next_version(
     extra: Mapping[str, str],
     written_as: str = FILE_FORMAT,
 ) -> Version:
-    """The version that replaces ``base``, with the metadata to upload it with, and no ETag yet.
+    """Describe the version that replaces ``base``, with the metadata for its upload. It has no ETag yet.
 
-    The lineage is cut to what S3's limit leaves. Two ids are always in it: without them no writer could tell whether
-    its commit was replaced or never came to be.
+    The lineage is cut to the space that S3's limit leaves. It always has two ids: without them a writer could not tell
+    whether its commit was replaced or never landed.
+
+    Args:
+        base: The version that is replaced; None for the first one.
+        commit: Id of the commit: 8 to 64 of ``0-9a-z-``.
+        sequence: Number of the new version.
+        size: Size of the new object, in bytes.
+        extra: More user metadata for the object.
+        written_as: Number of the format of the new object.
 
     Raises:
-        ValueError: ``extra`` has one of temaki's own names, or the commit's id is not made of 8 to 64 of ``0-9a-z-``.
+        ValueError: ``extra`` has one of temaki's own names, or ``commit`` is no such id.
     """
     if not _COMMIT.fullmatch(commit):
-        raise ValueError(f"{commit!r} is no id for a commit")
+        raise ValueError(f"{commit!r} is no id for a commit: use 8 to 64 of 0-9a-z-")
     taken = [name for name in extra if name.lower() in _OWN_KEYS]
     if taken:
         raise ValueError(f"the metadata {taken} are temaki's own")

@@ -8,8 +8,8 @@
         temaki_bind(db)
         hire("Ada")
 
-It is a package of its own because pytest imports it in every run wherever temaki is installed, and importing ``temaki``
-imports Pony: that happens when a fixture is used.
+It is a package of its own because pytest imports it in every run wherever temaki is installed. Importing ``temaki``
+imports Pony, so the fixtures import it only when they are used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def temaki_store() -> Store:
-    """An empty bucket in memory. Override it to test on another store, such as ``DirectoryStore(tmp_path)``."""
+    """Give an empty bucket in memory. Override it to test on another store, such as ``DirectoryStore(tmp_path)``."""
     from temaki.stores.memory import MemoryStore
 
     return MemoryStore()
@@ -34,7 +34,7 @@ def temaki_store() -> Store:
 
 @pytest.fixture
 def testing_rows() -> Iterator[None]:
-    """Entities that have ``testing_rows()`` bring those instead of their own. Ask for it before ``temaki_bind``."""
+    """Use ``testing_rows()`` of the entities that have it. Request this fixture before ``temaki_bind``."""
     from temaki.testing import use_testing_rows
 
     with use_testing_rows():
@@ -43,9 +43,9 @@ def testing_rows() -> Iterator[None]:
 
 @pytest.fixture
 def temaki_bind(temaki_store: Store) -> Iterator[Binder]:
-    """Call it with a ``Database``: for this test it is bound to ``temaki_store``, mapped, with its tables made.
+    """Give a function that binds a ``Database`` to ``temaki_store`` for this test, maps it and creates its tables.
 
-    See :class:`temaki.testing.binding.Binder`. After the test the database is as it was before.
+    See :class:`temaki.testing.binding.Binder`. After the test, the database is bound as it was before.
     """
     from temaki.testing.binding import Binder
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from temaki.errors import AccessDeniedError, StoreUnavailableError
 from temaki.store import Store
-from temaki.stores.wrapper import PassingStore, Verb
+from temaki.stores.wrapper import StoreWrapper, Verb
 from tests.threads import PATIENCE
 
 KEY = "app.sqlite"
@@ -19,7 +19,7 @@ Around = Callable[[Callable[[], Any]], Any]
 """A hook that gets the request, decides what becomes of it, and returns the answer."""
 
 
-class HookedStore(PassingStore):
+class HookedStore(StoreWrapper):
     """Passes everything on to ``store``. Hooks run once each, in the thread that makes the request.
 
     Args:
@@ -43,7 +43,8 @@ class HookedStore(PassingStore):
         if key == self._key and hooks.get(verb):
             hooks[verb].pop(0)()
 
-    def _pass(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+    def handle_request(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+        """See :meth:`temaki.testing.StoreWrapper.handle_request`."""
         self._run(self.before, verb, key)
         around = self.around.get(verb) if key == self._key else None
         answer: T = around.pop(0)(request) if around else request()

@@ -3,9 +3,11 @@
 What matters in a store is that a condition is decided and the write is done in one step, whoever else is writing, and
 that its errors say what is certain. Here SQLite's write lock does the first: ``BEGIN IMMEDIATE``, look, write, commit.
 
+Where this distribution is installed, its entry point makes the scheme ``sqlite`` known:
+
 .. code-block:: python
 
-    db.bind_s3("memory://bucket/app.sqlite", store=SQLiteStore("/srv/bucket.sqlite"))
+    db.bind_s3("sqlite:///srv/bucket.sqlite/app.sqlite")
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, ClassVar
 
 from temaki.errors import NotFoundError, PreconditionFailedError, StoreUnavailableError
-from temaki.store import Download, ObjectInfo, ReadableBody
+from temaki.store import Download, Location, ObjectInfo, ReadableBody, Store, StoreOpener
 from temaki.stores.memory import BytesDownload
 from temaki.stores.rules import (
     check_conditions,
@@ -34,23 +37,37 @@ from temaki.stores.rules import (
 _PATIENCE = 15.0  # seconds for which a request waits for another process's
 
 
+class SQLiteOpener(StoreOpener):
+    """``sqlite:///folder/bucket.sqlite/key``: the last part is the key, and all before it is the file's path."""
+
+    example: ClassVar[str] = "sqlite:///srv/bucket.sqlite/app.sqlite"
+
+    def split(self, rest: str) -> tuple[str, str]:
+        """See :meth:`temaki.store.StoreOpener.split`."""
+        path, _, key = rest.rpartition("/")
+        if not path.startswith("/"):
+            raise ValueError("it has no absolute path of a file with a key after it: three slashes after 'sqlite:'")
+        if not key:
+            raise ValueError("it has no key after the file")
+        return os.path.abspath(path), key
+
+    def open(self, location: Location, *, client: Any = None) -> Store:  # noqa: ARG002 - it takes none
+        """See :meth:`temaki.store.StoreOpener.open`."""
+        return SQLiteStore(location.bucket)
+
+
 class SQLiteStore:
     """One bucket in one file. Safe to use from many threads and processes.
 
     Args:
-        path: The file; made if it is not there.
+        path: The file. The first request makes it if it is not there.
     """
 
     honours_conditions = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path).absolute()
-        self.url = self._path.as_uri()
-        with self._transaction() as bucket:
-            bucket.execute(
-                "CREATE TABLE IF NOT EXISTS object (key TEXT PRIMARY KEY, etag TEXT NOT NULL, modified REAL NOT NULL, "
-                "metadata TEXT NOT NULL, data BLOB NOT NULL)"
-            )
+        self.url = f"sqlite://{self._path}"
 
     def get(
         self,
@@ -124,6 +141,7 @@ class SQLiteStore:
         """A connection for one request: none is shared between threads, or with a forked child."""
         try:
             with closing(sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)) as bucket:
+                bucket.execute(_TABLE)
                 yield bucket
         except sqlite3.OperationalError as error:
             # Locked for too long, no space, no permission. SQLite has rolled back: nothing of it is ambiguous.
@@ -152,6 +170,10 @@ class SQLiteStore:
         )
 
 
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS object (key TEXT PRIMARY KEY, etag TEXT NOT NULL, modified REAL NOT NULL, "
+    "metadata TEXT NOT NULL, data BLOB NOT NULL)"
+)
 _SELECT = "SELECT key, etag, modified, metadata, length(data)"
 
 

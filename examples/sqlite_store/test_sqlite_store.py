@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from pony.orm import Database, Required
 
-from sqlite_store import SQLiteStore
+from sqlite_store import SQLiteOpener, SQLiteStore
 from temaki import db_session
 from temaki.store import Store
 from temaki.testing import StoreTests
@@ -46,3 +46,13 @@ def test_a_database_lives_in_it(temaki_bind: Any, temaki_store: SQLiteStore) -> 
     with db_session:
         assert [note.text for note in Note.select()] == ["kept"]
     assert [info.key for info in temaki_store.list()] == ["app.sqlite"]
+
+
+def test_its_urls() -> None:
+    """However a URL is written, its canonical form is the same; what names no object is refused."""
+    opener = SQLiteOpener()
+    assert opener.split("/srv/bucket.sqlite/app.sqlite") == ("/srv/bucket.sqlite", "app.sqlite")
+    assert opener.join(*opener.split("/srv/x/..//bucket.sqlite/app.sqlite")) == "/srv/bucket.sqlite/app.sqlite"
+    for rest in ("bucket.sqlite/app.sqlite", "/srv/bucket.sqlite/", "/app.sqlite", ""):
+        with pytest.raises(ValueError, match=r"^it has no "):
+            opener.split(rest)

@@ -1,4 +1,4 @@
-"""The sync strategies that come with temaki, registered like anyone else's."""
+"""The sync strategies that come with temaki. They are registered as a third party's strategies are."""
 
 from temaki_strategies.always_download import AlwaysDownload
 from temaki_strategies.etag_cached import EtagCached

@@ -1,20 +1,20 @@
-"""always-download: every session fetches the whole object."""
+"""The strategy always-download: every session downloads the whole object."""
 
 from temaki.strategy import Session, Strategy
 
 
 class AlwaysDownload(Strategy):
-    """Fetches all of the object at the start of each session, unconditionally, and swaps at its end.
+    """Downloads the whole object at the start of each session, and swaps at its end.
 
-    For stores whose conditional GET cannot be relied on. Costs the database's size per session; everywhere else
-    :class:`~temaki_strategies.EtagCached` does the same for one small request.
+    For stores whose conditional GET does not work. Each session costs a download of the whole database. With every
+    other store, :class:`~temaki_strategies.EtagCached` does the same with one small request.
     """
 
     def pull(self, session: Session) -> None:
-        """One GET of everything."""
+        """Download the whole object with one GET."""
         session.wait_turn()
         session.download()
 
     def begin(self, session: Session) -> None:
-        """Let another session through that was refused too often."""
+        """Wait for a session that was refused too often."""
         session.give_way()

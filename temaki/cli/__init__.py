@@ -1,6 +1,6 @@
 """The ``temaki`` command: look at a database in its bucket, move it, mend it, and find out what it costs.
 
-Needs the extra ``temaki[cli]`` (typer and rich), which nothing else in temaki imports.
+The command needs the extra ``temaki[cli]`` (typer and rich), which nothing else in temaki imports.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def main() -> None:
     try:
         code = _run()
         sys.stdout.flush()
-    except KeyboardInterrupt:  # before the command had begun: afterwards it is the command's
+    except KeyboardInterrupt:  # before the command began; once it runs, the command handles it
         code = _fail(_INTERRUPTED, "Interrupted before the command began. Nothing was changed.")
-    except BrokenPipeError:  # whoever read the help has seen enough
+    except BrokenPipeError:  # the reader of the help has gone away
         silence(sys.stdout)
         code = 0
     except OSError as error:
@@ -36,8 +36,8 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        import rich  # noqa: F401 - see below
-        import typer  # noqa: F401 - only to find out
+        import rich  # noqa: F401 - only to find out whether it is installed
+        import typer  # noqa: F401 - only to find out whether it is installed
     except ImportError as error:
         return _fail(
             _USAGE,
@@ -45,17 +45,17 @@ def _run() -> int:
         )
     import logging
 
-    # What the library warns of, a command says in its own words.
+    # A command reports what the library logs in its own words.
     logging.getLogger("temaki").addHandler(logging.NullHandler())
     from temaki.cli.app import app
     from temaki.cli.arguments import arranged
     from temaki.cli.streams import readable
 
-    sys.argv[1:] = arranged([readable(one) for one in sys.argv[1:]])
+    sys.argv[1:] = arranged([readable(argument) for argument in sys.argv[1:]])
     try:
         app()
-    except SystemExit as done:
-        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""The command line application, assembled from its commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from temaki.errors import ConfigurationError
 
 _EPILOG = (
     "Exit codes: 0 done; 1 something was found, or failed; 2 usage or configuration; 3 another writer came first; "
-    "4 no such database, bucket or version; 5 the store refused or did not answer; 6 not known whether it was stored; "
+    "4 no such database, bucket or version; 5 the store refused or did not answer; 6 unknown whether it was stored; "
     "130 interrupted."
 )
 
@@ -47,20 +47,20 @@ def _version(value: bool) -> None:
 def _options(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """See ``app``."""
+    """Take the options of the command itself. Its help text is that of ``app``."""
 
 
 def schema_of(
     command: Annotated[list[str], typer.Argument(metavar="COMMAND", help=f"One of: {', '.join(RESULTS)}.")],
 ) -> None:
-    """Print the JSON schema of what a command prints with --json.
+    """Print the JSON schema of a command's output with --json.
 
     Example: temaki schema lease show
     """
     with terminal(as_json=False) as out:
         name = " ".join(command)
         if name not in RESULTS:
-            raise ConfigurationError(f"There is no command {name!r}. Those with a schema are: {', '.join(RESULTS)}.")
+            raise ConfigurationError(f"There is no command {name!r}. Commands with a schema: {', '.join(RESULTS)}.")
         out.write(json.dumps(schema(name), indent=2) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""The order of the arguments: a URL, and a switch, cannot be taken for anything else, so they may stand anywhere."""
+"""The order of the arguments: URLs and switches may stand anywhere, since nothing else looks like them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _GROUPS: Final = frozenset({"lease"})
 
 
 def is_url(argument: str) -> bool:
-    """Whether somebody means a URL by this: it has a scheme. A file of such a name is written with ``./`` before it."""
+    """Whether an argument is a URL: it has a scheme. A file with such a name needs ``./`` before it."""
     return _URL.match(argument) is not None
 
 
 def arranged(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the command first: ``--json s3://b/k status`` becomes ``status --json s3://b/k``."""
+    """Return the arguments with the command first: ``--json s3://b/k status`` becomes ``status --json s3://b/k``."""
     left, words, moved = list(arguments), [], []
     while left:
         if is_url(left[0]) or left[0] in _SWITCHES:

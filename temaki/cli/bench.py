@@ -1,7 +1,7 @@
-"""``bench``: what sessions cost here, in requests, bytes, milliseconds and dollars.
+"""``bench``: measure what sessions cost, in requests, bytes, milliseconds and dollars.
 
-It measures real ``db_session``s under the configured strategy, on an object of its own beside the database, of the same
-size, which is deleted at the end.
+The command runs real ``db_session``s with the configured strategy. They use an object of their own beside the database,
+of the same size, which is deleted at the end.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from temaki.strategy import Strategy
 from temaki.version import Version
 
 PRICES: Final[dict[Verb, float]] = {"get": 0.0004, "head": 0.0004, "put": 0.005, "list": 0.005, "delete": 0.0}
-"""Dollars per 1000 requests: S3 Standard in us-east-1, list prices of 2025. Traffic and storage come on top."""
+"""Price of 1000 requests, in dollars: S3 Standard in us-east-1, list prices of 2025, without traffic and storage."""
 
-_DEFAULT_SIZE: Final = 1 << 20
-_LARGEST: Final = 64 << 20
-_PAGE: Final = 4096
+_DEFAULT_SIZE: Final = 1 << 20  # bytes
+_LARGEST: Final = 64 << 20  # bytes
+_PAGE: Final = 4096  # bytes
 
 
 def bench(
     url: Url = None,
     *,
-    sessions: Annotated[int, typer.Option(min=1, metavar="N", help="How many of each kind to measure.")] = 20,
+    sessions: Annotated[int, typer.Option(min=1, metavar="N", help="How many sessions of each kind to measure.")] = 20,
     size: Annotated[
         int | None,
-        typer.Option(min=_PAGE, metavar="BYTES", help="Bytes of the database; without it, as the stored one."),
+        typer.Option(min=_PAGE, metavar="BYTES", help="Size of the database; the default is that of the stored one."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a session costs here: requests, bytes, milliseconds, and dollars at S3's list prices.
+    """Measure what a session costs here: requests, bytes, milliseconds, and dollars at S3's list prices.
 
     Example: temaki bench s3://my-bucket/app.sqlite --sessions 50
     """
@@ -61,10 +61,16 @@ def bench(
 
 
 def measure(target: Target, out: Terminal, *, sessions: int, size: int | None) -> Bench:
-    """What :func:`bench` shows.
+    """Measure what :func:`bench` shows.
+
+    Args:
+        target: The database.
+        out: The terminal, for notes.
+        sessions: How many sessions of each kind to measure.
+        size: Size of the measured database, in bytes; None: that of the stored one.
 
     Raises:
-        ConfigurationError: The strategy is not configured right.
+        ConfigurationError: The strategy is configured wrongly.
         StoreError, SyncError: A request failed.
     """
     strategy = _strategy(target)
@@ -74,16 +80,16 @@ def measure(target: Target, out: Terminal, *, sessions: int, size: int | None) -
     key = f"{target.key}.temaki-bench-{os.urandom(8).hex()}"
     out.note(f"Measuring with an object of its own beside the database, of {size} bytes.")
     with scratch() as folder:
-        out.so_far = "What it had stored to measure with was deleted."
+        out.so_far = "The object that was stored for the measurement was deleted."
         try:
             costs = Bed(target, key, strategy, folder, size=size).measure(sessions)
         except CommitUnknownError as error:
-            # Of an object that is deleted now, nobody needs to know.
+            # The object is deleted now, so whether the commit was stored does not matter.
             if isinstance(error.__cause__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise
         finally:
-            # Also what a strategy keeps beside it, such as a lease.
+            # This includes objects that a strategy keeps beside it, such as a lease.
             with suppress(StoreError):
                 for info in list(target.store.list(key)):
                     target.store.delete(info.key)
@@ -100,14 +106,14 @@ def _strategy(target: Target) -> Strategy:
 
 
 class Bed:
-    """A database to measure with.
+    """A database that the measurement uses.
 
     Args:
-        target: Where it is, and how it is configured.
-        key: The object to measure with.
-        strategy: How it syncs.
-        folder: For the file.
-        size: Bytes.
+        target: The store and its configuration.
+        key: The key of the object that the measurement uses.
+        strategy: The strategy to measure.
+        folder: The folder for the local file.
+        size: Size of the database, in bytes.
     """
 
     def __init__(self, target: Target, key: str, strategy: Strategy, folder: Path, *, size: int) -> None:
@@ -121,19 +127,23 @@ class Bed:
         self._key = key
 
     def measure(self, sessions: int) -> list[SessionCost]:
-        """All kinds of session, one after the other."""
+        """Measure all kinds of session, one after the other.
+
+        Args:
+            sessions: How many sessions of each kind to measure.
+        """
         self._others.probe_conditions()
         self._store_as_another()
         url = self._target.url.removesuffix(self._target.key) + self._key
         self._db.bind_s3(url, strategy=self._strategy, store=MeteredStore(self._target.store, self._meter))
         self._db.generate_mapping()
-        self._read()  # the first one pulls, and makes the client
+        self._read()  # the first session pulls, and makes the client
         costs = [
             self._cost("reads, unchanged", sessions, self._read),
             self._cost("reads, changed by another", sessions, self._read, before=self._store_as_another),
         ]
         if self._strategy.writes:
-            self._write()  # the first one may probe the store
+            self._write()  # the first write may probe the store
             costs.append(self._cost("writes", sessions, self._write))
         self._db.disconnect()
         return costs
@@ -141,23 +151,23 @@ class Bed:
     def _cost(
         self, name: str, sessions: int, session: Callable[[], None], *, before: Callable[[], None] | None = None
     ) -> SessionCost:
-        taken = []
+        durations = []  # milliseconds
         self._meter.reset()
         for _ in range(sessions):
             if before is not None:
-                before()  # past the meter
+                before()  # the meter does not see these requests
             begin = perf_counter()
             session()
-            taken.append((perf_counter() - begin) * 1000)
+            durations.append((perf_counter() - begin) * 1000)
         traffic = self._meter.traffic()
-        middle, high = quantiles(taken)
+        median, high = quantiles(durations)
         return SessionCost(
             session=name,
             sessions=sessions,
             requests={verb: round(traffic.count(verb) / sessions, 2) for verb in PRICES if traffic.count(verb)},
             bytes_up=traffic.bytes_up // sessions,
             bytes_down=traffic.bytes_down // sessions,
-            p50=middle,
+            p50=median,
             p95=high,
             dollars_per_1000=dollars(traffic) / sessions * 1000,
         )
@@ -182,11 +192,11 @@ class Bed:
         except CommitException as error:
             cause = cause_of(error)
             if isinstance(cause, (TemakiError, KeyboardInterrupt)):
-                raise cause from cause.__cause__  # which says whether it was interrupted
+                raise cause from cause.__cause__  # its cause shows whether it was interrupted
             raise
 
     def _store_as_another(self) -> None:
-        """Store the next version as another process would."""
+        """Store the next version, as another process would."""
         base = self._version
         descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -198,7 +208,7 @@ class Bed:
 
 
 def dollars(traffic: Traffic) -> float:
-    """What requests cost at list prices. Those that got no answer are counted as if they had."""
+    """Return what requests cost at list prices, in dollars. Requests without an answer count, too."""
     return sum(traffic.count(verb) * price / 1000 for verb, price in PRICES.items())
 
 

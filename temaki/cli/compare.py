@@ -1,4 +1,4 @@
-"""What differs between two SQLite files, counted by SQLite itself: neither is read into memory."""
+"""Comparing two SQLite files. SQLite itself counts the differences: no file is read into memory."""
 
 from __future__ import annotations
 
@@ -16,23 +16,29 @@ _ROWIDS = ("rowid", "_rowid_", "oid")
 
 
 def compare(old: Path, new: Path) -> list[TableDifference]:
-    """The tables that differ, by name.
+    """Return the tables that differ, sorted by name.
 
-    Rows are told apart by primary key; where a table has none, or another one than before, by rowid, which VACUUM may
-    change. Values are compared bit by bit: ``1`` and ``1.0`` differ, and so do ``a`` and ``A``, whatever the column's
-    collation.
+    Rows are identified by primary key. If a table has no primary key, or another one than before, rows are identified
+    by rowid, which VACUUM may change. Values are compared bit by bit: ``1`` and ``1.0`` differ, and so do ``a`` and
+    ``A``, whatever the column's collation.
+
+    Args:
+        old: The older file.
+        new: The newer file.
 
     Raises:
-        CorruptDatabaseError: SQLite cannot read one of them.
+        CorruptDatabaseError: SQLite cannot read one of the files.
     """
     try:
         with closing(read_only(new)) as connection, interruptible(connection):
             connection.execute("ATTACH ? AS old", (f"{old.absolute().as_uri()}?mode=ro",)).close()
             before, after = set(table_names(connection, "old")), set(table_names(connection))
-            found = [_compared(connection, name, before, after) for name in sorted(before | after)]
+            tables = [_compared(connection, name, before, after) for name in sorted(before | after)]
     except sqlite3.Error as error:
-        raise CorruptDatabaseError(f"The versions cannot be compared: {error}.", url="") from error
-    return [one for one in found if one is not None]
+        raise CorruptDatabaseError(
+            f"The versions cannot be compared: {error}. Take other versions, or check them with temaki verify.", url=""
+        ) from error
+    return [table for table in tables if table is not None]
 
 
 def _compared(connection: sqlite3.Connection, name: str, before: set[str], after: set[str]) -> TableDifference | None:
@@ -43,17 +49,17 @@ def _compared(connection: sqlite3.Connection, name: str, before: set[str], after
         rows = _count(connection, f"old.{quoted(name)}")
         return TableDifference(name=name, state="removed", added=0, changed=0, removed=rows, columns=[])
     left, right = _Columns.of(connection, "old", name), _Columns.of(connection, "main", name)
-    columns = [f"-{one}" for one in left.names if one not in right.names]
-    columns += [f"+{one}" for one in right.names if one not in left.names]
-    common = [one for one in right.names if one in left.names]
+    columns = [f"-{column}" for column in left.names if column not in right.names]
+    columns += [f"+{column}" for column in right.names if column not in left.names]
+    common = [column for column in right.names if column in left.names]
     key = left.key if left.key and left.key == right.key else None
-    there = f"old.{quoted(name)} AS o"
-    here = f"main.{quoted(name)} AS n"
+    old = f"old.{quoted(name)} AS o"
+    new = f"main.{quoted(name)} AS n"
     same = " AND ".join(_same_key(column) for column in key) if key else f"n.{right.rowid} = o.{left.rowid}"
     differing = " OR ".join(_differs(column) for column in common) or "0"
-    added = _count(connection, f"{here} WHERE NOT EXISTS (SELECT 1 FROM {there} WHERE {same})")
-    removed = _count(connection, f"{there} WHERE NOT EXISTS (SELECT 1 FROM {here} WHERE {same})")
-    changed = _count(connection, f"{here} JOIN {there} ON {same} WHERE {differing}")
+    added = _count(connection, f"{new} WHERE NOT EXISTS (SELECT 1 FROM {old} WHERE {same})")
+    removed = _count(connection, f"{old} WHERE NOT EXISTS (SELECT 1 FROM {new} WHERE {same})")
+    changed = _count(connection, f"{new} JOIN {old} ON {same} WHERE {differing}")
     if not (added or removed or changed or columns):
         return None
     return TableDifference(name=name, state="changed", added=added, changed=changed, removed=removed, columns=columns)
@@ -61,7 +67,13 @@ def _compared(connection: sqlite3.Connection, name: str, before: set[str], after
 
 @dataclass(frozen=True)
 class _Columns:
-    """A table's columns, its primary key in order, and a name for its rowid that is no column's."""
+    """The columns of a table.
+
+    Attributes:
+        names: The names of the columns.
+        key: The columns of the primary key, in its order.
+        rowid: A name for the rowid that no column has.
+    """
 
     names: list[str]
     key: list[str]
@@ -75,7 +87,7 @@ class _Columns:
         names = [name for name, _ in rows]
         key = [name for place, name in sorted((place, name) for name, place in rows if place)]
         taken = {name.lower() for name in names}
-        return cls(names, key, next((one for one in _ROWIDS if one not in taken), _ROWIDS[0]))
+        return cls(names, key, next((rowid for rowid in _ROWIDS if rowid not in taken), _ROWIDS[0]))
 
 
 def _same_key(column: str) -> str:
@@ -83,10 +95,10 @@ def _same_key(column: str) -> str:
 
 
 def _differs(column: str) -> str:
-    here, there = f"n.{quoted(column)}", f"o.{quoted(column)}"
-    return f"({here} COLLATE BINARY IS NOT {there} OR typeof({here}) <> typeof({there}))"
+    new, old = f"n.{quoted(column)}", f"o.{quoted(column)}"
+    return f"({new} COLLATE BINARY IS NOT {old} OR typeof({new}) <> typeof({old}))"
 
 
 def _count(connection: sqlite3.Connection, source: str) -> int:
-    found: int = connection.execute(f"SELECT count(*) FROM {source}").fetchone()[0]
-    return found
+    count: int = connection.execute(f"SELECT count(*) FROM {source}").fetchone()[0]
+    return count

@@ -1,4 +1,4 @@
-"""``doctor``: can this configuration work, and if not, what is to be done."""
+"""``doctor``: find out whether a configuration can work, and what to do if it cannot."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def doctor(
     url: Url = None,
     *,
     races: Annotated[bool, typer.Option("--races", help="Let writers race for one object, many times.")] = False,
-    requests: Annotated[int, typer.Option(min=1, metavar="N", help="How many of each to time.")] = 20,
+    requests: Annotated[int, typer.Option(min=1, metavar="N", help="How many requests of each kind to time.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Whether this configuration can work: credentials, bucket, permissions, conditional writes, clock, latency.
+    """Check this configuration: credentials, bucket, permissions, conditional writes, clock, latency.
 
     Writes to keys of its own beside the database, and deletes them. Exits with 1 if something does not work.
 

@@ -1,4 +1,4 @@
-"""``history``, ``diff`` and ``restore``: the versions that a bucket with versioning has kept."""
+"""``history``, ``diff`` and ``restore``: the versions that a bucket with versioning keeps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from temaki.cli.terminal import Terminal, terminal
 from temaki.cli.versions import KeptVersions, base_for_restore
 from temaki.errors import CorruptDatabaseError
 
-_NAMES = "A version is named by its number, its commit (or how that begins), its version id, or 'current'."
+_NAMES = "Name a version by its number, its commit (or the beginning of it), its version id, or 'current'."
 DiffArguments = Annotated[
     list[str], typer.Argument(metavar="[URL] OLD [NEW]", help=f"{URL_HELP} {_NAMES}", show_default=False)
 ]
@@ -29,7 +29,7 @@ RestoreArguments = Annotated[
 def history(
     url: Url = None,
     *,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many to show: one request for each.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many versions to show: one request each.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the versions that the bucket keeps, newest first.
@@ -41,34 +41,38 @@ def history(
 
 
 def listed(target: Target, limit: int) -> History:
-    """What :func:`history` shows.
+    """Return what :func:`history` shows.
+
+    Args:
+        target: The database.
+        limit: How many versions to list, at most.
 
     Raises:
         CorruptDatabaseError: None of the versions is a database.
     """
     versions = KeptVersions(target)
     newest = versions.newest(limit)
-    if all(one.version is None for one in newest):
+    if all(kept.version is None for kept in newest):
         more = len(versions.versions) > limit
         raise CorruptDatabaseError(
             f"{target.url} is no database that temaki can use: none of the {len(newest)} newest versions that the "
-            f"bucket keeps is one ({', '.join(one.kept.version_id for one in newest)}). "
+            f"bucket keeps is one ({', '.join(kept.listed.version_id for kept in newest)}). "
             + (f"It keeps older ones: look further back with --limit {limit * 10}." if more else "Check the URL."),
             url=target.url,
         )
     return History(
         url=target.url,
-        versions=[one.stored() for one in newest if one.version is not None],
+        versions=[kept.stored() for kept in newest if kept.version is not None],
         truncated=len(versions.versions) > limit,
         deleted=versions.deleted,
-        unreadable=[one.kept.version_id for one in newest if one.version is None],
+        unreadable=[kept.listed.version_id for kept in newest if kept.version is None],
     )
 
 
 def diff(arguments: DiffArguments, *, as_json: AsJson = False) -> None:
-    """Which rows were added, changed and removed between two versions, table by table.
+    """Count the rows that were added, changed and removed between two versions, table by table.
 
-    NEW is the current version if it is not given. Rows are told apart by primary key, or by rowid without one.
+    NEW defaults to the current version. Rows are identified by primary key, or by rowid if a table has none.
 
     Example: temaki diff s3://my-bucket/app.sqlite 41 42
     """
@@ -78,11 +82,11 @@ def diff(arguments: DiffArguments, *, as_json: AsJson = False) -> None:
 
 
 def difference(target: Target, old: str, new: str, out: Terminal) -> Difference:
-    """What :func:`diff` shows."""
+    """Return what :func:`diff` shows: the tables that differ between the versions named ``old`` and ``new``."""
     versions = KeptVersions(target)
     older, newer = versions.named(old), versions.named(new)
     with scratch() as folder:
-        # One after the other: two downloads at once would only share the line.
+        # One after the other: two downloads at once would only share the bandwidth.
         left, right = (
             versions.fetch(older, folder, "old.sqlite", out.notes),
             versions.fetch(newer, folder, "new.sqlite", out.notes),
@@ -92,7 +96,7 @@ def difference(target: Target, old: str, new: str, out: Terminal) -> Difference:
 
 
 def restore(arguments: RestoreArguments, *, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Store an old version again, as a new one: nothing is rewritten, and the one that it replaces is kept too.
+    """Store an old version again, as a new version. The bucket also keeps the version that it replaces.
 
     Example: temaki restore s3://my-bucket/app.sqlite 41
     """
@@ -102,11 +106,17 @@ def restore(arguments: RestoreArguments, *, yes: Yes = False, as_json: AsJson = 
 
 
 def bring_back(target: Target, name: str, out: Terminal, *, yes: bool) -> Pushed:
-    """What :func:`restore` does.
+    """Store an old version again, as :func:`restore` does.
+
+    Args:
+        target: The database.
+        name: The name of the old version.
+        out: The terminal, for the question.
+        yes: Whether to go on without asking.
 
     Raises:
-        ConflictError: Somebody else stored a version meanwhile.
-        CorruptDatabaseError: The old version is not sound either.
+        ConflictError: Another writer stored a version meanwhile.
+        CorruptDatabaseError: The old version is not sound.
         NotFoundError: There is no such version.
     """
     out.so_far = "Nothing was stored."
@@ -115,11 +125,11 @@ def bring_back(target: Target, name: str, out: Terminal, *, yes: bool) -> Pushed
     old = chosen.stored()
     with scratch() as folder:
         copy = versions.fetch(chosen, folder, "restored.sqlite", out.notes)
-        found = problems(copy.path)
-        if found:
+        defects = problems(copy.path)
+        if defects:
             raise CorruptDatabaseError(
-                f"Version {old.sequence} of {target.url} is not sound: {found[0]}. Nothing was changed. Take "
-                "another one.",
+                f"Version {old.sequence} of {target.url} is not sound: {defects[0]}. Nothing was changed. Restore "
+                "another version.",
                 url=target.url,
             )
         base, sequence = base_for_restore(target, versions)

@@ -1,6 +1,8 @@
-"""``lease show`` and ``lease break``: who may write now under ``lease-locked``, and taking that away."""
+"""``lease show`` and ``lease break``: show who holds the lease of ``lease-locked``, and evict the holder."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import typer
 
@@ -10,19 +12,19 @@ from temaki.cli.results import LeaseResult
 from temaki.cli.tables import moment
 from temaki.cli.target import Target, as_lease
 from temaki.cli.terminal import Terminal, terminal
-from temaki.lease.record import LeaseRecord
-from temaki.lease.shared import SharedLease
+from temaki.lease.operator import Operator
+from temaki.lease.record import SUFFIX, LeaseObject, LeaseRecord
 
 lease = typer.Typer(
     cls=PlainGroup,
     no_args_is_help=True,
-    help="The lease of the strategy lease-locked: who has it, and evicting who has.",
+    help="The lease of the strategy lease-locked: show who holds it, or evict the holder.",
 )
 
 
 @lease.command(cls=PlainCommand)
 def show(url: Url = None, *, as_json: AsJson = False) -> None:
-    """Who holds the lease.
+    """Show who holds the lease.
 
     Example: temaki lease show s3://my-bucket/app.sqlite
     """
@@ -36,11 +38,10 @@ def show(url: Url = None, *, as_json: AsJson = False) -> None:
 
 @lease.command("break", cls=PlainCommand)
 def break_(url: Url = None, *, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Evict who holds the lease, after asking.
+    """Evict the holder of the lease, after asking.
 
-    The evicted process finds out when it renews the lease, within a third of its ttl, or when somebody else has stored
-    a commit: it stores nothing any more of what it has begun. (A dead process needs no eviction: its lease runs out by
-    itself.)
+    The evicted process finds out when it renews the lease, within a third of its ttl, or when another process stores a
+    commit. It stores nothing of what it has begun. A dead process needs no eviction: its lease expires by itself.
 
     Example: temaki lease break s3://my-bucket/app.sqlite
     """
@@ -49,11 +50,16 @@ def break_(url: Url = None, *, yes: Yes = False, as_json: AsJson = False) -> Non
 
 
 def evict(target: Target, out: Terminal, *, yes: bool) -> LeaseResult:
-    """What :func:`break_` does.
+    """Evict the holder of the lease, as :func:`break_` does.
+
+    Args:
+        target: The database.
+        out: The terminal, for the question.
+        yes: Whether to go on without asking.
 
     Raises:
-        LeaseLostError: The lease has changed hands since it was looked at; nothing was done.
-        LeaseRecordError: What is in its place is no lease.
+        LeaseLostError: The lease has changed hands since the command read it. Nothing was done.
+        LeaseRecordError: The object in the lease's place is no lease.
     """
     seen = target.lease_object().read()
     if seen is None or not seen.record.held:
@@ -66,12 +72,11 @@ def evict(target: Target, out: Terminal, *, yes: bool) -> LeaseResult:
         "it is writing then is refused.",
         yes=yes,
     )
-    out.so_far = f"Whether {state.holder} was evicted, this says: temaki lease show {target.url}"
+    out.so_far = f"See whether {state.holder} was evicted: temaki lease show {target.url}"
     return LeaseResult(url=target.url, lease=as_lease(_break(target, seen.record)), evicted=state.holder)
 
 
 def _break(target: Target, shown: LeaseRecord) -> LeaseRecord:
     """Evict the holder that was shown, and nobody else."""
-    shared = SharedLease(target.store, target.key, url=target.url, clock=target.clock)
-    ours = shared.get(ttl=shown.ttl, acquire_timeout=2 * shown.ttl, hold=0.0)
-    return ours.break_(shown)
+    record = LeaseObject(target.store, target.key + SUFFIX, replace(target.retrying, timeout=shown.ttl / 3))
+    return Operator(record, url=target.url, clock=target.clock).break_(shown)

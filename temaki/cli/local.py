@@ -1,4 +1,4 @@
-"""SQLite files on this machine: folders and copies of them, connections that Ctrl-C reaches, and SQLite's checks."""
+"""SQLite files on this machine: copies, temporary folders, connections that Ctrl-C interrupts, and SQLite's checks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _PAGES_AT_ONCE: Final = 4096
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A private folder that is gone at the end, however that comes.
+    """Make a private folder that is deleted at the end, even after an error.
 
     Raises:
-        WorkingCopyError: There is no place for it.
+        WorkingCopyError: The folder cannot be made.
     """
     try:
         with undisturbed():
@@ -44,14 +44,14 @@ def scratch() -> Iterator[Path]:
 
 
 def make_plain(path: Path) -> None:
-    """Switch a file at rest from WAL mode to rollback mode, so that any tool opens it, in a read-only folder too."""
+    """Switch a closed file from WAL mode to rollback mode, so that any tool opens it, even in a read-only folder."""
     with open(path, "r+b") as file:
         file.seek(MODES_AT)
         file.write(ROLLBACK_MODE)
 
 
 def read_only(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write."""
+    """Open a connection that cannot write."""
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
     connection.execute("PRAGMA query_only = ON").close()
     return connection
@@ -59,65 +59,70 @@ def read_only(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def interruptible(connection: sqlite3.Connection) -> Iterator[None]:
-    """Let Ctrl-C end a statement that takes long.
+    """Let Ctrl-C end a long statement while a block runs.
 
-    Python runs its signal handlers between its own instructions, and a statement of SQLite's is one of them, however
-    long it takes. So while a block runs, the handler itself tells SQLite to stop, through a pipe that a thread reads.
+    Python runs its signal handlers between its own instructions. A statement of SQLite is one instruction, however long
+    it takes. So the signal writes to a pipe, and a thread that reads the pipe tells SQLite to stop.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard, told = os.pipe()
-    os.set_blocking(told, False)
-    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-    listener = threading.Thread(target=_stop_when_told, args=(heard, connection), name="temaki-interrupt", daemon=True)
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    listener = threading.Thread(
+        target=_interrupt_on_signal, args=(read_end, connection), name="temaki-interrupt", daemon=True
+    )
     listener.start()
     try:
         yield
     except sqlite3.OperationalError as error:
-        # The handler has its turn now, if it was a signal that ended the statement.
+        # If a signal ended the statement, Python runs its handler now.
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
             raise KeyboardInterrupt from None
         raise
     finally:
         signal.set_wakeup_fd(before)
-        os.close(told)
+        os.close(write_end)
         listener.join()
-        os.close(heard)
+        os.close(read_end)
 
 
-def _stop_when_told(heard: int, connection: sqlite3.Connection) -> None:
-    while data := os.read(heard, 64):
+def _interrupt_on_signal(pipe: int, connection: sqlite3.Connection) -> None:
+    while data := os.read(pipe, 64):
         if any(number in SIGNALS for number in data):
             with suppress(sqlite3.Error):
                 connection.interrupt()
 
 
 def problems(path: Path) -> list[str]:
-    """What SQLite's own checks find wrong with a database; nothing, usually."""
+    """Return the problems that SQLite's own checks find in a database; empty for a sound one."""
     try:
         with closing(read_only(path)) as connection, interruptible(connection):
-            found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
-            broken = [
+            integrity = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+            broken_links = [
                 f"row {rowid} of {table} refers to a row of {parent} that is not there (foreign key {number})"
                 for table, rowid, parent, number in connection.execute("PRAGMA foreign_key_check")
             ]
     except sqlite3.Error as error:
         return [str(error)]
-    return [text for text in found if text != "ok"] + broken
+    return [text for text in integrity if text != "ok"] + broken_links
 
 
 def copy_at_rest(source: Path, folder: Path, name: str | None = None) -> Path:
-    """A copy of somebody's SQLite file, consistent whoever is writing to it, with what its WAL has committed.
+    """Make a consistent copy of a SQLite file, with what its WAL has committed, while other programs may write to it.
 
     Args:
         source: The file.
-        folder: For the copy.
-        name: What the file is called in messages, if that is not its path.
+        folder: The folder for the copy.
+        name: The file's name in messages. The default is its path.
+
+    Returns:
+        The copy, in rollback mode.
 
     Raises:
         WorkingCopyError: The file cannot be read.
-        CorruptDatabaseError: It is no SQLite database, or a damaged one.
+        CorruptDatabaseError: The file is no SQLite database, or it is damaged.
     """
     name = name or str(source)
     try:
@@ -132,7 +137,7 @@ def copy_at_rest(source: Path, folder: Path, name: str | None = None) -> Path:
     path = folder / "push.sqlite"
     try:
         with closing(_open_for_copying(source)) as theirs, closing(sqlite3.connect(path)) as ours:
-            # One snapshot of theirs, in pieces of ours: between two of them Ctrl-C is heard.
+            # The transaction pins one snapshot. The copy goes in pieces, and Ctrl-C takes effect between two of them.
             theirs.execute("BEGIN").close()
             theirs.execute("SELECT count(*) FROM sqlite_master").close()
             theirs.backup(ours, pages=_PAGES_AT_ONCE, progress=lambda *_: None)
@@ -150,7 +155,7 @@ def _open_for_copying(source: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(f"{uri}?mode=ro", uri=True)
         connection.execute("SELECT count(*) FROM sqlite_master").close()
     except sqlite3.OperationalError:
-        # A file in WAL mode in a folder that may not be written to. Without a WAL beside it, it is all there is.
+        # A file in WAL mode in a read-only folder. Without a WAL beside it, the file alone is the whole database.
         if os.path.exists(f"{source}-wal"):
             raise
         connection = sqlite3.connect(f"{uri}?immutable=1", uri=True)

@@ -1,4 +1,4 @@
-"""``status`` and ``verify``: look at what is stored, and change nothing."""
+"""``status`` and ``verify``: look at the stored version, and change nothing."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from temaki.cli.target import Target, as_stored
 from temaki.cli.terminal import FOUND, Terminal, terminal
 from temaki.errors import CorruptDatabaseError
 from temaki.replica.header import DATABASE_HEADER, read_header
-from temaki.store import ObjectInfo
 
 
 def status(
     url: Url = None,
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="Do not download: leave the tables out.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave the tables out, without a download.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What is stored: version, size, age, tables, and who holds the lease.
+    """Show what is stored: version, size, age, tables, and who holds the lease.
 
     Example: temaki status s3://my-bucket/app.sqlite
     """
@@ -35,11 +34,16 @@ def status(
 
 
 def look(target: Target, out: Terminal, *, quick: bool) -> Status:
-    """What :func:`status` shows.
+    """Return what :func:`status` shows.
+
+    Args:
+        target: The database.
+        out: The terminal, for the progress of the download.
+        quick: Whether to leave the tables out, without a download.
 
     Raises:
         NotFoundError: There is no database.
-        CorruptDatabaseError: There is something else.
+        CorruptDatabaseError: The object is no database.
         StoreError: A request failed.
     """
     with scratch() as folder:
@@ -54,11 +58,11 @@ def look(target: Target, out: Terminal, *, quick: bool) -> Status:
             header = _head_of(copy.path)
             tables = count_rows(copy.path, target.url)
         page_size = read_header(header).page_size
-        same = info if info.etag == version.etag else None
+        matching = info if info.etag == version.etag else None  # None: another version was stored in between
         return Status(
             url=target.url,
-            version=as_stored(version, same),
-            age=_age(same),
+            version=as_stored(version, matching),
+            age=None if matching is None else matching.age,
             pages=version.size // page_size,
             page_size=page_size,
             adopted=version.is_adopted,
@@ -83,17 +87,15 @@ def _first_bytes(target: Target) -> bytes:
     return data
 
 
-def _age(info: ObjectInfo | None) -> float | None:
-    if info is None or info.date is None or info.last_modified is None:
-        return None
-    return max(0.0, (info.date - info.last_modified).total_seconds())
-
-
 def count_rows(path: Path, url: str) -> list[TableRows]:
-    """Each table of a database with the number of its rows; virtual tables and SQLite's own are left out.
+    """Return each table of a database with the number of its rows, without virtual tables and SQLite's own.
+
+    Args:
+        path: The file.
+        url: The database's URL, for messages.
 
     Raises:
-        CorruptDatabaseError: SQLite cannot read it.
+        CorruptDatabaseError: SQLite cannot read the file.
     """
     try:
         with closing(read_only(path)) as connection, interruptible(connection):
@@ -104,12 +106,12 @@ def count_rows(path: Path, url: str) -> list[TableRows]:
             ]
     except sqlite3.Error as error:
         raise CorruptDatabaseError(
-            f"{url} cannot be read as a database: {error}. Look closer with: temaki verify {url}", url=url
+            f"{url} cannot be read as a database: {error}. See all problems with: temaki verify {url}", url=url
         ) from error
 
 
 def table_names(connection: sqlite3.Connection, schema: str = "main") -> list[str]:
-    """The ordinary tables, sorted."""
+    """Return the names of the ordinary tables, sorted."""
     statement = (
         f"SELECT name FROM {quoted(schema)}.sqlite_master WHERE type = 'table' "
         "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
@@ -118,7 +120,7 @@ def table_names(connection: sqlite3.Connection, schema: str = "main") -> list[st
 
 
 def quoted(name: str) -> str:
-    """An identifier for SQL."""
+    """Return a quoted identifier for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -137,14 +139,14 @@ def verify(url: Url = None, *, as_json: AsJson = False) -> None:
 
 
 def inspect(target: Target, out: Terminal) -> Verified:
-    """What :func:`verify` shows.
+    """Return what :func:`verify` shows.
 
     Raises:
-        NotFoundError: There is nothing to check.
-        CorruptDatabaseError: It is no database, or not all of one.
+        NotFoundError: There is no database.
+        CorruptDatabaseError: The object is no database, or only a part of one.
         StoreError: A request failed.
     """
     with scratch() as folder, showing_progress(target.store, out.notes) as store:
         copy = target.fetch(folder, remote=target.remote_on(store))
-        found = problems(copy.path)
-        return Verified(url=target.url, version=as_stored(copy.version), sound=not found, problems=found)
+        defects = problems(copy.path)
+        return Verified(url=target.url, version=as_stored(copy.version), sound=not defects, problems=defects)

@@ -1,4 +1,4 @@
-"""``pull`` and ``push``: the database as a plain SQLite file, out of the bucket and into it."""
+"""``pull`` and ``push``: copy the database out of the bucket and into it, as a plain SQLite file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from temaki.errors import ConfigurationError, ConflictError, CorruptDatabaseErro
 from temaki.version import Version
 
 SHORTEST: Final = 4
-"""Characters by which a commit may be named."""
+"""The smallest number of characters that may name a commit."""
 
 STANDARD: Final = "-"
 """The PATH that means stdin or stdout. A file of that name is ``./-``."""
@@ -36,9 +36,9 @@ PushArguments = Annotated[list[str], typer.Argument(metavar="[URL] PATH", help=U
 
 
 def pull(arguments: Arguments = None, *, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Write the current version into a plain SQLite file, after checking it.
+    """Check the current version, and write it into a plain SQLite file.
 
-    PATH is the object's own name in the working folder if it is not given; - is stdout. Asks before it replaces a file.
+    PATH defaults to the object's own name in the working folder; - means stdout. Asks before it replaces a file.
 
     Example: temaki pull s3://my-bucket/app.sqlite copy.sqlite
     """
@@ -55,11 +55,11 @@ def pull(arguments: Arguments = None, *, yes: Yes = False, as_json: AsJson = Fal
 
 
 def pull_through(target: Target, out: Terminal) -> None:
-    """Write the database's bytes to stdout, and what they are to stderr.
+    """Write the database's bytes to stdout, and its version to stderr.
 
     Raises:
-        CorruptDatabaseError: What is stored is no sound database. Nothing was written.
-        OutputError: stdout did not take all of it.
+        CorruptDatabaseError: The stored version is no sound database. Nothing was written.
+        OutputError: stdout did not take all bytes.
     """
     stdout = out.bytes_out()
     with _checked(target, out) as copy:
@@ -67,16 +67,22 @@ def pull_through(target: Target, out: Terminal) -> None:
             with open(copy.path, "rb") as read:
                 shutil.copyfileobj(read, stdout, _PIECE)
             stdout.flush()
-        except OSError as error:  # also a reader that has gone away: half a database is none
+        except OSError as error:  # also if the reader has gone away: half a database is useless
             raise out.broken_off(error) from error
         out.note(f"{target.url}: version {copy.version.sequence}, commit {short(copy.version.commit)}")
 
 
 def pull_into(path: Path, target: Target, out: Terminal, *, yes: bool) -> Pulled:
-    """What :func:`pull` does.
+    """Write the current version into a file, as :func:`pull` does.
+
+    Args:
+        path: The file.
+        target: The database.
+        out: The terminal, for the question.
+        yes: Whether to replace a file without asking.
 
     Raises:
-        CorruptDatabaseError: What is stored is no sound database. Nothing was written.
+        CorruptDatabaseError: The stored version is no sound database. Nothing was written.
         WorkingCopyError: The file cannot be written.
     """
     if path.exists():
@@ -95,10 +101,10 @@ def _checked(target: Target, out: Terminal) -> Iterator[LocalCopy]:
     with scratch() as folder:
         with showing_progress(target.store, out.notes) as store:
             copy = target.fetch(folder, remote=target.remote_on(store))
-        found = problems(copy.path)
-        if found:
+        defects = problems(copy.path)
+        if defects:
             raise CorruptDatabaseError(
-                f"{target.url} is not sound: {found[0]}. Nothing was written. temaki verify lists all problems; "
+                f"{target.url} is not sound: {defects[0]}. Nothing was written. temaki verify lists all problems; "
                 "temaki restore brings back an earlier version.",
                 url=target.url,
             )
@@ -106,25 +112,26 @@ def _checked(target: Target, out: Terminal) -> Iterator[LocalCopy]:
 
 
 def _require_at_rest(path: Path, url: str) -> None:
-    """Make sure that nothing beside a file would be taken for a part of what is put in its place.
+    """Check that no WAL and no journal is beside a file that will be replaced.
 
-    SQLite replays a WAL or a journal into whatever has the name that it belongs to.
+    SQLite would replay them into the new file, because it has the same name.
     """
     for suffix in ("-wal", "-journal"):
         with suppress(OSError):
             if os.stat(f"{path}{suffix}").st_size:
                 raise WorkingCopyError(
-                    f"{path} is in use, or was left by a program that died: {path}{suffix} is beside it, and would be "
-                    "replayed into what replaces it. Close the program, move both files away, or choose another PATH.",
+                    f"{path} is in use, or was left by a program that died: {path}{suffix} is beside it, and SQLite "
+                    "would replay it into the new file. Close the program, move both files away, or choose another "
+                    "PATH.",
                     url=url,
                     path=str(path),
                 )
 
 
 def _put_in_place(source: Path, path: Path, url: str) -> None:
-    """Copy to ``path``, all of it or nothing: through a file beside it, which is renamed.
+    """Copy a file to ``path``, all of it or nothing: the copy is made beside it and then renamed.
 
-    A link stays one. What is no file (``/dev/stdout``, a named pipe) is written to.
+    A symbolic link stays a link. A device or a named pipe, such as ``/dev/stdout``, is written to directly.
     """
     if path.exists() and not path.is_file():
         try:
@@ -161,16 +168,16 @@ def push(
         str | None,
         typer.Option(
             metavar="COMMIT",
-            help="Store only if this is the current version: its commit (or how that begins), or 'none'.",
+            help="Store only if this is the current version: its commit (or the beginning of it), or 'none'.",
         ),
     ] = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Store a SQLite file as the next version, unless somebody else stores one meanwhile.
+    """Store a SQLite file as the next version, unless another writer stores one meanwhile.
 
-    PATH - is stdin. Refuses what is no sound SQLite database. Asks before it replaces a version, unless --expect names
-    it.
+    PATH - means stdin. Refuses a file that is no sound SQLite database. Asks before it replaces a version, unless
+    --expect names that version.
 
     Example: temaki push s3://my-bucket/app.sqlite app.sqlite --expect 4f2a91c0
     """
@@ -180,20 +187,27 @@ def push(
 
 
 def push_from(path: Path, target: Target, out: Terminal, *, expect: str | None, yes: bool) -> Pushed:
-    """What :func:`push` does.
+    """Store a file as the next version, as :func:`push` does.
+
+    Args:
+        path: The file.
+        target: The database.
+        out: The terminal, for the question.
+        expect: The commit of the version that may be replaced, or its beginning; ``none``; None to ask.
+        yes: Whether to replace a version without asking.
 
     Raises:
         CorruptDatabaseError: The file is no sound database.
-        ConflictError: The current version is not the expected one, or no longer.
-        SyncError, StoreError: It could not be stored; see :meth:`temaki.remote.remote.Remote.publish`.
+        ConflictError: The current version is not, or no longer, the expected one.
+        SyncError, StoreError: The file could not be stored; see :meth:`temaki.remote.remote.Remote.publish`.
     """
     out.so_far = "Nothing was stored."
     with scratch() as folder:
         is_piped = str(path) == STANDARD
         copy = copy_at_rest(_received(folder) if is_piped else path, folder, "stdin" if is_piped else None)
-        found = problems(copy)
-        if found:
-            raise CorruptDatabaseError(f"{path} is not sound: {found[0]}. Nothing was stored.", url=target.url)
+        defects = problems(copy)
+        if defects:
+            raise CorruptDatabaseError(f"{path} is not sound: {defects[0]}. Nothing was stored.", url=target.url)
         base = target.current_or_none()
         if expect is not None:
             require(base, expect, target.url)
@@ -214,10 +228,10 @@ def push_from(path: Path, target: Target, out: Terminal, *, expect: str | None, 
 
 
 def _received(folder: Path) -> Path:
-    """What comes through stdin, as a file.
+    """Write the bytes from stdin into a file.
 
     Raises:
-        ConfigurationError: Nothing can come.
+        ConfigurationError: stdin is a terminal.
     """
     if sys.stdin.isatty():
         raise ConfigurationError("PATH - reads the database from stdin, which is a terminal here. Name a file.")
@@ -228,19 +242,24 @@ def _received(folder: Path) -> Path:
 
 
 def require(base: Version | None, expected: str, url: str) -> None:
-    """Make sure that a version is the expected one.
+    """Check that the current version is the expected one.
+
+    Args:
+        base: The current version; None if there is no database.
+        expected: The expected commit, or its beginning; ``none`` if no database is expected.
+        url: The database's URL, for messages.
 
     Raises:
-        ConflictError: It is not.
+        ConflictError: The current version is another one.
     """
     if base is None:
-        met, there = expected == "none", "there is no database"
+        is_expected, actual = expected == "none", "there is no database"
     else:
-        met = expected == base.commit or (len(expected) >= SHORTEST and base.commit.startswith(expected))
-        there = f"the current version is {base.sequence}, commit {base.commit}"
-    if not met:
+        is_expected = expected == base.commit or (len(expected) >= SHORTEST and base.commit.startswith(expected))
+        actual = f"the current version is {base.sequence}, commit {base.commit}"
+    if not is_expected:
         raise ConflictError(
-            f"{url}: expected {expected}, but {there}. Nothing was stored. Look at what has changed "
+            f"{url}: expected {expected}, but {actual}. Nothing was stored. Look at what has changed "
             "before you replace it.",
             url=url,
         )

@@ -1,4 +1,4 @@
-"""The arguments and options that commands have in common."""
+"""The arguments and options that several commands have."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def apart(arguments: Sequence[str] | None, *, least: int, most: int, what: str) -> tuple[str | None, list[str]]:
-    """The URL, which may be left out, and the other arguments.
+    """Return the URL, None if it is left out, and the other arguments.
 
     Args:
-        arguments: As given. The URL is the one that has a scheme, wherever it stands: no file, and no version, can be
-            confused with it.
-        least: How many others there have to be.
-        most: How many others there may be.
-        what: Their names, for the message.
+        arguments: The arguments of the command line. The URL is the argument with a scheme, at any place: no file and
+            no version looks like it.
+        least: The smallest number of other arguments.
+        most: The largest number of other arguments.
+        what: The names of the arguments, for the message.
 
     Raises:
-        ConfigurationError: There are more, or fewer, or two URLs.
+        ConfigurationError: There are more or fewer arguments, or two URLs.
     """
     given = [argument for argument in arguments or () if not is_url(argument)]
     urls = [argument for argument in arguments or () if is_url(argument)]

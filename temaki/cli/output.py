@@ -1,4 +1,4 @@
-"""What goes to stdout, and what it means where it does not arrive."""
+"""Output to stdout: JSON documents, and the error if stdout does not take them."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from temaki.cli.results import LeaseResult, Pulled, Pushed, ShellResult
 
 
 class Canvas(io.StringIO):
-    """Where results are drawn before they are written: it has the letters that stdout has."""
+    """A buffer in which results are drawn before they are written, with stdout's encoding."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of stdout."""
+        """The encoding of stdout."""
         return getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
 class OutputError(OSError):
-    """A result cannot be written to stdout, or not all of it."""
+    """A result could not be written to stdout completely."""
 
 
 def as_document(result: msgspec.Struct) -> str:
-    """A result as JSON."""
+    """Return a result as JSON text."""
     try:
         encoded = msgspec.json.encode(result)
-    except UnicodeEncodeError:  # a file's name that is not UTF-8: shown as far as it can be
+    except UnicodeEncodeError:  # a file's name is not UTF-8: its other bytes are escaped
         encoded = msgspec.json.encode(_without_surrogates(msgspec.to_builtins(result)))
     return msgspec.json.format(encoded, indent=2).decode() + "\n"
 
@@ -38,12 +38,12 @@ def _without_surrogates(value: object) -> object:
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
     if isinstance(value, dict):
-        return {name: _without_surrogates(one) for name, one in value.items()}
-    return [_without_surrogates(one) for one in value] if isinstance(value, list) else value
+        return {name: _without_surrogates(item) for name, item in value.items()}
+    return [_without_surrogates(item) for item in value] if isinstance(value, list) else value
 
 
 def done_already(result: msgspec.Struct) -> str | None:
-    """What a command has done already when it prints this, whether or not that succeeds; None where it only looked."""
+    """Return a sentence about what a command did before it printed a result; None if it changed nothing."""
     if isinstance(result, Pulled):
         return f"{result.path} was written."
     version = result.version if isinstance(result, Pushed) else None
@@ -57,7 +57,7 @@ def done_already(result: msgspec.Struct) -> str | None:
 
 
 def unwritable(error: Exception) -> OutputError:
-    """What it means that stdout cannot be written to."""
+    """Return the error for a stdout that cannot be written to."""
     number = (error.errno if isinstance(error, OSError) else None) or errno.EBADF
     what = "is closed" if number == errno.EBADF else f"cannot be written to: {os.strerror(number)}"
     return OutputError(number, f"The result was not printed: stdout {what}. Redirect it, to /dev/null at least.")

@@ -1,4 +1,4 @@
-"""Several requests at once, for which Ctrl-C need not wait."""
+"""Making several requests at once, which Ctrl-C can interrupt."""
 
 from __future__ import annotations
 
@@ -12,13 +12,21 @@ R = TypeVar("R")
 
 
 def in_parallel(call: Callable[[T], R], arguments: Sequence[T], *, at_once: int) -> list[R]:
-    """``call`` for each argument, in threads of its own; the results in the arguments' order.
+    """Call a function for each argument, in threads.
 
-    The threads are daemons, and not a pool's: Python waits for those of a pool before it exits, which after Ctrl-C
-    would be until the last request has timed out.
+    The threads are daemons, not those of a pool. Python waits for a pool's threads before it exits: after Ctrl-C, it
+    would wait until the last request times out.
+
+    Args:
+        call: The function.
+        arguments: The arguments, one for each call.
+        at_once: The largest number of threads.
+
+    Returns:
+        The results, in the order of the arguments.
 
     Raises:
-        BaseException: What the first call raised that failed; no other one is begun after it.
+        BaseException: The error of the first call that failed. No further call begins after it.
     """
     waiting: queue.SimpleQueue[tuple[int, T]] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[int, R | None, BaseException | None]] = queue.SimpleQueue()
@@ -34,19 +42,19 @@ def in_parallel(call: Callable[[T], R], arguments: Sequence[T], *, at_once: int)
                 return
             try:
                 done.put((number, call(argument), None))
-            except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+            except BaseException as error:  # noqa: BLE001 - the calling thread raises it
                 done.put((number, None, error))
                 return
 
     for _ in range(min(at_once, len(arguments))):
         threading.Thread(target=work, name="temaki-request", daemon=True).start()
-    found: dict[int, R] = {}
+    results: dict[int, R] = {}
     try:
-        while len(found) < len(arguments):
+        while len(results) < len(arguments):
             number, result, failure = done.get()
             if failure is not None:
                 raise failure
-            found[number] = result  # type: ignore[assignment] # there was no failure
+            results[number] = result  # type: ignore[assignment] # there was no failure
     finally:
         stopped.set()
-    return [found[number] for number in range(len(arguments))]
+    return [results[number] for number in range(len(arguments))]

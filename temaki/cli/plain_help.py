@@ -1,4 +1,4 @@
-"""``--help`` without the words of a type checker: a switch has no type, and an argument's name says what it is."""
+"""``--help`` without type names: a switch has no type, and the name of an argument says what it is."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from typer.core import TyperCommand, TyperGroup
 
-_BREAK: Final = re.compile(r"(?<!\n)\n(?!\n)")  # of a line within a paragraph
+_BREAK: Final = re.compile(r"(?<!\n)\n(?!\n)")  # a line break within a paragraph
 
 
 class PlainCommand(TyperCommand):
-    """A command whose help names values (``N``, ``COMMIT``, ``SQL``) and no types (``<bool>``, ``<str>``).
+    """A command whose help names values (``N``, ``COMMIT``, ``SQL``) instead of types (``<bool>``, ``<str>``).
 
-    Its paragraphs are as wide as the terminal, not as the source.
+    The paragraphs of the help are as wide as the terminal.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -26,13 +26,14 @@ class PlainCommand(TyperCommand):
         return _without_types(super().get_params(ctx))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """The arguments as they are named, without brackets around brackets."""
-        named = [str(one.metavar) for one in self.get_params(ctx) if one.param_type_name == "argument"]
-        return [str(self.options_metavar), *named]
+        """Return the options and the names of the arguments, without brackets around brackets."""
+        parameters = self.get_params(ctx)
+        names = [str(parameter.metavar) for parameter in parameters if parameter.param_type_name == "argument"]
+        return [str(self.options_metavar), *names]
 
 
 class PlainGroup(TyperGroup):
-    """The same for a group of commands."""
+    """A group of commands whose help names no types."""
 
     def get_params(self, ctx: Any) -> Any:
         """As of the base class, for the parser and for the help."""
@@ -40,11 +41,11 @@ class PlainGroup(TyperGroup):
 
 
 def _without_types(parameters: Any) -> Any:
-    for one in parameters:
-        if one.param_type_name == "argument":
-            one.display_type_rich = _nothing
-        elif getattr(one, "is_flag", False) and one.metavar is None:
-            one.metavar = ""
+    for parameter in parameters:
+        if parameter.param_type_name == "argument":
+            parameter.display_type_rich = _nothing
+        elif getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            parameter.metavar = ""
     return parameters
 
 

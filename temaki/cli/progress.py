@@ -1,4 +1,4 @@
-"""A progress bar for transfers that people wait for; on a terminal only, and only for large ones."""
+"""A progress bar for large transfers, on a terminal."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from rich.progress import (
 
 from temaki.store import Download, ReadableBody, Store
 from temaki.stores.rules import body_size
-from temaki.stores.wrapper import PassingDownload, PassingStore
+from temaki.stores.wrapper import DownloadWrapper, StoreWrapper
 
 THRESHOLD: Final = 8 << 20
-"""Bytes from which a transfer is shown."""
+"""Smallest size of a transfer that is shown, in bytes."""
 
 
 @contextmanager
 def showing_progress(store: Store, console: Console) -> Iterator[Store]:
-    """The store, with large transfers shown on ``console`` if that is a terminal.
+    """Return the store with a progress bar for large transfers on ``console``, if that is a terminal.
 
-    What shows is the console's, not the store's: everything is passed on.
+    The bar changes nothing else: all requests go to the store.
     """
     if not (console.is_terminal and console.file.isatty()):  # rich may have been told to colour a pipe
         yield store
@@ -47,35 +47,37 @@ def showing_progress(store: Store, console: Console) -> Iterator[Store]:
         yield _ProgressStore(store, bar)
 
 
-class _ProgressStore(PassingStore):
+class _ProgressStore(StoreWrapper):
     def __init__(self, store: Store, bar: Progress) -> None:
         super().__init__(store)
         self._bar = bar
         self._lock = threading.Lock()
         self._downloads: dict[str, TaskID] = {}
 
-    def _opened(self, key: str, download: Download, /) -> Download:
+    def wrap_download(self, key: str, download: Download, /) -> Download:
+        """See :meth:`temaki.testing.StoreWrapper.wrap_download`."""
         if download.info.size < THRESHOLD:
             return download
         return _Shown(download, self._bar, self._task(key, download.info.size))
 
     def _task(self, key: str, size: int) -> TaskID:
-        """One bar for all ranges of an object."""
+        """Return the object's bar, which all its ranges share."""
         with self._lock:
             if key not in self._downloads:
                 self._downloads[key] = self._bar.add_task("down", total=size)
             return self._downloads[key]
 
-    def _sending(self, body: bytes | ReadableBody, /) -> bytes | ReadableBody:
+    def wrap_body(self, body: bytes | ReadableBody, /) -> bytes | ReadableBody:
+        """See :meth:`temaki.testing.StoreWrapper.wrap_body`."""
         size = body_size(body)
         if size < THRESHOLD or isinstance(body, (bytes, bytearray, memoryview)):
             return body
-        over_http = not self.url.startswith(("file:", "memory:"))
+        over_http = self.url.startswith("s3:")
         return _Watched(body, self._bar, self._bar.add_task("up", total=size), over_http=over_http)
 
 
-class _Shown(PassingDownload):
-    """A download that moves the bar."""
+class _Shown(DownloadWrapper):
+    """A download that advances the bar."""
 
     def __init__(self, download: Download, bar: Progress, task: TaskID) -> None:
         super().__init__(download)
@@ -88,28 +90,28 @@ class _Shown(PassingDownload):
 
 
 class _Watched:
-    """A body that moves the bar as it leaves. Where it is read for its checksum first, nothing has left yet.
+    """A body that advances the bar as it is sent. Reading it for its checksum does not count as sending.
 
-    Over HTTP a piece has left when http.client has sent something after the piece was read, and asks for the next one.
+    Over HTTP, a piece has been sent once http.client has sent something after reading it, and reads the next one.
     """
 
     def __init__(self, body: ReadableBody, bar: Progress, task: TaskID, *, over_http: bool) -> None:
         self._body, self._bar, self._task, self._over_http = body, bar, task, over_http
-        self._read = self._left = 0
+        self._read = self._sent = 0  # bytes: of the last piece, and of all pieces before it
         if over_http:
             _Sending.watch()
 
     def read(self, size: int = -1, /) -> bytes:
         if self._read and (not self._over_http or _Sending.happened()):
-            self._left += self._read
-            self._bar.update(self._task, completed=self._left)
+            self._sent += self._read
+            self._bar.update(self._task, completed=self._sent)
         data = self._body.read(size)
         self._read = len(data)
         _Sending.forget()
         return data
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        self._read = self._left = 0  # to be hashed, or sent again
+        self._read = self._sent = 0  # it is hashed, or sent again
         self._bar.update(self._task, completed=0)
         return self._body.seek(offset, whence)
 
@@ -118,26 +120,26 @@ class _Watched:
 
 
 class _Sending:
-    """Whether this thread has sent something over HTTP: http.client says so to Python's audit hooks."""
+    """Whether this thread has sent something over HTTP. An audit hook of Python learns it from http.client."""
 
-    _here = threading.local()
+    _thread = threading.local()
     _is_watched = False
 
     @classmethod
     def watch(cls) -> None:
         if not cls._is_watched:
             cls._is_watched = True
-            sys.addaudithook(cls._hear)  # it cannot be taken away again: only a command that shows an upload has it
+            sys.addaudithook(cls._hear)  # it cannot be removed again: only a command that shows an upload has it
 
     @classmethod
     def _hear(cls, event: str, _arguments: object) -> None:
         if event == "http.client.send":
-            cls._here.sent = True
+            cls._thread.has_sent = True
 
     @classmethod
     def happened(cls) -> bool:
-        return getattr(cls._here, "sent", False)
+        return getattr(cls._thread, "has_sent", False)
 
     @classmethod
     def forget(cls) -> None:
-        cls._here.sent = False
+        cls._thread.has_sent = False

@@ -1,6 +1,6 @@
-"""What each command finds out, as data: printed as JSON with ``--json``, and as tables without.
+"""The results of the commands, as data: printed as JSON with ``--json``, and as tables without it.
 
-These classes are the documented schema of the JSON: ``temaki schema status`` prints that of ``status``.
+These classes are the documented schema of the JSON: ``temaki schema status`` prints the schema of ``status``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ class StoredVersion(msgspec.Struct, frozen=True, kw_only=True):
     """One version of the database.
 
     Attributes:
-        sequence: Its number: one more than that of the version it replaced.
-        commit: Its identity.
-        size: In bytes.
-        modified: When it was stored, by the store's clock.
-        version_id: The bucket's own name for it; null where that was not asked for.
-        current: Whether it is the one that sessions start from.
+        sequence: Number of the version: one more than that of the version it replaced.
+        commit: Id of the commit that made the version.
+        size: Size of the database, in bytes.
+        modified: Time when the version was stored, by the store's clock; null if that is unknown.
+        version_id: The bucket's own id of the version; null if the command did not ask for it.
+        current: Whether sessions start from this version.
     """
 
     sequence: int
@@ -32,22 +32,22 @@ class StoredVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TableRows(msgspec.Struct, frozen=True, kw_only=True):
-    """A table and how many rows it has."""
+    """A table and its number of rows."""
 
     name: str
     rows: int
 
 
 class LeaseState(msgspec.Struct, frozen=True, kw_only=True):
-    """The lease, as its record says.
+    """The state of the lease, from its record.
 
     Attributes:
-        held: False where it was given back, or has never been taken.
-        holder: Process and machine of who has it, or had it last.
-        purpose: What for.
-        since: When this generation began, by the holder's clock.
-        ttl: Seconds after which a holder that has gone silent may be succeeded.
-        generation: How often it has been taken; 0 for never.
+        held: Whether a process holds the lease. False if it was given back or was never taken.
+        holder: Process and machine of the holder, or of the last holder if the lease is free.
+        purpose: Purpose of the holder.
+        since: Time when this generation began, by the holder's clock.
+        ttl: Seconds after which another process may take the lease from a silent holder.
+        generation: How often the lease was taken; 0 if never.
     """
 
     held: bool
@@ -59,14 +59,14 @@ class LeaseState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """``temaki status``.
+    """The result of ``temaki status``.
 
     Attributes:
-        age: Seconds since it was stored, by the store's clock.
-        pages: In the file.
-        page_size: In bytes.
+        age: Age of the stored version, in seconds, by the store's clock.
+        pages: Number of pages in the file.
+        page_size: Size of a page, in bytes.
         lineage: Ids of this commit and those before it, newest first, as far as the object's metadata go back.
-        tables: Null with ``--quick``.
+        tables: The tables with their numbers of rows; null with ``--quick``.
         adopted: Whether another tool wrote this version.
     """
 
@@ -82,7 +82,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pulled(msgspec.Struct, frozen=True, kw_only=True):
-    """``temaki pull``: what was written to ``path``."""
+    """The result of ``temaki pull``: the version that was written to ``path``."""
 
     url: str
     path: str
@@ -90,7 +90,7 @@ class Pulled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pushed(msgspec.Struct, frozen=True, kw_only=True):
-    """``temaki push`` and ``temaki restore``: the version that is current now, and the one it replaced."""
+    """The result of ``temaki push`` and ``temaki restore``: the stored version, and the one that it replaced."""
 
     url: str
     version: StoredVersion
@@ -98,10 +98,10 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """``temaki verify``.
+    """The result of ``temaki verify``.
 
     Attributes:
-        problems: What SQLite's integrity_check and foreign_key_check say; empty for a sound database.
+        problems: Problems that SQLite's integrity_check and foreign_key_check found; empty for a sound database.
     """
 
     url: str
@@ -111,12 +111,12 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """``temaki history``.
+    """The result of ``temaki history``.
 
     Attributes:
-        versions: Newest first.
-        truncated: Whether the bucket has older ones than were asked for.
-        unreadable: Ids of versions whose metadata are not temaki's to read.
+        versions: The versions, newest first.
+        truncated: Whether the bucket has more versions, older than the listed ones.
+        unreadable: The bucket's ids of listed versions that temaki cannot read.
         deleted: Whether the object is deleted now (a delete marker is current).
     """
 
@@ -128,14 +128,15 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TableDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """How a table differs.
+    """The difference of one table between two versions.
 
     Attributes:
-        state: ``changed`` stands for tables that both versions have, whether or not rows differ.
-        added: Rows by primary key (by rowid where a table has none) that only the newer one has.
-        changed: Rows that both have, with other values in the columns that both have.
-        removed: Rows that only the older one has.
-        columns: Names of columns that only one of them has, with ``+`` or ``-`` before them.
+        state: ``added`` or ``removed`` if one version lacks the table. ``changed`` if both have it, even if no row
+            differs.
+        added: Number of rows that only the newer version has, by primary key, or by rowid if the table has none.
+        changed: Number of rows in both versions that differ in a column of both versions.
+        removed: Number of rows that only the older version has.
+        columns: Names of columns that only one version has: ``+`` before those of the newer, ``-`` of the older.
     """
 
     name: str
@@ -147,7 +148,7 @@ class TableDifference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """``temaki diff``: only tables that differ are listed."""
+    """The result of ``temaki diff``, with the tables that differ."""
 
     url: str
     old: StoredVersion
@@ -156,10 +157,10 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeaseResult(msgspec.Struct, frozen=True, kw_only=True):
-    """``temaki lease show`` and ``temaki lease break``.
+    """The result of ``temaki lease show`` and ``temaki lease break``.
 
     Attributes:
-        evicted: Who was, by ``break``.
+        evicted: Process and machine of the holder that ``break`` evicted; null if it evicted nobody.
     """
 
     url: str
@@ -168,7 +169,7 @@ class LeaseResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatementResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One SQL statement. ``rows`` holds numbers, texts and nulls; what is binary is text in Base64."""
+    """The result of one SQL statement. ``rows`` holds numbers, texts and nulls. Binary values are text in Base64."""
 
     sql: str
     columns: list[str]
@@ -176,11 +177,11 @@ class StatementResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShellResult(msgspec.Struct, frozen=True, kw_only=True):
-    """``temaki shell``, with statements from ``--command`` or from a pipe.
+    """The result of ``temaki shell`` with statements from ``--command`` or from a pipe.
 
     Attributes:
-        version: What they ran on.
-        published: The version that they made; null where nothing was stored.
+        version: The version that the statements ran on.
+        published: The version that stores their changes; null if nothing was stored.
     """
 
     url: str
@@ -190,14 +191,14 @@ class ShellResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that ``temaki doctor`` looked at.
+    """The result of one check of ``temaki doctor``.
 
     Attributes:
-        check: Its name.
-        state: ``ok``; ``warning`` (works, but); ``failed`` (does not); ``skipped`` (could not be looked at,
-            or need not).
-        found: What was found.
-        advice: What to do; empty where there is nothing to do.
+        check: Name of the check.
+        state: ``ok``; ``warning``: works, with a problem; ``failed``: does not work; ``skipped``: could not be
+            checked, or need not be.
+        found: What the check found.
+        advice: What to do; empty if there is nothing to do.
     """
 
     check: str
@@ -207,7 +208,14 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """Milliseconds that a request takes from here: the median and the 95th percentile of ``requests`` of them."""
+    """Latency of one kind of request from here.
+
+    Attributes:
+        request: Kind of request.
+        requests: Number of measured requests.
+        p50: Median, in milliseconds.
+        p95: 95th percentile, in milliseconds.
+    """
 
     request: Literal["GET", "PUT"]
     requests: int
@@ -216,7 +224,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
-    """``temaki doctor``. ``works`` is false where a check failed."""
+    """The result of ``temaki doctor``. ``works`` is false if a check failed."""
 
     url: str
     strategy: str
@@ -226,17 +234,18 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What one kind of session costs.
+    """The cost of one kind of session.
 
     Attributes:
-        session: Which.
-        sessions: How many were measured.
-        requests: By verb, on average per session. Conditional requests that are answered "unchanged" count as GET.
-        bytes_up: On average per session.
-        bytes_down: On average per session.
-        p50: Milliseconds, the median.
-        p95: Milliseconds.
-        dollars_per_1000: For a thousand such sessions, requests alone.
+        session: Kind of session.
+        sessions: Number of measured sessions.
+        requests: Average number of requests per session, by verb. Conditional requests that are answered "unchanged"
+            count as GET.
+        bytes_up: Average number of bytes sent per session.
+        bytes_down: Average number of bytes received per session.
+        p50: Median duration of a session, in milliseconds.
+        p95: 95th percentile of the duration of a session, in milliseconds.
+        dollars_per_1000: Price of the requests of 1000 such sessions, in dollars.
     """
 
     session: str
@@ -250,11 +259,11 @@ class SessionCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bench(msgspec.Struct, frozen=True, kw_only=True):
-    """``temaki bench``.
+    """The result of ``temaki bench``.
 
     Attributes:
-        size: Bytes of the database that was measured with.
-        prices: Dollars per 1000 requests that were counted with.
+        size: Size of the measured database, in bytes.
+        prices: Price of 1000 requests, in dollars, by verb.
     """
 
     url: str
@@ -265,12 +274,12 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """What any command prints with ``--json`` where it fails.
+    """The output of any command with ``--json`` if it fails.
 
     Attributes:
-        error: The error's class, such as ``ConflictError``.
-        message: What happened, to which object, and what to do.
-        exit_code: As the process's.
+        error: Class of the error, such as ``ConflictError``.
+        message: Message of the error: what happened, to which object, and what to do.
+        exit_code: Exit code of the process.
     """
 
     error: str
@@ -292,10 +301,10 @@ RESULTS: dict[str, type[msgspec.Struct]] = {
     "doctor": Diagnosis,
     "bench": Bench,
 }
-"""What each command prints with ``--json`` where it does not fail."""
+"""The class of each command's result, which the command prints with ``--json`` unless it fails."""
 
 
 def schema(command: str) -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of what ``command --json`` prints: its result, or a :class:`Failure`."""
-    found, components = msgspec.json.schema_components([RESULTS[command], Failure], ref_template="#/$defs/{name}")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "anyOf": list(found), "$defs": components}
+    """Return the JSON schema (draft 2020-12) of the output of ``command --json``: a result or a :class:`Failure`."""
+    schemas, components = msgspec.json.schema_components([RESULTS[command], Failure], ref_template="#/$defs/{name}")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "anyOf": list(schemas), "$defs": components}

@@ -1,4 +1,4 @@
-"""``shell``: SQL on a copy of the current version; with ``--write`` the copy is stored at the end."""
+"""``shell``: run SQL on a copy of the current version, and with ``--write`` store the copy at the end."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from temaki.errors import ConfigurationError, CorruptDatabaseError
 from temaki.replica.header import DATABASE_HEADER, read_header
 
 _HELP: Final = """\
-.tables          the tables
-.schema [TABLE]  how they were made
-.quit            leave (so does end of file)
-.help            this
+.tables          list the tables
+.schema [TABLE]  show the statements that created them
+.quit            leave (end of file leaves, too)
+.help            show this text
 Anything else is SQL, and ends with a semicolon."""
 _LEAVE: Final = (".quit", ".exit")
 
@@ -36,18 +36,18 @@ _LEAVE: Final = (".quit", ".exit")
 def shell(
     url: Url = None,
     *,
-    write: Annotated[bool, typer.Option("--write", help="Store what was changed, at the end, after asking.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Store the changes at the end, after asking.")] = False,
     command: Annotated[
         list[str] | None, typer.Option("--command", "-c", metavar="SQL", help="Run this instead of prompting.")
     ] = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """An SQL prompt on a read-only copy of the current version.
+    """Open an SQL prompt on a read-only copy of the current version.
 
-    With --write the copy can be changed, and is stored at the end as the next version, unless somebody else has stored
-    one meanwhile; it asks first, and wants --yes where nobody can answer. Statements come from --command, from a pipe,
-    or from you.
+    With --write you can change the copy. At the end it is stored as the next version, unless another writer has stored
+    one meanwhile. The command asks first; where nobody can answer, it needs --yes. Statements come from --command, from
+    a pipe, or from the prompt.
 
     Example: temaki shell s3://my-bucket/app.sqlite -c 'SELECT count(*) FROM User'
     """
@@ -71,7 +71,11 @@ def shell(
 def _run(
     copy: LocalCopy, target: Target, out: Terminal, commands: list[str], *, write: bool, yes: bool
 ) -> tuple[ShellResult, bool]:
-    """The statements, and the publication of what they changed. A statement that fails is the last one, in a script."""
+    """Run the statements and publish their changes. A statement that fails ends a script.
+
+    Returns:
+        The result, and whether a statement of a script failed.
+    """
     before = _change_counter(copy.path)
     interactive = not commands and sys.stdin.isatty()
     with closing(_connected(copy.path, write=write)) as connection:
@@ -93,11 +97,13 @@ def _run(
 
 
 def _piped() -> str:
-    """What comes through stdin."""
+    """Return the text that comes from stdin."""
     try:
         return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"The statements on stdin are not UTF-8: {error}. Nothing was run.") from error
+        raise ConfigurationError(
+            f"The statements on stdin are not UTF-8: {error}. Nothing was run. Convert them to UTF-8."
+        ) from error
 
 
 def _connected(path: Path, *, write: bool) -> sqlite3.Connection:
@@ -106,23 +112,25 @@ def _connected(path: Path, *, write: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON").close()
     else:
         connection = read_only(path)
-    # Other programs store texts that are not UTF-8; somebody who looks for them must be able to see them.
+    # Other programs may store texts that are not UTF-8. The shell must be able to show them.
     connection.text_factory = lambda data: data.decode(errors="backslashreplace")
     return connection
 
 
 def _welcome(out: Terminal, target: Target, copy: LocalCopy, *, write: bool) -> None:
     with suppress(ImportError):
-        import readline  # noqa: F401 - gives input() a history and editing
+        import readline  # noqa: F401 - the import gives input() a history and editing
     mode = "changes are stored at the end, after asking" if write else "read-only"
-    out.note(f"{target.url}, version {copy.version.sequence}: {mode}. .help shows what there is beside SQL.")
+    out.note(f"{target.url}, version {copy.version.sequence}: {mode}. .help lists the commands besides SQL.")
 
 
 def _publish(copy: LocalCopy, target: Target, out: Terminal, *, yes: bool) -> StoredVersion:
-    found = problems(copy.path)
-    if found:
+    defects = problems(copy.path)
+    if defects:
         raise CorruptDatabaseError(
-            f"Not stored: after these changes, {found[0]}. {target.url} is as it was.", url=target.url
+            f"The changes were not stored, because they make the database unsound: {defects[0]}. {target.url} is "
+            "unchanged. Correct the statements.",
+            url=target.url,
         )
     out.confirm(f"Store the changes as version {copy.version.sequence + 1} of {target.url}?", yes=yes)
     with showing_progress(target.store, out.notes) as store:
@@ -132,7 +140,7 @@ def _publish(copy: LocalCopy, target: Target, out: Terminal, *, yes: bool) -> St
 
 
 def _change_counter(path: Path) -> tuple[int, int]:
-    """What SQLite moves with every transaction that changes a file in rollback mode."""
+    """Return the change counter and the size: each transaction that changes a file in rollback mode moves one."""
     with open(path, "rb") as file:
         header = read_header(file.read(DATABASE_HEADER))
     return header.change_counter, path.stat().st_size
@@ -140,11 +148,14 @@ def _change_counter(path: Path) -> tuple[int, int]:
 
 @dataclass
 class Prompt:
-    """Statements, one after the other.
+    """Runs statements, one after the other.
 
     Attributes:
-        results: With rows, for ``--json`` alone; a prompt prints them as they come.
-        failed: Whether a statement of a script failed; none after it was run.
+        connection: The connection to the local copy.
+        out: The terminal, for results and notes.
+        interactive: Whether a person types the statements.
+        results: The results, with ``--json`` only. Without it, they are printed as they come.
+        failed: Whether a statement of a script failed. No statement after it was run.
     """
 
     connection: sqlite3.Connection
@@ -154,7 +165,7 @@ class Prompt:
     failed: bool = False
 
     def converse(self) -> None:
-        """Ask until the user leaves. Ctrl-C drops the line; at an empty prompt it leaves, too."""
+        """Read and run statements until the user leaves. Ctrl-C drops the line; at an empty prompt it leaves."""
         pending = ""
         while True:
             try:
@@ -180,18 +191,18 @@ class Prompt:
                 pending = ""
 
     def _run_interruptibly(self, statement: str) -> None:
-        """Ctrl-C ends the statement, and not the conversation."""
+        """Run a statement. Ctrl-C ends the statement, and the prompt comes back."""
         open_before = self.connection.in_transaction
         try:
             self._execute(statement)
         except KeyboardInterrupt:
-            # SQLite rolls a transaction back in which it had to give up a statement that writes.
+            # If SQLite has to interrupt a statement that writes, it rolls its transaction back.
             lost = open_before and not self.connection.in_transaction
             what = "the transaction was rolled back" if lost else "this statement has changed nothing"
             self.out.note(f"\nInterrupted: {what}.")
 
     def run(self, scripts: Iterable[str]) -> None:
-        """Scripts, one after the other, with dot-commands on lines of their own. The first thing that fails ends it."""
+        """Run scripts, with dot-commands on lines of their own. The first statement that fails ends all of them."""
         for script in scripts:
             for statement in _pieces(script):
                 if _is_dot(statement) and _words(statement)[0] in _LEAVE:
@@ -208,14 +219,14 @@ class Prompt:
                 cursor = self.connection.execute(statement)
                 columns = [column[0] for column in cursor.description or ()]
                 rows = [list(row) for row in cursor.fetchall()]
-        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:  # ValueError: letters that SQLite does not take
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:  # ValueError: SQLite does not accept a letter
             hint = " (--write allows changes.)" if "readonly" in str(error) else ""
             self.out.note(f"{error}.{hint}")
             return False
-        self._found(StatementResult(sql=statement, columns=columns, rows=rows))
+        self._show(StatementResult(sql=statement, columns=columns, rows=rows))
         return True
 
-    def _found(self, result: StatementResult) -> None:
+    def _show(self, result: StatementResult) -> None:
         if self.out.as_json:
             self.results.append(result)
         elif result.columns:
@@ -224,15 +235,15 @@ class Prompt:
     def _dot(self, statement: str) -> bool:
         name, *words = _words(statement)
         if name == ".tables":
-            found = [[table] for table in table_names(self.connection)]
-            result = StatementResult(sql=statement, columns=["name"], rows=found)
+            tables = [[table] for table in table_names(self.connection)]
+            result = StatementResult(sql=statement, columns=["name"], rows=tables)
         elif name == ".schema":
             condition = " AND tbl_name = ? COLLATE NOCASE" if words else ""
             text = f"SELECT sql FROM sqlite_master WHERE sql IS NOT NULL{condition} ORDER BY tbl_name, type DESC"
-            found = [[f"{sql};"] for (sql,) in self.connection.execute(text, words[:1])]
-            result = StatementResult(sql=statement, columns=["sql"], rows=found)
+            definitions = [[f"{sql};"] for (sql,) in self.connection.execute(text, words[:1])]
+            result = StatementResult(sql=statement, columns=["sql"], rows=definitions)
         else:
-            self.out.note(_HELP if name == ".help" else f"There is no command {name}. These are:\n{_HELP}")
+            self.out.note(_HELP if name == ".help" else f"There is no command {name}. The commands are:\n{_HELP}")
             return name == ".help"
         if self.out.as_json:
             self.results.append(result)
@@ -246,12 +257,12 @@ def _is_dot(text: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    """Of a dot-command. A semicolon at its end, and quotes around a name, are habit."""
+    """Return the words of a dot-command, without a semicolon at its end and quotes around names, which users add."""
     return [word.strip("\"'`") for word in text.strip().rstrip(";").split()] or ["."]
 
 
 def _pieces(script: str) -> Iterator[str]:
-    """The statements of a script, and the dot-commands between them. Its last statement needs no semicolon."""
+    """Yield the statements of a script and the dot-commands between them. The last statement needs no semicolon."""
     pending = ""
     for line in script.splitlines():
         if not pending.strip() and _is_dot(line):
@@ -266,7 +277,7 @@ def _pieces(script: str) -> Iterator[str]:
 
 
 def _statements(text: str) -> Iterator[str]:
-    """One after the other: a line may have several. Splits where SQLite says that a statement is complete."""
+    """Yield the statements of a text, split where SQLite says that a statement is complete."""
     pending = ""
     for piece in text.split(";"):
         pending += piece + ";"

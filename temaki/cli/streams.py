@@ -1,4 +1,4 @@
-"""The three standard streams, made fit to be used: closed ones, full ones, and ones that cannot say every letter."""
+"""The three standard streams: closed ones, failing ones, and ones that cannot encode every letter."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Final, TextIO
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-"""What ends a command from outside."""
+"""The signals that end a command."""
 
 
 def make_whole() -> None:
-    """Give the process all three streams, whatever it was started with.
+    """Give the process all three streams, even if some are closed.
 
-    A number that is closed would be given to the next file that is opened, such as the database, and whatever prints
-    would write into it. So a closed stdin is an empty one and a closed stderr a silent one. A closed stdout is one that
-    refuses to be written to: a result that nobody gets must not look like one.
+    The next file that is opened, such as the database, would get the number of a closed stream. Then output would
+    corrupt that file. So a closed stdin becomes an empty stream, and a closed stderr becomes a silent one. A closed
+    stdout becomes a stream that refuses writes, because a lost result must be an error.
     """
     for number, flags in ((_STDIN, os.O_RDONLY), (_STDOUT, os.O_RDONLY), (_STDERR, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            found = os.open(os.devnull, flags)
-            if found != number:
-                os.dup2(found, number)
-                os.close(found)
+            opened = os.open(os.devnull, flags)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
     if sys.stdin is None:
         sys.stdin = open(_STDIN, encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stdout is None:
@@ -37,15 +37,15 @@ def make_whole() -> None:
     if sys.stderr is None:
         sys.stderr = open(_STDERR, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        # A name that the terminal has no letters for is better shown with \x than not at all.
-        with suppress(AttributeError, ValueError):  # not a plain file: a test's
+        # A letter that the terminal cannot show is printed as \x.
+        with suppress(AttributeError, ValueError):  # a test's stream is no plain file
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def readable(argument: str) -> str:
-    """An argument or a variable as it was typed, in UTF-8, whatever Python's locale made of it.
+    """Return an argument or a variable as it was typed, in UTF-8, in any locale.
 
-    Under ``LC_ALL=C`` every other letter may have arrived as an escaped byte.
+    Under ``LC_ALL=C``, letters outside ASCII may have arrived as escaped bytes.
     """
     try:
         return os.fsencode(argument).decode()
@@ -54,7 +54,7 @@ def readable(argument: str) -> str:
 
 
 def silence(stream: TextIO) -> None:
-    """Let nothing more be written to a stream that has failed: Python would try again at exit, and complain."""
+    """Discard all further output to a stream that has failed. Otherwise Python tries again at exit and complains."""
     with suppress(OSError, ValueError):
         number = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -64,7 +64,7 @@ def silence(stream: TextIO) -> None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let Ctrl-C wait while something short is done that must not be left half done, such as tidying up."""
+    """Delay Ctrl-C while a short block runs that must not be interrupted, such as a cleanup."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Results for people: what is printed without ``--json``."""
+"""Results as text and tables, as they are printed without ``--json``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from temaki.cli import results
 
 _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _STEP: Final = 1024
-_SHORT: Final = 12  # characters of a commit's id: enough to tell any two apart, and to type
+_SHORT: Final = 12  # characters of a commit's id: enough to be unique, and few enough to type
 _LINEAGE: Final = 5  # commits
-_SENTENCE: Final = 80  # characters: a longer one is wrapped in its column, on a wide terminal and in a pipe too
+_SENTENCE: Final = 80  # characters: a longer sentence is wrapped in its column, also on a wide terminal or in a pipe
 _STATES: Final = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 
 
 def size(count: int) -> str:
-    """Bytes, in a unit that people read."""
+    """Return a number of bytes as text, in a readable unit."""
     if count < _STEP:
         return f"{count} bytes"
     value, unit = float(count), 0
@@ -33,7 +33,7 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, in the two largest units."""
+    """Return a number of seconds as text, in the two largest units."""
     left = int(seconds)
     parts: list[str] = []
     for name, unit in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
@@ -44,12 +44,12 @@ def duration(seconds: float) -> str:
 
 
 def moment(when: datetime | None) -> str:
-    """A point in time, in UTC."""
+    """Return a point in time as text, in UTC; empty for None."""
     return "" if when is None else f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def short(commit: str) -> str:
-    """A commit's id, as far as it is needed."""
+    """Return the beginning of a commit's id, long enough to be unique."""
     return commit[:_SHORT] if not commit.startswith("adopted-") else commit[: _SHORT + 8]
 
 
@@ -71,7 +71,7 @@ def _grid(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 @singledispatch
 def shown(result: object) -> Iterator[RenderableType]:
-    """What to print for a result."""
+    """Yield the texts and tables to print for a result."""
     raise NotImplementedError(type(result))
 
 
@@ -91,8 +91,8 @@ def _(result: results.Status) -> Iterator[RenderableType]:
     yield _facts(rows)
     if result.tables is not None:
         table = _grid("table", "rows", right=("rows",))
-        for one in result.tables:
-            table.add_row(Text(one.name), f"{one.rows:,}")
+        for counted in result.tables:
+            table.add_row(Text(counted.name), f"{counted.rows:,}")
         yield table
 
 
@@ -126,8 +126,8 @@ def _line(version: results.StoredVersion) -> str:
 
 @shown.register
 def _(result: results.Verified) -> Iterator[RenderableType]:
-    said = "sound" if result.sound else f"NOT sound: {len(result.problems)} found"
-    yield Text(f"{result.url}: {_line(result.version)}: {said}")
+    verdict = "sound" if result.sound else f"NOT sound: {len(result.problems)} found"
+    yield Text(f"{result.url}: {_line(result.version)}: {verdict}")
     for problem in result.problems:
         yield Text(f"  {problem}")
 
@@ -135,18 +135,22 @@ def _(result: results.Verified) -> Iterator[RenderableType]:
 @shown.register
 def _(result: results.History) -> Iterator[RenderableType]:
     table = _grid("version", "commit", "size", "stored (UTC)", "version id", "", right=("version", "size"))
-    for one in result.versions:
-        mark = "current" if one.current else ""
+    for version in result.versions:
         table.add_row(
-            f"{one.sequence}", short(one.commit), size(one.size), moment(one.modified), Text(one.version_id or ""), mark
+            f"{version.sequence}",
+            short(version.commit),
+            size(version.size),
+            moment(version.modified),
+            Text(version.version_id or ""),
+            "current" if version.current else "",
         )
     yield table
     if result.deleted:
-        yield Text("The object is deleted now; restore brings one of these back.")
+        yield Text("The object is deleted now; restore brings one of these versions back.")
     if result.unreadable:
         yield Text(f"No database that temaki can use: {', '.join(result.unreadable)}")
     if result.truncated:
-        yield Text("The bucket has older ones: see --limit.")
+        yield Text("The bucket has older versions: see --limit.")
 
 
 @shown.register
@@ -156,9 +160,9 @@ def _(result: results.Difference) -> Iterator[RenderableType]:
         yield Text("No table differs.")
         return
     table = _grid("table", "added", "changed", "removed", "", right=("added", "changed", "removed"))
-    for one in result.tables:
-        said = " ".join([*([f"table {one.state}"] if one.state != "changed" else []), *one.columns])
-        table.add_row(Text(one.name), f"{one.added:,}", f"{one.changed:,}", f"{one.removed:,}", Text(said))
+    for change in result.tables:
+        note = " ".join([*([f"table {change.state}"] if change.state != "changed" else []), *change.columns])
+        table.add_row(Text(change.name), f"{change.added:,}", f"{change.changed:,}", f"{change.removed:,}", Text(note))
     yield table
 
 
@@ -176,15 +180,15 @@ def _(result: results.LeaseResult) -> Iterator[RenderableType]:
 
 @shown.register
 def _(result: results.ShellResult) -> Iterator[RenderableType]:
-    for one in result.statements:
-        if one.columns:
-            yield rows_table(one)
+    for statement in result.statements:
+        if statement.columns:
+            yield rows_table(statement)
     if result.published is not None:
         yield Text(f"stored as {_line(result.published)}")
 
 
 def rows_table(result: results.StatementResult) -> Table:
-    """The rows of one statement."""
+    """Return a table of the rows of one statement."""
     table = _grid(*result.columns)
     for row in result.rows:
         table.add_row(*(Text("NULL", style="dim") if value is None else Text(_cell(value)) for value in row))
@@ -200,11 +204,11 @@ def _(result: results.Diagnosis) -> Iterator[RenderableType]:
     yield _facts([("database", result.url), ("strategy", result.strategy)])
     table = _grid("check", "", "found")
     table.columns[-1].max_width = _SENTENCE
-    for one in result.findings:
-        text = Text(one.found)
-        if one.advice:
-            text.append(f"\n→ {one.advice}", style="bold")
-        table.add_row(one.check, Text(one.state, style=_STATES[one.state]), text)
+    for finding in result.findings:
+        text = Text(finding.found)
+        if finding.advice:
+            text.append(f"\n→ {finding.advice}", style="bold")
+        table.add_row(finding.check, Text(finding.state, style=_STATES[finding.state]), text)
     yield table
     if result.latencies:
         latencies = _grid("latency", "p50", "p95", "requests", right=("p50", "p95", "requests"))
@@ -220,16 +224,16 @@ def _(result: results.Bench) -> Iterator[RenderableType]:
     table = _grid(
         "session", "requests", "up", "down", "p50", "p95", "$ / 1000", right=("up", "down", "p50", "p95", "$ / 1000")
     )
-    for one in result.sessions:
-        requests = ", ".join(f"{count:g} {verb.upper()}" for verb, count in one.requests.items()) or "none"
+    for cost in result.sessions:
+        requests = ", ".join(f"{count:g} {verb.upper()}" for verb, count in cost.requests.items()) or "none"
         table.add_row(
-            one.session,
+            cost.session,
             requests,
-            size(one.bytes_up),
-            size(one.bytes_down),
-            f"{one.p50:.1f} ms",
-            f"{one.p95:.1f} ms",
-            f"{one.dollars_per_1000:.5f}",
+            size(cost.bytes_up),
+            size(cost.bytes_down),
+            f"{cost.p50:.1f} ms",
+            f"{cost.p95:.1f} ms",
+            f"{cost.dollars_per_1000:.5f}",
         )
     yield table
     prices = ", ".join(f"{verb.upper()} {price:g}" for verb, price in result.prices.items())

@@ -1,4 +1,4 @@
-"""The database that a command is about: found as ``bind_s3`` finds it, stored and published as sessions do it."""
+"""The database that a command works on: configured as by ``bind_s3``, fetched and published as by sessions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from temaki.formats.choice import open_stored
 from temaki.formats.file import whole
 from temaki.lease.record import SUFFIX, LeaseObject, LeaseRecord
 from temaki.remote.remote import Remote
-from temaki.remote.retry import retry
+from temaki.remote.retry import RetryPolicy
 from temaki.replica.image import Image
 from temaki.stores import canonical_url, open_store
 from temaki.version import Published, Version
@@ -36,33 +36,39 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LocalCopy:
-    """A version on this machine: a plain SQLite file in rollback mode, which any tool opens."""
+    """A version on this machine: a plain SQLite file in rollback mode, which any tool opens.
+
+    Attributes:
+        path: The file.
+        version: The version.
+        info: The store's description of the object; None if it does not belong to this version, or is unknown.
+    """
 
     path: Path
     version: Version
     info: ObjectInfo | None = None
 
     def stored(self) -> StoredVersion:
-        """As a result."""
+        """Return the version as a result."""
         return as_stored(self.version, self.info)
 
 
 class Target:
-    """One database in its bucket.
+    """A database in its bucket.
 
     Args:
-        url: As given on the command line; None to take it from the environment or a file.
-        checks_options: Whether a misspelt option of the strategy is an error, although the command needs none.
+        url: The URL from the command line; None to take it from the environment or a file.
+        checks_options: Whether a misspelt option of the strategy is an error, although the command needs no option.
 
     Attributes:
-        url: In its canonical form.
-        key: The object's key.
-        store: Its bucket.
-        remote: The object.
-        settings: What else was configured.
+        url: The URL in its canonical form.
+        key: The key of the object.
+        store: The store that holds the object.
+        remote: The remote side of the database: fetches and publishes versions.
+        settings: All settings.
 
     Raises:
-        ConfigurationError: Nothing names a database, or what does is malformed.
+        ConfigurationError: No setting names a database, or a setting is malformed.
     """
 
     def __init__(self, url: str | None, *, checks_options: bool = True) -> None:
@@ -72,48 +78,58 @@ class Target:
             _check_options(self.settings)
         self.url = canonical_url(self.settings.url)
         self.clock = SystemClock()
-        self.rng = random.Random()  # noqa: S311 - jitter
+        rng = random.Random()  # noqa: S311 - jitter
+        self.retrying = RetryPolicy(self.clock, rng, self.settings.timeout)
         self.store, self.key = open_store(self.settings.url)
         self.remote = self.remote_on(self.store)
 
     def remote_on(self, store: Store, key: str | None = None) -> Remote:
-        """The database's object, or one under another key, as ``store`` shows it."""
+        """Return the remote side of the database, or of another key, on ``store``."""
         timeout = self.settings.timeout
         return Remote(store, key or self.key, url=self.url, clock=self.clock, timeout=timeout)
 
     def current(self) -> Version:
-        """The version that is stored now, by one GET that stops after the header.
+        """Return the version that is stored now, by one GET that stops after the header.
 
         Raises:
-            NotFoundError: There is none.
-            CorruptDatabaseError: It is no database.
+            NotFoundError: There is no database.
+            CorruptDatabaseError: The object is no database.
         """
         with self._found(self.remote) as stored:
             return stored.version
 
     def current_or_none(self) -> Version | None:
-        """The version that is stored now; None where there is none."""
+        """Return the version that is stored now; None if there is no database."""
         try:
             return self.current()
         except NotFoundError:
             return None
 
     def info(self, key: str | None = None) -> ObjectInfo:
-        """What the store says of the object. Raises what a HEAD does."""
+        """Return the store's description of the object, by a HEAD.
+
+        Raises:
+            NotFoundError: There is no object.
+            StoreError: The request failed.
+        """
         return self.repeat(lambda: self.store.head(key or self.key))
 
     def repeat(self, request: Callable[[], T]) -> T:
-        """Make a request, and make it again where it gets no usable answer, for the configured time."""
-        deadline = self.clock.monotonic() + self.settings.timeout
-        return retry(request, clock=self.clock, deadline=deadline, rng=self.rng)
+        """Make a request, and retry it for the configured time while it gets no usable answer."""
+        return self.retrying.run(request)
 
     def fetch(self, folder: Path, *, remote: Remote | None = None, name: str = "copy.sqlite") -> LocalCopy:
-        """Fetch the current version, or the one that ``remote`` shows, into ``folder``.
+        """Fetch a version into ``folder``.
+
+        Args:
+            folder: The folder for the file.
+            remote: The remote side to fetch from. The default fetches the current version.
+            name: The name of the file.
 
         Raises:
-            NotFoundError: There is none.
-            CorruptDatabaseError: It is no database, or not all of one.
-            StoreError: The download failed, also when repeated.
+            NotFoundError: There is no database.
+            CorruptDatabaseError: The object is no database, or only a part of one.
+            StoreError: The download failed, even when it was repeated.
         """
         path = folder / name
         with self._found(remote or self.remote) as stored:
@@ -144,13 +160,13 @@ class Target:
     def publish(
         self, path: Path, base: Version | None, *, sequence: int | None = None, store: Store | None = None
     ) -> Published:
-        """Store a plain SQLite file as the next version, if ``base`` is still the current one; exactly once.
+        """Store a plain SQLite file as the next version, exactly once, if ``base`` is still the current version.
 
         Args:
-            path: The file; nobody writes to it meanwhile.
-            base: What it replaces; None to create.
-            sequence: The new version's number, if it is not one more than that of ``base``.
-            store: The bucket as somebody watches it.
+            path: The file. No other program may write to it meanwhile.
+            base: The version that it replaces; None to create the database.
+            sequence: The number of the new version. The default is one more than that of ``base``.
+            store: The store for the upload. The default is the database's own.
 
         Raises:
             ConflictError: Another version came first.
@@ -168,29 +184,31 @@ class Target:
             os.close(descriptor)
 
     def lease_object(self) -> LeaseObject:
-        """Where the lease's record is."""
-        timeout = self.settings.timeout
-        return LeaseObject(self.store, self.key + SUFFIX, clock=self.clock, rng=self.rng, timeout=timeout)
+        """Return the object that holds the lease's record."""
+        return LeaseObject(self.store, self.key + SUFFIX, self.retrying)
 
     def lease(self) -> LeaseState:
-        """The lease as it is now."""
+        """Return the current state of the lease."""
         seen = self.lease_object().read()
         return as_lease(None if seen is None else seen.record)
 
 
 def _check_options(chosen: settings.Settings) -> None:
-    """A slip in a file is found by whatever command comes first. A strategy that is not installed here is no slip."""
+    """Check the names of the strategy's options, so that the first command finds a typing error in a file.
+
+    A strategy that is not installed on this machine is no error.
+    """
     try:
-        found = load(str(chosen.strategy), origin=chosen.origins.get("strategy", "strategy"))
+        strategy = load(str(chosen.strategy), origin=chosen.origins.get("strategy", "strategy"))
     except ConfigurationError:
         return
-    settings.check_names(found, chosen.options)
+    settings.check_names(strategy, chosen.options)
 
 
 def as_stored(
     version: Version, info: ObjectInfo | None = None, *, version_id: str | None = None, current: bool = True
 ) -> StoredVersion:
-    """A version as a result."""
+    """Return a version as a result."""
     return StoredVersion(
         sequence=version.sequence,
         commit=version.commit,
@@ -202,11 +220,11 @@ def as_stored(
 
 
 def as_lease(record: LeaseRecord | None) -> LeaseState:
-    """A lease's record as a result."""
+    """Return a lease's record as a result."""
     if record is None:
         return LeaseState(held=False)
     since = None
-    with suppress(ValueError, OverflowError, OSError):  # another machine's clock may say anything
+    with suppress(ValueError, OverflowError, OSError):  # another machine's clock may be out of range
         since = datetime.fromtimestamp(record.since, UTC)
     return LeaseState(
         held=record.held,

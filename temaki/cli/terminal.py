@@ -1,13 +1,13 @@
-"""One command's way to the terminal: results, questions, errors, exit codes.
+"""The terminal of one command: results, questions, errors, exit codes.
 
-Results go to stdout, everything else to stderr. Exit codes:
+Results go to stdout, everything else goes to stderr. Exit codes:
 
 ====  =================================================================================================
-0     done, and nothing to complain of
-1     done, and something was found (``verify``, ``doctor``); or it failed in a way that is not listed here, for
-      instance because its result could not be written to stdout
+0     the command succeeded and found no problem
+1     the command succeeded and found a problem (``verify``, ``doctor``); or it failed in a way that is not listed
+      here, for instance because its result could not be written to stdout
 2     wrong usage or configuration
-3     another writer came first, or what was expected is no longer so: nothing was changed
+3     another writer came first, or an expectation is no longer true: nothing was changed
 4     there is no such database, bucket or version
 5     the store refused (credentials, permissions), or did not answer
 6     the store never said whether it accepted a commit
@@ -50,7 +50,7 @@ from temaki.errors import (
 
 OK, FOUND, USAGE, CONFLICT, MISSING, STORE, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
-_PIPE: Final = 1_000_000  # columns: in a pipe nothing is cut to the width of a terminal that is not there
+_PIPE: Final = 1_000_000  # columns: in a pipe there is no terminal whose width would cut lines
 
 _CODES: tuple[tuple[tuple[type[TemakiError], ...], int], ...] = (
     ((ConfigurationError,), USAGE),
@@ -63,7 +63,7 @@ _CODES: tuple[tuple[tuple[type[TemakiError], ...], int], ...] = (
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code for an error."""
+    """Return the exit code for an error."""
     for classes, code in _CODES:
         if isinstance(error, classes):
             return code
@@ -71,14 +71,14 @@ def exit_code(error: BaseException) -> int:
 
 
 class Terminal:
-    """Where one command prints to.
+    """The terminal of one command.
 
     Args:
         as_json: Whether results are printed as JSON.
 
     Attributes:
-        notes: stderr, for what is no result.
-        so_far: What is true if the command is interrupted now: a sentence for people.
+        notes: The console on stderr, for everything but results.
+        so_far: What the command has done so far, as a sentence. It is printed after an interrupt.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -86,7 +86,7 @@ class Terminal:
         self.so_far = "Nothing was changed."
         self.notes = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._is_piped = not sys.stdout.isatty()
-        # Not on stdout itself: rich would write to it, and has answers of its own where that fails.
+        # rich draws on a canvas, not on stdout itself, because it handles failed writes in its own way.
         self._canvas = Canvas()
         self._results = Console(
             file=self._canvas,
@@ -101,15 +101,15 @@ class Terminal:
 
     @property
     def can_ask(self) -> bool:
-        """Whether somebody is there to answer."""
+        """Whether a person can answer a question."""
         return sys.stdin.isatty() and sys.stderr.isatty() and not self.as_json
 
     def show(self, result: msgspec.Struct) -> None:
-        """Print what a command found out, or has done.
+        """Print the result of a command.
 
         Raises:
-            OutputError: It cannot be printed. (Where a command has done something, and its line on stdout only says
-                so, that is a note.)
+            OutputError: The result cannot be printed. If it only says what the command has done, a note on stderr
+                replaces the error.
         """
         try:
             if self.as_json:
@@ -125,7 +125,7 @@ class Terminal:
             self.note(f"temaki: {done} ({error.strerror})")
 
     def print(self, *parts: RenderableType) -> None:
-        """Print parts of a result, with a blank line around each table that has a neighbour."""
+        """Print parts of a result, with a blank line between a table and its neighbours."""
         blocks = [(self._drawn(part), not isinstance(part, Text)) for part in parts]
         text = ""
         for number, (block, is_table) in enumerate(blocks):
@@ -154,12 +154,12 @@ class Terminal:
         """Write text to stdout as it is.
 
         Raises:
-            OutputError: It cannot be written. A reader that has gone away is no error.
+            OutputError: The text cannot be written. A reader that has gone away is no error.
         """
         if self._is_unread:
             return
         try:
-            # A document is UTF-8 wherever it goes; a line for people is what their terminal has letters for.
+            # A JSON document is always UTF-8. Other text has the terminal's encoding.
             if self.as_json and hasattr(sys.stdout, "buffer"):
                 sys.stdout.flush()
                 sys.stdout.buffer.write(text.encode(errors="backslashreplace"))
@@ -167,7 +167,7 @@ class Terminal:
                 sys.stdout.write(text)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Whoever read the output has seen enough. What the command found is still its exit code.
+            # The reader has gone away. The exit code still tells what the command found.
             self._is_unread = True
             silence(sys.stdout)
         except (OSError, ValueError) as error:
@@ -176,10 +176,10 @@ class Terminal:
             raise unwritable(error) from error
 
     def bytes_out(self) -> BinaryIO:
-        """stdout, for a file's bytes.
+        """Return stdout for a file's bytes.
 
         Raises:
-            ConfigurationError: It is a terminal, or JSON was asked for too.
+            ConfigurationError: stdout is a terminal, or the command was also called with ``--json``.
         """
         if self.as_json:
             raise ConfigurationError("--json and PATH - both mean stdout. Leave one of them out.")
@@ -190,33 +190,33 @@ class Terminal:
         return sys.stdout.buffer
 
     def broken_off(self, error: OSError) -> OutputError:
-        """The error for bytes of which stdout has not taken all."""
+        """Silence stdout, and return the error for bytes that it did not take completely."""
         silence(sys.stdout)
         return unwritable(error)
 
     def note(self, text: str) -> None:
-        """Say something that is no result. Where stderr cannot be written to, there is nobody to say it to."""
+        """Print a note to stderr. If stderr cannot be written to, the note is lost."""
         try:
             self.notes.print(text, markup=False, soft_wrap=True)
             self.notes.file.flush()
-        except (OSError, ValueError, SystemExit):  # SystemExit: rich's answer to a broken pipe
+        except (OSError, ValueError, SystemExit):  # rich raises SystemExit for a broken pipe
             silence(sys.stderr)
 
     def confirm(self, question: str, *, yes: bool) -> None:
-        """Go on only if somebody agrees.
+        """Ask a question, and go on only if the answer is yes.
 
         Args:
-            question: What is about to happen.
-            yes: ``--yes`` was given: do not ask.
+            question: The question: what is about to happen.
+            yes: Whether to go on without asking, because of ``--yes``.
 
         Raises:
-            ConfigurationError: Nobody is there to ask.
+            ConfigurationError: Nobody can answer.
             typer.Exit: The answer was no.
         """
         if yes:
             return
         if not self.can_ask:
-            raise ConfigurationError(f"{question} Nobody is there to agree to that: say --yes if you do.")
+            raise ConfigurationError(f"{question} Nobody can answer here. Add --yes to agree.")
         self._is_asking = True
         self.notes.print(f"{question} [y/N] ", end="", markup=False, soft_wrap=True)
         agreed = sys.stdin.readline().strip().lower() in {"y", "yes"}
@@ -226,7 +226,11 @@ class Terminal:
             raise typer.Exit(FOUND)
 
     def fail(self, error: BaseException) -> int:
-        """Say what went wrong; gives the exit code."""
+        """Print an error.
+
+        Returns:
+            The exit code.
+        """
         code = exit_code(error)
         message = self._message(error)
         if self.as_json and not isinstance(error, OutputError):
@@ -242,7 +246,7 @@ class Terminal:
             return str(error.strerror)
         if isinstance(error, sqlite3.Error):
             return (
-                f"The local copy of the database cannot be used: {error}. See that there is room in the temporary "
+                f"The local copy of the database cannot be used: {error}. Check that there is room in the temporary "
                 "folder (TMPDIR)."
             )
         if isinstance(error, OSError) and error.strerror:
@@ -256,14 +260,14 @@ class Terminal:
 
 @contextmanager
 def terminal(*, as_json: bool) -> Iterator[Terminal]:
-    """Run a command's body: errors become a message and an exit code, and no traceback.
+    """Run a command's body, and turn errors into a message and an exit code, without a traceback.
 
-    SIGTERM and SIGHUP end the body as Ctrl-C does, so that what it has begun is tidied up.
+    SIGTERM and SIGHUP end the body as Ctrl-C does, so that it cleans up.
     """
     this = Terminal(as_json=as_json)
-    with suppress(ValueError):  # not the main thread: a test
+    with suppress(ValueError):  # a test may run this outside of the main thread
         for number in SIGNALS - {signal.SIGINT}:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
                 signal.signal(number, _interrupt)
     try:
         yield this

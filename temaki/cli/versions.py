@@ -1,4 +1,4 @@
-"""The versions that a bucket has kept: which there are, and how one is named on the command line."""
+"""The versions that a bucket keeps: listing them, and finding the one that the command line names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from temaki.cli.move import SHORTEST
 from temaki.cli.parallel import in_parallel
 from temaki.cli.progress import showing_progress
 from temaki.cli.results import StoredVersion
-from temaki.cli.target import LocalCopy, Target, as_stored
+from temaki.cli.target import LocalCopy, Target
 from temaki.errors import ConfigurationError, CorruptDatabaseError, NotFoundError, StoreError
 from temaki.formats.choice import open_stored
 from temaki.store import ObjectVersion, VersionedStore
@@ -24,74 +24,73 @@ if TYPE_CHECKING:
 
 _AT_ONCE: Final = 8  # requests
 SEARCHED: Final = 1000
-"""How far back a version is looked for that is named by its commit or number: one request for each."""
+"""How many of the newest versions are searched for a commit or a number: one request each."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A version that the bucket has kept.
+    """A version that the bucket keeps.
 
     Attributes:
-        kept: As the bucket lists it.
-        version: What its metadata say; None where they are not temaki's to read.
+        listed: The version as the bucket lists it.
+        version: The version as its metadata describe it; None if temaki cannot read them.
     """
 
-    kept: ObjectVersion
+    listed: ObjectVersion
     version: Version | None
 
     def stored(self) -> StoredVersion:
-        """As a result."""
+        """Return the version as a result."""
         assert self.version is not None
-        found = as_stored(self.version, version_id=self.kept.version_id, current=self.kept.is_current)
         return StoredVersion(
-            sequence=found.sequence,
-            commit=found.commit,
-            size=found.size,
-            modified=self.kept.last_modified,
-            version_id=found.version_id,
-            current=found.current,
+            sequence=self.version.sequence,
+            commit=self.version.commit,
+            size=self.version.size,
+            modified=self.listed.last_modified,
+            version_id=self.listed.version_id,
+            current=self.listed.is_current,
         )
 
 
 class KeptVersions:
-    """The versions of one database.
+    """The versions of one database that its bucket keeps.
 
     Args:
         target: The database.
 
     Attributes:
         deleted: Whether the object is deleted now.
-        versions: As the bucket lists them, newest first, without deletions.
+        versions: The versions as the bucket lists them, newest first, without deletions.
 
     Raises:
         ConfigurationError: This kind of store keeps no versions.
-        NotFoundError: There is not one.
+        NotFoundError: The bucket has no version of the database.
     """
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._store = versioned(target)
-        found = target.repeat(lambda: list(self._store.versions(target.key)))
-        self.deleted = bool(found) and found[0].is_deletion
-        self.versions = [one for one in found if not one.is_deletion]
+        listed = target.repeat(lambda: list(self._store.versions(target.key)))
+        self.deleted = bool(listed) and listed[0].is_deletion
+        self.versions = [version for version in listed if not version.is_deletion]
         if not self.versions:
             raise NotFoundError(
                 f"The bucket has no version of {target.url}, old or new. Check the URL.", url=target.url
             )
 
     def newest(self, limit: int) -> list[Kept]:
-        """The newest ones, with what their metadata say: one request for each, several at once."""
+        """Return the newest versions with their metadata. This makes one request for each, several at once."""
         return in_parallel(self._look, self.versions[:limit], at_once=_AT_ONCE)
 
     def named(self, name: str) -> Kept:
-        """The version that somebody means.
+        """Return the version with a name.
 
         Args:
-            name: ``current``; the bucket's version id; a version's number; or a commit's id, or how it begins.
+            name: ``current``, the bucket's version id, the number of a version, or a commit's id or its beginning.
 
         Raises:
-            NotFoundError: There is none, among the newest :data:`SEARCHED`.
-            ConfigurationError: There are several.
+            NotFoundError: None of the newest :data:`SEARCHED` versions has this name.
+            ConfigurationError: Several versions have this name.
         """
         if name == "current":
             if self.deleted or not self.versions[0].is_current:
@@ -99,65 +98,67 @@ class KeptVersions:
                     f"{self._target.url} is deleted now: it has no current version.", url=self._target.url
                 )
             return self._readable(self._look(self.versions[0]))
-        for one in self.versions:
-            if one.version_id == name:
-                return self._readable(self._look(one))
-        found = [one for one in self.newest(SEARCHED) if one.version is not None and _is_meant(one.version, name)]
-        if not found:
+        for listed in self.versions:
+            if listed.version_id == name:
+                return self._readable(self._look(listed))
+        matching = [
+            kept for kept in self.newest(SEARCHED) if kept.version is not None and _is_meant(kept.version, name)
+        ]
+        if not matching:
             raise NotFoundError(
                 f"{self._target.url} has no version {name!r} that the bucket still keeps. Name it by its number, "
-                f"commit or version id, as in: temaki history {self._target.url}",
+                f"commit or version id, as listed by: temaki history {self._target.url}",
                 url=self._target.url,
             )
-        commits = {one.version.commit for one in found if one.version is not None}
+        commits = {kept.version.commit for kept in matching if kept.version is not None}
         if len(commits) > 1:
             raise ConfigurationError(
                 f"{name!r} names {len(commits)} versions of {self._target.url}: {', '.join(sorted(commits))}. "
-                "Say more of it."
+                "Give more characters of the commit."
             )
-        return found[0]
+        return matching[0]
 
     def fetch(self, kept: Kept, folder: Path, name: str, console: Console) -> LocalCopy:
-        """Fetch a version into ``folder``, checked as every download is; its progress is shown on ``console``."""
-        reading = _OneVersion(self._store, self._target.store.url, kept.kept.version_id)
+        """Fetch a version into ``folder``, checked as every download is, and show the progress on ``console``."""
+        reading = _OneVersion(self._store, self._target.store.url, kept.listed.version_id)
         with showing_progress(reading, console) as store:
             return self._target.fetch(folder, remote=self._target.remote_on(store), name=name)
 
-    def _look(self, kept: ObjectVersion) -> Kept:
-        if not kept.size:  # it is no database, and a store has no first byte of it to answer with
-            return Kept(kept, None)
-        info = self._target.repeat(lambda: self._store.head_version(self._target.key, kept.version_id))
+    def _look(self, listed: ObjectVersion) -> Kept:
+        if not listed.size:  # an empty object is no database, and has no first byte to read
+            return Kept(listed, None)
+        info = self._target.repeat(lambda: self._store.head_version(self._target.key, listed.version_id))
         try:
             version = read_version(info)
         except MetadataError:
-            return Kept(kept, None)
+            return Kept(listed, None)
         if version.is_adopted:
-            # Its number is in its first bytes; where they are no database's, it is no version to go back to.
-            reading = _OneVersion(self._store, self._target.store.url, kept.version_id)
+            # Its number is in its first bytes. If they are not those of a database, it cannot be restored.
+            reading = _OneVersion(self._store, self._target.store.url, listed.version_id)
             try:
                 fetched = self._target.remote_on(reading).fetch(open_stored)
             except CorruptDatabaseError:
-                return Kept(kept, None)
+                return Kept(listed, None)
             assert fetched is not None, "an unconditional GET has a body"
             with fetched:
                 version = fetched.version
-        return Kept(kept, version)
+        return Kept(listed, version)
 
     def _readable(self, kept: Kept) -> Kept:
         if kept.version is None:
             raise CorruptDatabaseError(
-                f"Version {kept.kept.version_id} of {self._target.url} is no database that temaki can use. Take "
-                f"another one, of: temaki history {self._target.url}",
+                f"Version {kept.listed.version_id} of {self._target.url} is no database that temaki can use. Choose "
+                f"another version, listed by: temaki history {self._target.url}",
                 url=self._target.url,
             )
         return kept
 
 
 def versioned(target: Target) -> VersionedStore:
-    """The database's store, if it is of a kind that can keep versions.
+    """Return the database's store, which must be of a kind that can keep versions.
 
     Raises:
-        ConfigurationError: It is not.
+        ConfigurationError: This kind of store keeps no versions.
     """
     if isinstance(target.store, VersionedStore):
         return target.store
@@ -174,7 +175,7 @@ def _is_meant(version: Version, name: str) -> bool:
 
 
 class _OneVersion:
-    """A store that shows one version of each object, and cannot be written to."""
+    """A read-only store that shows one version of each object."""
 
     honours_conditions = True
 
@@ -213,19 +214,20 @@ class _OneVersion:
         raise self._read_only(prefix)
 
     def _read_only(self, key: str) -> StoreError:
-        return StoreError(f"{self.url}/{key}: history is not written to.", url=f"{self.url}/{key}")
+        return StoreError(f"{self.url}/{key}: an old version cannot be written to.", url=f"{self.url}/{key}")
 
 
 def base_for_restore(target: Target, versions: KeptVersions) -> tuple[Version | None, int]:
-    """What a restored version is to replace, and the number it gets: higher than any that is known.
+    """Return the version that a restored one replaces, and the number of the restored one.
 
-    An object that is no database any more is replaced too: that is what restore is for. Its ETag is enough for that.
+    The number is higher than that of any recent version. An object that is no longer a database can be replaced, too:
+    its ETag is enough for that.
 
     Returns:
-        The version, None where the object is deleted; and the number.
+        The version to replace, None if the object is deleted; and the number.
     """
-    known = [one.version for one in versions.newest(_AT_ONCE) if one.version is not None]
-    newest = max((version.sequence for version in known), default=0)
+    recent = [kept.version for kept in versions.newest(_AT_ONCE) if kept.version is not None]
+    newest = max((version.sequence for version in recent), default=0)
     try:
         base = target.current_or_none()
     except CorruptDatabaseError:

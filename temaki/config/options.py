@@ -1,17 +1,17 @@
-"""A strategy's options: what may be given, and how what was given becomes arguments of its ``__init__``."""
+"""The options of a strategy: checks them, and converts them into arguments of its ``__init__``."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, get_type_hints
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from temaki.errors import ConfigurationError
 
 S = TypeVar("S")
 
-# The settings that are temaki's own, whatever the strategy.
+# The settings of temaki itself, with every strategy.
 GENERAL: Final = ("url", "strategy", "cache_dir", "timeout", "allow_stale_seeds")
 
 ARGUMENTS: Final = "bind_s3"
@@ -22,7 +22,7 @@ _SHORT_NAME: Final = 4  # characters
 
 
 def origin(source: str, name: str) -> str:
-    """How a user wrote a setting: ``max_age= of bind_s3``, ``environment variable TEMAKI_MAX_AGE``, ..."""
+    """Name a setting as its user wrote it: ``max_age= of bind_s3``, ``environment variable TEMAKI_MAX_AGE``, ..."""
     if source == ARGUMENTS:
         return f"{name}= of bind_s3"
     if source == ENVIRONMENT:
@@ -32,14 +32,14 @@ def origin(source: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One setting as it was found.
+    """One setting as its source gives it.
 
     Attributes:
-        name: The name of the setting, as a Python identifier.
-        value: What was given, not yet converted.
-        source: ``"bind_s3"``, ``"environment"``, or the name of a file.
-        ignorable: True where something stronger chose the strategy: then an option that this one does not know was
-            meant for another.
+        name: Name of the setting, as a Python identifier.
+        value: The value, not yet converted.
+        source: Source of the value: ``"bind_s3"``, ``"environment"``, or the name of a file.
+        ignorable: True if a stronger source chose the strategy. Then an option that this strategy does not have was
+            meant for another one.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Option:
 
     @property
     def origin(self) -> str:
-        """Where the value came from, as part of a sentence."""
+        """The source of the value, as part of a sentence."""
         return origin(self.source, self.name)
 
 
@@ -57,15 +57,15 @@ def strategy_options(cls: type, raw: Mapping[str, Option]) -> dict[str, Any]:
     """Check and convert the options of a strategy.
 
     A strategy's options are the keyword-only parameters of its ``__init__``, with their annotations. An argument must
-    have the annotated type (a whole number serves where a float is asked for); text from the environment, and what
-    TOML gives, is converted.
+    have the annotated type; a whole number also serves as a float. Text from the environment and values from TOML are
+    converted.
 
     Args:
         cls: The strategy's class.
-        raw: ``Settings.options``.
+        raw: The options as their sources give them: ``Settings.options``.
 
     Returns:
-        Keyword arguments for ``cls``. What was not given is left to its default.
+        Keyword arguments for ``cls``. Options that were not given keep their defaults.
 
     Raises:
         ConfigurationError: An option is unknown, missing, or of another type.
@@ -84,13 +84,14 @@ def strategy_options(cls: type, raw: Mapping[str, Option]) -> dict[str, Any]:
 
 
 def check_names(cls: type, raw: Mapping[str, Option]) -> None:
-    """Make sure that a strategy has every option that was meant for it; what they are set to is not looked at.
+    """Make sure that a strategy has every option that was meant for it. The values are not checked.
 
-    An option that a weaker source gives, and that this strategy does not have, was meant for another strategy, and is
-    left alone, unless it is plainly one of this one's with a slip in it.
+    An option that the strategy does not have is an error if it comes from the same source as the choice of the
+    strategy. If a stronger source chose the strategy, the option was meant for another one and is ignored, unless it
+    is clearly a misspelt option of this one.
 
     Raises:
-        ConfigurationError: It has not. The message has the nearest name.
+        ConfigurationError: The strategy lacks an option. The message has the nearest name.
     """
     _check_names(cls, raw, _parameters(cls))
 
@@ -104,26 +105,26 @@ def _check_names(cls: type, raw: Mapping[str, Option], parameters: Collection[st
 
 
 def nearest(name: str, known: Collection[str], *, certain: bool = False) -> str | None:
-    """The known name that somebody meant who wrote ``name``, which is not known; None if it is like none of them.
+    """Find the known name that is most like the unknown ``name``; None if there is none.
 
-    Capitals and hyphens are slips too.
+    Capitals and hyphens count as misspellings.
 
     Args:
-        name: As it was written.
-        known: What could be meant.
-        certain: Only if there is hardly a doubt: for a name that may well be right elsewhere.
+        name: The unknown name, as the user wrote it.
+        known: The known names.
+        certain: True to accept only a near match, for a name that may be right elsewhere.
     """
-    from difflib import get_close_matches  # not at the top: only errors need it
+    from difflib import get_close_matches  # imported here because only errors need it
 
     written = name.casefold().replace("-", "_")
-    # In a short name one wrong letter of three, or two that changed places, is a third of all.
+    # In a name of three letters, one wrong letter is already a third of the name.
     doubt = (0.65 if len(written) <= _SHORT_NAME else 0.8) if certain else 0.6
     near = get_close_matches(written, known, n=1, cutoff=doubt)
     return near[0] if near else None
 
 
 def make_strategy(cls: type[S], raw: Mapping[str, Option]) -> S:
-    """Make a strategy from its options. What its ``__init__`` refuses is reported with the option's origin.
+    """Make a strategy from its options. An error of its ``__init__`` is reported with the options' origins.
 
     Raises:
         ConfigurationError: See :func:`strategy_options`; or ``cls`` itself refused a value.
@@ -134,7 +135,7 @@ def make_strategy(cls: type[S], raw: Mapping[str, Option]) -> S:
     except (ConfigurationError, TypeError, ValueError) as error:
         given = ", ".join(f"{raw[name].origin} is {value!r}" for name, value in options.items())
         raise ConfigurationError(
-            f"Strategy {cls.__name__} cannot be made: {error} ({given or 'no option was given'})"
+            f"Strategy {cls.__name__} cannot be made: {error} ({given or 'no option was given'}). Correct its options."
         ) from error
 
 
@@ -147,8 +148,8 @@ def _parameters(cls: type) -> dict[str, inspect.Parameter]:
     for name in parameters:
         if name in GENERAL or name == "key":  # TEMAKI_KEY is a part of the URL
             raise ConfigurationError(
-                f"Strategy {cls.__name__}: its option {name!r} has the name of a setting of temaki's own, and "
-                "could never be set. Give it another name."
+                f"Strategy {cls.__name__}: its option {name!r} has the same name as one of temaki's own settings, so "
+                "it could never be set. Give the option another name."
             )
     return parameters
 
@@ -158,8 +159,8 @@ def _hints(cls: type[Any]) -> dict[str, Any]:
         return get_type_hints(cls.__init__, include_extras=True)
     except (NameError, AttributeError, TypeError) as error:
         raise ConfigurationError(
-            f"Strategy {cls.__name__}: the annotations of its options cannot be resolved: {error}. What they name must "
-            "be imported at run time, not only for type checkers."
+            f"Strategy {cls.__name__}: the annotations of its options cannot be resolved: {error}. Import the names in "
+            "them at run time, not only for type checkers."
         ) from error
 
 
@@ -169,7 +170,7 @@ def _convert(option: Option, hint: Any) -> object:
         return value
     if hint is float and type(value) is int:
         return float(value)
-    import msgspec  # not at the top: it would be a good part of a cold start, and most binds need no conversion
+    import msgspec  # imported here because it costs much of a cold start, and most binds need no conversion
 
     try:
         return msgspec.convert(value, hint, strict=option.source == ARGUMENTS)
@@ -178,10 +179,12 @@ def _convert(option: Option, hint: Any) -> object:
 
 
 def _allowed(error: Exception, hint: Any) -> str:
-    """What msgspec would have accepted, bounds included, where it says so; else the annotation."""
-    said, _, _ = str(error).partition(", got ")
-    if said.startswith("Expected "):
-        return said.removeprefix("Expected ").replace("`", "")
+    """The values that msgspec accepts, including bounds, if its error says so; else the annotation."""
+    expectation, _, _ = str(error).partition(", got ")
+    if expectation.startswith("Expected "):
+        return expectation.removeprefix("Expected ").replace("`", "")
+    if get_origin(hint) is Literal:
+        return " or ".join(f'"{value}"' for value in get_args(hint))
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 

@@ -1,10 +1,10 @@
-"""Where the settings of a database come from: arguments, then the environment, then a TOML file.
+"""Reads the settings of a database: from arguments, then from the environment, then from a TOML file.
 
 ``url``, ``strategy``, ``cache_dir``, ``timeout`` and ``allow_stale_seeds`` are temaki's own. Every other name is an
-option of the strategy. Each value is kept with its origin, so that an error can name it.
+option of the strategy. Each value keeps its origin, so that an error can name it.
 
-What costs start-up time (msgspec, tomllib, difflib) is imported where it turns out to be needed: a database that is
-bound by arguments alone needs none of them.
+The modules msgspec, tomllib and difflib cost start-up time, so they are imported only where they are needed. A database
+that is bound by arguments alone needs none of them.
 """
 
 from __future__ import annotations
@@ -58,22 +58,22 @@ _FLAGS: Final = {
     "off": False,
 }
 
-# S3's rules for new buckets, widened by those of the oldest ones (capitals, underscores, up to 255 characters).
+# S3's rules for the names of new buckets, and those for the oldest ones (capitals, underscores, up to 255 characters).
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a database is bound with.
+    """The settings that a database is bound with.
 
     Attributes:
-        url: The database's URL, not yet parsed.
-        strategy: The strategy's name, or the instance that was passed (its class is not checked here).
-        cache_dir: Folder for working copies, absolute; None for a private temporary one.
+        url: URL of the database, not yet parsed.
+        strategy: Name of the strategy, or the instance that was passed (its class is not checked here).
+        cache_dir: Folder for working copies, as an absolute path; None for a private temporary folder.
         timeout: Seconds after which no new attempt of a request is started.
-        allow_stale_seeds: Whether the rows of ``Seeded`` entities that are stored will do where their source fails.
-        options: The strategy's options, not yet converted: see :func:`strategy_options`. Empty for an instance.
-        origins: Where all of these but ``options`` came from, for messages. A default has none.
+        allow_stale_seeds: True to use the stored rows of ``Seeded`` entities if their source fails.
+        options: Options of the strategy, not yet converted: see :func:`strategy_options`. Empty for an instance.
+        origins: Origin of each other setting, by name, for messages. A default has none.
     """
 
     url: str
@@ -86,9 +86,9 @@ class Settings:
 
 
 def working_folder() -> Path:
-    """The working folder; ``.`` where it has no name any more, because it was removed under the process.
+    """Get the working folder; ``.`` if it was removed while the process runs.
 
-    A removed folder holds no settings, so that whoever says everything in arguments needs none.
+    A removed folder holds no settings. A call that gives everything in arguments needs none.
     """
     try:
         return Path.cwd()
@@ -97,30 +97,31 @@ def working_folder() -> Path:
 
 
 def resolve(arguments: Mapping[str, object], *, environ: Mapping[str, str], folder: str | os.PathLike[str]) -> Settings:
-    """Put together what was said about a database; of two values for one setting the stronger source wins.
+    """Combine the settings of all sources. If two sources give one setting, the stronger source wins.
 
     Args:
-        arguments: Those of ``bind_s3``, by name, the strongest. A general setting that is None was not given.
+        arguments: Arguments of ``bind_s3`` by name: the strongest source. None means that a general setting was not
+            given.
         environ: The environment: ``TEMAKI_URL``, ``TEMAKI_STRATEGY``, ``TEMAKI_CACHE_DIR``, ``TEMAKI_TIMEOUT``,
             ``TEMAKI_ALLOW_STALE_SEEDS``, ``TEMAKI_<OPTION>``, and ``AWS_BUCKET`` with ``TEMAKI_KEY`` instead of a URL.
-            Empty ones count as unset.
-        folder: The working folder. ``temaki.toml``, or ``[tool.temaki]`` of ``pyproject.toml``, is read there, and a
-            relative ``cache_dir`` starts there. See :func:`working_folder`.
+            Empty variables count as unset.
+        folder: The working folder. It may have ``temaki.toml``, or ``[tool.temaki]`` in ``pyproject.toml``. A relative
+            ``cache_dir`` starts there. See :func:`working_folder`.
 
     Raises:
         ConfigurationError: A value cannot be used, a file cannot be read, or nothing names a database.
     """
     start = Path(folder)
-    found: dict[str, Option] = {}
+    options: dict[str, Option] = {}
     strategy_chosen = False
     for source, values in _sources(arguments, environ, start):
         for name, value in values.items():
-            found.setdefault(name, Option(name, value, source, ignorable=strategy_chosen))
+            options.setdefault(name, Option(name, value, source, ignorable=strategy_chosen))
         strategy_chosen = strategy_chosen or "strategy" in values
 
-    general = {name: found.pop(name) for name in GENERAL if name in found}
+    general = {name: options.pop(name) for name in GENERAL if name in options}
     if "url" not in general:
-        raise ConfigurationError(_no_url(environ, found, start))
+        raise ConfigurationError(_no_url(environ, options, start))
     strategy = _strategy(general["strategy"]) if "strategy" in general else DEFAULT_STRATEGY
     return Settings(
         url=_text(general["url"], "a URL (s3://bucket/key, file:///folder/key or memory://name/key)"),
@@ -128,7 +129,7 @@ def resolve(arguments: Mapping[str, object], *, environ: Mapping[str, str], fold
         cache_dir=_folder(general["cache_dir"], start) if "cache_dir" in general else None,
         timeout=_seconds(general["timeout"]) if "timeout" in general else DEFAULT_TIMEOUT,
         allow_stale_seeds=_flag(general["allow_stale_seeds"]) if "allow_stale_seeds" in general else False,
-        options=found if isinstance(strategy, str) else _none_beside(strategy, found),
+        options=options if isinstance(strategy, str) else _none_beside(strategy, options),
         origins={name: option.origin for name, option in general.items()},
     )
 
@@ -152,12 +153,12 @@ def _environment(environ: Mapping[str, str], *, url_is_given: bool) -> dict[str,
         if name.startswith(PREFIX) and text.strip()
     }
     key = values.pop("key", None)
-    # Without a key AWS_BUCKET says nothing to us: it may well be there for another program.
+    # Without a key, AWS_BUCKET alone may be meant for another program.
     if key is None or url_is_given:
         return values
     if "url" in values:
         raise ConfigurationError(
-            "The database is given twice, by TEMAKI_URL and by TEMAKI_KEY (with AWS_BUCKET): unset one of them."
+            "The database is given twice, by TEMAKI_URL and by TEMAKI_KEY (with AWS_BUCKET). Unset one of them."
         )
     values["url"] = _object_url(environ.get("AWS_BUCKET", "").strip(), str(key))
     return values
@@ -165,7 +166,9 @@ def _environment(environ: Mapping[str, str], *, url_is_given: bool) -> dict[str,
 
 def _object_url(bucket: str, key: str) -> str:
     if not bucket:
-        raise ConfigurationError("TEMAKI_KEY is set and AWS_BUCKET is not: set it too, or TEMAKI_URL instead of both.")
+        raise ConfigurationError(
+            "TEMAKI_KEY is set and AWS_BUCKET is not. Set AWS_BUCKET too, or set TEMAKI_URL instead of both."
+        )
     if not _BUCKET.fullmatch(bucket):
         raise ConfigurationError(
             "environment variable AWS_BUCKET: expected a bucket's name alone (letters, digits, '.', '-' and '_'); "
@@ -180,7 +183,7 @@ def _object_url(bucket: str, key: str) -> str:
 
 
 def _toml(folder: Path) -> list[tuple[str, Mapping[str, object]]]:
-    """The one TOML source that there is, or none."""
+    """Read the TOML file with settings: a list of one source, or an empty list."""
     sources: list[tuple[str, Mapping[str, object]]] = []
     if _is_closed(folder):
         return sources
@@ -190,11 +193,12 @@ def _toml(folder: Path) -> list[tuple[str, Mapping[str, object]]]:
         for name, heading in (("tool", "[tool.temaki]"), ("temaki", "[temaki]")):
             if isinstance(values.get(name), dict):
                 raise ConfigurationError(
-                    f"{folder / 'temaki.toml'}: here the settings stand at top level, without {heading}."
+                    f"{folder / 'temaki.toml'} has a table {heading}. In this file, write the settings at top level, "
+                    f"without {heading}."
                 )
         sources.append(("temaki.toml", values))
     project = _read(folder / "pyproject.toml")
-    # Many working folders have this file and few mean temaki by it: the others need no parser.
+    # Many working folders have this file, and few of them have settings for temaki. Only those need the parser.
     if project is not None and b"temaki" in project:
         tool = _parse(project, folder / "pyproject.toml").get("tool")
         table = tool.get("temaki") if isinstance(tool, dict) else None
@@ -204,13 +208,13 @@ def _toml(folder: Path) -> list[tuple[str, Mapping[str, object]]]:
             sources.append(("[tool.temaki] of pyproject.toml", table))
     if len(sources) > 1:
         raise ConfigurationError(
-            f"{folder} has both temaki.toml and [tool.temaki] in pyproject.toml: keep the settings in one of them."
+            f"{folder} has both temaki.toml and [tool.temaki] in pyproject.toml. Keep the settings in one of them."
         )
     return sources
 
 
 def _is_closed(folder: Path) -> bool:
-    """Whether this user may not look into the folder at all.
+    """Whether this user has no permission to look into the folder.
 
     A service that was started in somebody else's home folder (``sudo -u app`` in ``/root``) has no settings there.
     """
@@ -224,8 +228,8 @@ def _read(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise ConfigurationError(
-            f"{path} may hold temaki's settings, and cannot be read: {error.strerror}. Let this user read it, or start "
-            "the process in another folder."
+            f"{path} cannot be read: {error.strerror}. The file may have settings for temaki. Let this user read it, "
+            "or start the process in another folder."
         ) from error
 
 
@@ -240,15 +244,17 @@ def _parse(data: bytes, path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} is no valid TOML: {error}. Correct it.") from error
 
 
-def _no_url(environ: Mapping[str, str], found: Mapping[str, Option], folder: Path) -> str:
-    for option in found.values():
+def _no_url(environ: Mapping[str, str], options: Mapping[str, Option], folder: Path) -> str:
+    for option in options.values():
         near = nearest(option.name, ("url", "key"), certain=True)
         if near:
             return (
                 f"{option.origin}: there is no setting {option.name!r}. Did you mean {origin(option.source, near)}? "
-                "(No database is named without it.)"
+                "(No other setting names a database.)"
             )
-    closed = f" (Files in {folder} do not count: this user may not look into it.)" if _is_closed(folder) else ""
+    closed = (
+        f" (Files in {folder} were not read: this user may not look into the folder.)" if _is_closed(folder) else ""
+    )
     alone = (
         " AWS_BUCKET alone is not enough: set TEMAKI_KEY to the object's key too." if environ.get("AWS_BUCKET") else ""
     )
@@ -280,11 +286,11 @@ def _strategy(option: Option) -> object:
 
 
 def _none_beside(strategy: object, options: Mapping[str, Option]) -> dict[str, Option]:
-    """An instance has its options already: those of weaker sources were meant for another strategy."""
+    """Refuse options beside a strategy's instance. Weaker sources meant theirs for another strategy: ignore them."""
     for option in options.values():
         if not option.ignorable:
             raise ConfigurationError(
-                f"{option.origin}: the strategy is an instance here, which has its options already. Pass it to "
+                f"{option.origin}: the strategy is an instance, which has its options already. Pass the option to "
                 f"{type(strategy).__name__}(…) instead. bind_s3's own settings: {', '.join(GENERAL)}."
             )
         near = nearest(option.name, GENERAL, certain=True)
@@ -308,7 +314,7 @@ def _folder(option: Option, start: Path) -> Path:
         ) from error
     except OSError as error:
         raise ConfigurationError(
-            f"{option.origin}: {text!r} starts at the working folder, which is gone. Give an absolute path."
+            f"{option.origin}: {text!r} is relative to the working folder, which was removed. Give an absolute path."
         ) from error
 
 

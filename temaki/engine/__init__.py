@@ -1,1 +1,1 @@
-"""What a session does, in order: pull, begin, commit, end."""
+"""Runs sessions: pull, begin, commit, end."""

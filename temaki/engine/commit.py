@@ -1,10 +1,11 @@
-"""One commit: SQLite's own, the upload, and what either of them means for the working copy."""
+"""One commit: SQLite's COMMIT, the upload, and what their results mean for the working copy."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
 
+from temaki.clock import Moment
 from temaki.engine.session import EngineSession
 from temaki.engine.shared import Shared
 from temaki.errors import SyncError
@@ -17,13 +18,13 @@ _log = logging.getLogger(__name__)
 
 
 class Commit:
-    """The commit of one write transaction. :meth:`run` once.
+    """The commit of one write transaction. Call :meth:`run` once.
 
     Args:
-        shared: What it works on.
-        strategy: Pushes it.
+        shared: The working copy, the object and the lease of the URL.
+        strategy: Pushes the commit.
         session: The session, in the generation in which it has written.
-        connection: The session's connection, in the write transaction. Its caller holds the writer lock.
+        connection: The session's connection, in the write transaction. The caller holds the writer lock.
     """
 
     def __init__(self, shared: Shared, strategy: Strategy, session: EngineSession, connection: Connection) -> None:
@@ -32,10 +33,10 @@ class Commit:
         self._replica, self._generation = shared.replica, session.generation
 
     def run(self) -> bool:
-        """SQLite's COMMIT, and the upload if it changed anything. If this raises, the generation is abandoned.
+        """Run SQLite's COMMIT, and upload if it changed anything. If this raises, the generation is abandoned.
 
         Returns:
-            Whether it changed anything.
+            True if the commit changed anything.
 
         Raises:
             SyncError, StoreError: Nothing was stored, unless it is a ``CommitUnknownError``.
@@ -56,7 +57,7 @@ class Commit:
             finally:
                 self._session.writing = False
                 self._session.forget_image()
-        if published is not None:  # told when readers need not wait any more
+        if published is not None:  # reported after the locks are released, so that readers do not wait for listeners
             self._shared.reporter.published(
                 published.version, len(changes.pages), watch.seconds, superseded=published.superseded
             )
@@ -76,20 +77,21 @@ class Commit:
             _log.exception("%s: the strategy failed after its commit was stored; the commit stands", session.url)
         if session.published is None:
             raise SyncError(
-                f"The strategy {type(strategy).__name__} returned from push() without session.publish(); nothing was "
-                f"stored in {session.url}. A strategy that never writes says so with writes = False.",
+                f"The strategy {type(strategy).__name__} returned from push() without session.publish(). Nothing was "
+                f"stored in {session.url}. Call session.publish() in push(); or, for a strategy that never writes, set "
+                "writes = False.",
                 url=session.url,
             )
         self._acknowledge(session.published, changes, moment)
         return session.published
 
-    def _acknowledge(self, published: Published, changes: Scan, moment: tuple[float, float]) -> None:
-        """The commit is stored: whatever goes wrong here costs the next session a pull, and nobody an error."""
+    def _acknowledge(self, published: Published, changes: Scan, moment: Moment) -> None:
+        """Move the working copy to the stored commit. A failure here is no error: the next session pulls."""
         replica, generation = self._replica, self._generation
         try:
             replica.known = True
             if published.superseded:
-                # Another writer has already built on it; that version's ETag is not ours to adopt.
+                # Another writer has already built on the commit. We do not know the ETag of the current version.
                 replica.abandon(generation)
                 return
             known = self._session.knowledge

@@ -1,6 +1,6 @@
-"""What a session does, in order: one remote, one replica, one strategy.
+"""Runs the sessions of one database, with one remote, one replica and one strategy.
 
-The engine is what the Pony binding calls. It knows nothing of Pony; it knows when the locks are held.
+The Pony binding calls the engine. The engine knows nothing of Pony. It decides when each lock is held.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import logging
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from temaki.engine.commit import Commit
-from temaki.engine.session import EngineSession
+from temaki.engine.session import EngineSession, MovedError
 from temaki.engine.shared import Shared, leave
 from temaki.errors import ConfigurationError, CorruptDatabaseError, WorkingCopyError
 from temaki.lease.turn import FIRST_TRY, Try
@@ -24,15 +25,19 @@ from temaki.strategy import Strategy
 
 _log = logging.getLogger(__name__)
 _MOST_VANISHED = 5
-"""How often a session begins again because its files vanished while they were opened."""
+"""Number of times that a session begins again because its files vanished while it opened them."""
 
 
 class Engine:
     """Runs the sessions of one bound database.
 
     Args:
-        shared: See :func:`temaki.engine.shared.share`.
-        strategy: When to pull and push.
+        shared: What the databases on one URL share: see :func:`temaki.engine.shared.share`.
+        strategy: Decides when to pull and push.
+
+    Attributes:
+        url: URL of the database.
+        strategy: The strategy.
     """
 
     def __init__(self, shared: Shared, strategy: Strategy) -> None:
@@ -45,20 +50,20 @@ class Engine:
         shared.replica.reopen()
 
     def reset_after_fork(self) -> None:
-        """In a forked child: no session of the parent's goes on here."""
+        """Forget the parent's sessions in a forked child: none of them goes on here."""
         self._lock = threading.Lock()
         self._open: weakref.WeakSet[EngineSession] = weakref.WeakSet()
 
     @property
     def shared(self) -> Shared:
-        """What it shares with others on the same URL.
+        """The objects that this engine shares with others on the same URL.
 
         Raises:
-            ConfigurationError: It was let go of.
+            ConfigurationError: The database was unbound.
         """
         if self._bound is None:
             raise ConfigurationError(
-                f"This Database is not bound to {self.url} any more: unbind() was called. Bind it again with "
+                f"This Database is not bound to {self.url} any longer: unbind() was called. Bind it again with "
                 "bind_s3().",
                 url=self.url,
             )
@@ -69,7 +74,7 @@ class Engine:
         return self.shared.replica
 
     def let_go(self) -> None:
-        """Have no part in the URL any more. The last one to leave closes the working copy and gives back the lease.
+        """Unbind from the URL. The last engine to leave closes the working copy and releases the lease.
 
         Raises:
             ConfigurationError: A session is open.
@@ -79,8 +84,8 @@ class Engine:
         with self._lock:
             if self._open:
                 raise ConfigurationError(
-                    f"unbind() of {self.url}: {len(self._open)} of its sessions are open, in other threads or in "
-                    "suspended generators. End them first.",
+                    f"unbind() of {self.url} is not possible: {len(self._open)} of its sessions are open, in other "
+                    "threads or in suspended generators. End them first.",
                     url=self.url,
                 )
             self._bound = None
@@ -98,7 +103,7 @@ class Engine:
 
     @property
     def has_database(self) -> bool:
-        """Whether the last pull found a database, not the lack of one."""
+        """Whether there was a database at the last pull."""
         look()
         return self._replica.current is None or self._replica.current.version is not None
 
@@ -107,15 +112,16 @@ class Engine:
     def open(
         self, connect: Callable[[Generation], Connection], *, immediate: bool, which: Try = FIRST_TRY
     ) -> Connection:
-        """Begin a session: pull, connect, and pin what it will see.
+        """Begin a session: pull, connect, and pin the session's snapshot.
 
         Args:
-            connect: Gives a connection to a generation. May run the user's ``on_connect`` handlers, so no lock is held.
-            immediate: Whether the session will write from its start.
-            which: Which try of a retried function it is.
+            connect: Opens a connection to a generation. It may run the user's ``on_connect`` handlers, so no lock is
+                held meanwhile.
+            immediate: True if the session writes from its start.
+            which: The try of a retried function.
 
         Returns:
-            The connection, with the session in it.
+            The connection. Its ``session`` is the new session.
         """
         look()
         with self._lock:
@@ -131,8 +137,8 @@ class Engine:
                 generation = session.generation = self._replica.enter()
                 session.catch_ups = None
                 if generation is None:
-                    # Another thread's commit was refused since; or the strategy did not pull when there was nothing; or
-                    # the working copy is gone.
+                    # Another thread's commit was refused meanwhile, or the strategy did not pull when there was no
+                    # working copy, or the working copy is gone.
                     session.revalidate()
                     continue
                 try:
@@ -153,7 +159,7 @@ class Engine:
     def _connect(
         self, connect: Callable[[Generation], Connection], session: EngineSession, generation: Generation
     ) -> Connection | None:
-        """A connection with the session's snapshot; None if there is none in this generation any more."""
+        """Open a connection with the session's snapshot; None if the generation no longer has one."""
         connection = connect(generation)
         connection.session = session
         try:
@@ -166,11 +172,11 @@ class Engine:
         return None
 
     def pin(self, connection: Connection) -> bool:
-        """Take the session's snapshot, at a moment in which everything in the generation is accepted.
+        """Take the session's snapshot at a moment when the store has accepted everything in the generation.
 
         Returns:
-            False where the generation has been abandoned meanwhile, or its files were removed or replaced: there is
-            nothing there that may be seen.
+            False if the generation was abandoned meanwhile, or its files were removed or replaced. Then the session
+            must not read from it.
         """
         generation = session_of(connection).generation
         with self._replica.gate:
@@ -183,38 +189,56 @@ class Engine:
             return generation.is_intact()  # now: SQLite opens the WAL, by its name, when it first reads
 
     def before_write(self, connection: Connection) -> None:
-        """Before BEGIN IMMEDIATE, and before the writer lock: the strategy may wait or refuse."""
+        """Let the strategy wait or refuse, before the writer lock and BEGIN IMMEDIATE."""
         session = session_of(connection)
         session.immediate = True
-        with self.shared.watch("begin"):
+        with self._beginning():
             self.strategy.begin(session)
 
+    @contextmanager
+    def _beginning(self) -> Iterator[None]:
+        moved: MovedError | None = None
+        with self.shared.watch("begin"):
+            try:
+                yield
+            except MovedError as error:
+                moved = error  # the session goes on: neither a conflict nor a failure, for those who count
+        if moved is not None:
+            raise moved
+
     def check_current(self, connection: Connection) -> None:
-        """After BEGIN IMMEDIATE: what the session has seen must still be what a commit would replace.
+        """Make sure, after BEGIN IMMEDIATE, that the session's version is the one that a commit would replace.
 
         Raises:
-            ConflictError: It is not; the caller rolls back.
+            ConflictError: It is not. The caller rolls back.
         """
         session = session_of(connection)
-        with self.shared.watch("begin"), self._replica.gate:
+        with self._beginning(), self._replica.gate:
             if session.generation is None or not self._replica.is_current(session.generation, session.catch_ups):
                 raise session.conflict("replaced while it waited to write")
         session.writing = True
 
     def commit(self, connection: Connection) -> bool:
-        """See :class:`temaki.engine.commit.Commit`. The caller holds the writer lock all the while.
+        """Commit the session's write transaction: see :class:`temaki.engine.commit.Commit`.
+
+        The caller holds the writer lock throughout.
 
         Returns:
-            Whether it changed anything.
+            True if the commit changed anything.
         """
         session = session_of(connection)
         return Commit(self.shared, self.strategy, session, connection).run()
 
     # -- the end --------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def is_writing(connection: Connection) -> bool:
+        """Whether a session is in its write transaction on the connection."""
+        return isinstance(connection.session, EngineSession) and connection.session.writing
+
     def close(self, connection: Connection) -> None:
-        """The connection's session is over: let go of its generation, which may close it. No error if there is none."""
-        if connection.process != process():  # the parent goes on with it
+        """End the connection's session, if there is one, and leave its generation. That may close the connection."""
+        if connection.process != process():  # the parent goes on with this connection
             return
         session, connection.session = connection.session, None
         self._replica.writer.release(connection)  # a leftover, if anything: see WriterLock
@@ -245,16 +269,20 @@ class Engine:
     # -- pooled connections ---------------------------------------------------------------------------------------
 
     def welcome(self, connection: Connection, generation: Generation) -> None:
-        """A new connection of a session that is in ``generation``."""
+        """Register a new connection of a session that is in ``generation``."""
         with self._replica.state:
             connection.busy = True
             generation.welcome(connection)
         connection.settle_in(
-            self.url, str(generation.path.parent), writable=self.writes, is_intact=generation.is_intact
+            self.url,
+            str(generation.path.parent),
+            writable=self.writes,
+            is_intact=generation.is_intact,
+            noted=self._replica.noted,
         )
 
     def claim(self, connection: Connection, generation: Generation) -> bool:
-        """Take a pooled connection for a session, unless it belongs elsewhere or was closed meanwhile."""
+        """Take a pooled connection for a session. False if it belongs to another generation or was closed meanwhile."""
         with self._replica.state:
             if connection.closed or not generation.has(connection):
                 return False
@@ -263,10 +291,10 @@ class Engine:
 
 
 def session_of(connection: Connection) -> EngineSession:
-    """The session that is using the connection.
+    """Get the session that is using the connection.
 
     Raises:
-        ConflictError: It began in the parent, before a fork.
+        ConflictError: The session began in the parent, before a fork.
     """
     session = connection.session
     assert isinstance(session, EngineSession), "the connection has no session"

@@ -1,4 +1,4 @@
-"""Threads that share one call: a request to the store, made once for all that wait for its answer."""
+"""Lets threads share one call: one request to the store for all threads that wait for its answer."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ _LOOK_AROUND = 0.2  # seconds
 
 
 class _Flight:
-    """One call, shared by all threads that came before it began."""
+    """One call, shared by all threads that came before it began.
+
+    Attributes:
+        done: True if the call is over.
+        error: The error that the call raised; None if there was none.
+        gate: Lock that is held until the call is over.
+    """
 
     def __init__(self) -> None:
         self.done = False
         self.error: BaseException | None = None
-        self._gate = threading.Lock()
-        self._gate.acquire()
-
-    def land(self) -> None:
-        """The call is over."""
-        self.done = True
-        self._gate.release()
+        self.gate = threading.Lock()
+        self.gate.acquire()
 
     def wait(self) -> None:
-        """Until it is over. An interrupted waiter may leave the gate closed behind it, so the others look around."""
+        """Wait until the call is over. Check it now and then: an interrupted waiter may leave the gate closed."""
         while not self.done:
-            if self._gate.acquire(timeout=_LOOK_AROUND):
-                self._gate.release()
+            if self.gate.acquire(timeout=_LOOK_AROUND):
+                self.gate.release()
 
 
 class Flights:
-    """Lets threads share one call, but only a call that began after they arrived.
+    """Lets threads share one call, but only a call that began after they arrived ("single flight").
 
-    Made of plain locks, whose ``with`` has no moment in which an interrupt could strike with the lock taken and nobody
-    there to give it back; a ``threading.Condition`` has.
+    It uses plain locks, not a ``threading.Condition``. An interrupt inside of a condition can leave its lock taken
+    for ever; the ``with`` of a plain lock has no such moment.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,8 @@ class Flights:
     def share(self, call: Callable[[], None]) -> None:
         """Run ``call``, or wait for another thread that begins to run it from now on.
 
-        A failure is everybody's, as a copy of their own; an interrupt is only that of the thread it hit.
+        If the call fails, every waiting thread raises a copy of the error. An interrupt stops only the thread that it
+        hits.
         """
         while True:
             mine = self._join_next()
@@ -55,7 +57,7 @@ class Flights:
                 return
             if isinstance(mine.error, TemakiError):
                 raise copy.copy(mine.error) from mine.error
-            # The one who flew for us was interrupted, or met with something that is not ours to report: fly ourselves.
+            # The thread that ran the call was interrupted, or raised an error that is only its own. Try again here.
 
     def _join_next(self) -> _Flight:
         with self._lock:
@@ -64,14 +66,18 @@ class Flights:
             return self._next
 
     def _fly_or_wait(self, mine: _Flight, call: Callable[[], None]) -> bool:
-        """Wait until ``mine`` is over; or, if it is this thread that finds nobody flying, run it. Whether it did."""
+        """Run the call in this thread if no thread is running one; else wait until ``mine`` is over.
+
+        Returns:
+            True if this thread ran the call.
+        """
         while not mine.done:
             own: _Flight | None = None
             try:
                 with self._lock:
                     flying = self._flying
                     if flying is None and not mine.done:
-                        own = mine  # before anybody can see it: from here on it has to land, whatever happens
+                        own = mine  # set before other threads can see the flight: from here on it must always land
                         self._flying, self._next = mine, None
                 if own is not None:
                     call()
@@ -82,14 +88,13 @@ class Flights:
                 raise
             finally:
                 if own is not None:
-                    self._land(own)
+                    # Not in a function of its own: an interrupt may strike at the start of one, before its first line.
+                    with self._lock:
+                        if self._flying is own:
+                            self._flying = None
+                        if self._next is own:
+                            self._next = None
+                        own.done = True
+                        own.gate.release()
             (flying or mine).wait()
         return False
-
-    def _land(self, own: _Flight) -> None:
-        with self._lock:
-            if self._flying is own:
-                self._flying = None
-            if self._next is own:
-                self._next = None
-        own.land()

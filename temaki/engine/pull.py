@@ -1,10 +1,10 @@
-"""Bringing the working copy up to the version that the store has now."""
+"""Brings the working copy up to the version that the store has now."""
 
 from __future__ import annotations
 
 import logging
 
-from temaki.clock import Clock
+from temaki.clock import Clock, Moment
 from temaki.engine.flights import Flights
 from temaki.errors import NotFoundError
 from temaki.formats.choice import open_stored
@@ -17,13 +17,13 @@ _log = logging.getLogger(__name__)
 
 
 class Puller:
-    """The one way from the store into the replica.
+    """Fetches versions from the remote into the replica. There is no other way into the replica.
 
     Args:
-        remote: Where versions come from.
-        replica: Where they go.
-        clock: Tells how old the last answer is.
-        reporter: Is told what came of each request.
+        remote: The database's object in the store.
+        replica: The working copy.
+        clock: Measures the age of the store's last answer.
+        reporter: Gets the result of each request.
     """
 
     def __init__(self, remote: Remote, replica: Replica, clock: Clock, reporter: Reporter | None = None) -> None:
@@ -32,14 +32,14 @@ class Puller:
         self._replica = replica
         self._clock = clock
         self._flights = Flights()
-        self._validated: tuple[float, float] | None = None
+        self._validated: Moment | None = None
         reset_in_child(self)
 
     def revalidate(self, *, max_age: float = 0.0) -> None:
-        """Ask the store whether there is a newer version, and fetch it if so. Threads arriving together share this.
+        """Ask the store whether there is a newer version, and fetch it if so. Threads that ask at once share this.
 
         Args:
-            max_age: Skip the request if the last one is younger than so many seconds, by every clock.
+            max_age: Seconds; no request if the last one is younger than this, by every clock.
 
         Raises:
             NotFoundError: There was a database, and now there is none.
@@ -57,12 +57,12 @@ class Puller:
         look()
         self._pull(conditional=False)
 
-    def moment(self) -> tuple[float, float]:
-        """Now, by both clocks: what the age of an answer is counted from."""
-        return (self._clock.monotonic(), self._clock.time())
+    def moment(self) -> Moment:
+        """The present moment."""
+        return Moment.now(self._clock)
 
-    def acknowledged(self, moment: tuple[float, float]) -> None:
-        """A commit that was sent at ``moment`` was accepted, so the replica was current then."""
+    def acknowledged(self, moment: Moment) -> None:
+        """Note that the replica was current at ``moment``: the store accepted a commit that was sent then."""
         self._validated = moment
 
     def doubt(self) -> None:
@@ -70,17 +70,14 @@ class Puller:
         self._validated = None
 
     def reset_after_fork(self) -> None:
-        """In a forked child: no request of the parent's threads will ever be answered here."""
+        """Forget the parent's requests in a forked child: their answers never come here."""
         self._flights = Flights()
         self._validated = None
 
     def age(self) -> float:
         """Seconds since the store last confirmed the working copy; infinite if it never has."""
         look()
-        if self._validated is None:
-            return float("inf")
-        # Some machines' monotonic clock stands still while they are frozen; the wall clock may be set back.
-        return max(now - then for now, then in zip(self.moment(), self._validated, strict=True))
+        return float("inf") if self._validated is None else self._validated.age(self._clock)
 
     def _revalidate(self) -> None:
         self._pull(conditional=True)
@@ -97,7 +94,8 @@ class Puller:
         replica = self._replica
         base = replica.base()
         version = None if base is None else base.version
-        last = version or self._reporter.last  # before the request: the answer cannot be older, unless it went back
+        # Read before the request: the answer can only be older than this if the store went back.
+        last = version or self._reporter.last
         known = replica.known
         sent = self.moment()
         try:
@@ -107,17 +105,17 @@ class Puller:
             return self._nothing_there(error, known=known)
         if stored is None:
             self._unchanged(sent)
-            # Another thread may have gone on from there since; that is newer still.
+            # Another thread may have moved the working copy on meanwhile. Then it is newer still.
             return replica.base() is not None
         with stored:
-            # Waits for a commit under way: the new version may turn out to be this process's own.
+            # base() waits for a commit under way: the stored version may be this process's own.
             now = replica.base()
             is_here = now is not None and now.version == stored.version
             went_on = now is not base or (now is not None and now.version != version)
             if went_on or (conditional and is_here):
                 if is_here:
                     self._unchanged(sent)
-                return is_here  # else ask again: the answer may be older than what is here by now
+                return is_here  # if not, ask again: the answer may be older than the working copy is by now
             if not stored.arrive(replica, instead_of=base, at=version):
                 return False
         is_same = version is not None and version.commit == stored.version.commit
@@ -125,23 +123,23 @@ class Puller:
             self._unchanged(sent)
             return True
         self._validated = sent
-        self._reporter.pulled(stored.version, self._clock.monotonic() - sent[0])
+        self._reporter.pulled(stored.version, self._clock.monotonic() - sent.monotonic)
         if last is not None and stored.version.went_back(last):
             self._reporter.went_back(stored.version, last)
         return True
 
-    def _unchanged(self, sent: tuple[float, float]) -> None:
+    def _unchanged(self, sent: Moment) -> None:
         self._validated = sent
-        self._reporter.unchanged(self._clock.monotonic() - sent[0])
+        self._reporter.unchanged(self._clock.monotonic() - sent.monotonic)
 
     def _nothing_there(self, error: NotFoundError, *, known: bool) -> bool:
         replica = self._replica
         if replica.known and not known:
-            return False  # another thread has created or pulled it since: the answer is older than that
+            return False  # another thread has created or pulled the database meanwhile: this answer is older
         if known:
             raise NotFoundError(
-                f"{replica.url} is gone: it was there before, and now the store has no such object. Nothing was "
-                "written. Restore the object; or, to start with an empty database on purpose, start a new process"
+                f"{replica.url} is gone: the store had the object before, and has it no longer. Nothing was written. "
+                "Restore the object; or, to start with an empty database on purpose, start a new process"
                 + (f" and empty {replica.cache_dir}." if replica.cache_dir else "."),
                 url=replica.url,
                 status=error.status,
@@ -149,5 +147,5 @@ class Puller:
             ) from error
         base = replica.base()
         if base is not None:
-            return True  # still as empty as before
+            return True  # there was no database before, and there is none now
         return replica.install(replica.next_path(), None, instead_of=None, at=None)

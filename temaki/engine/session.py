@@ -1,4 +1,4 @@
-"""The engine's side of one session: what the verbs that strategies use do."""
+"""The engine's side of one session: it implements the verbs that strategies use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from temaki.engine.shared import Shared
-from temaki.errors import ConflictError, LeaseLostError, StoreError
+from temaki.errors import RUN_AGAIN, ConflictError, LeaseLostError, StoreError
 from temaki.formats.choice import format_for
 from temaki.formats.format import Task
 from temaki.lease.turn import ENOUGH, FIRST_TRY, Try
@@ -22,15 +22,19 @@ if TYPE_CHECKING:
     from temaki.lease.lease import Lease
 
 
+class MovedError(ConflictError):
+    """The session cannot write in its generation any more, and its strategy lets it go on in the current one."""
+
+
 class EngineSession(Session):
-    """See :class:`temaki.strategy.Session`.
+    """The engine's implementation of :class:`temaki.strategy.Session`.
 
     Attributes:
-        process: The process in which it began; none that was forked from it can go on with it.
-        generation: The generation of the working copy that it is in; None before its pull and after its end.
-        published: What its push has stored.
-        knowledge: What the format knows of that.
-        catch_ups: How many the generation had seen when the session pinned its snapshot; None before.
+        process: Number of the process in which the session began. A process that was forked from it cannot go on.
+        generation: Generation of the working copy that the session is in; None before its pull and after its end.
+        published: The version that the session's push has stored; None if there is none.
+        knowledge: What the format knows of the published version.
+        catch_ups: Number of catch-ups that the generation had seen when the session pinned its snapshot; None before.
     """
 
     def __init__(self, shared: Shared, *, immediate: bool, which: Try = FIRST_TRY, binding: object = None) -> None:
@@ -43,6 +47,7 @@ class EngineSession(Session):
         self._remote, self._replica, self._puller = shared.remote, shared.replica, shared.puller
         self._shared_lease, self._binding = shared.lease, binding
         self._left = which.left
+        self._follows = False
         self._turn: Lease | None = None
         self.generation: Generation | None = None
         self.published: Published | None = None
@@ -84,7 +89,7 @@ class EngineSession(Session):
             try:
                 self._remote.probe_conditions()
             except StoreError:
-                return  # it will be reported when something is to be stored
+                return  # the same error comes again when the session stores something
             self._turn = turns.take(self, self._left)
         elif self._turn is None and (self.immediate or self.conflicts or turns.thread.writes):
             turns.give_way()
@@ -105,6 +110,11 @@ class EngineSession(Session):
         if not self._replica.is_current(self.generation, self.catch_ups):
             raise self.conflict("read, and another writer has stored a newer version since")
 
+    def follow(self) -> None:
+        """See :meth:`temaki.strategy.Session.follow`."""
+        self._follows = True
+        self.require_current()
+
     # -- for push -------------------------------------------------------------------------------------------------
 
     @property
@@ -122,9 +132,9 @@ class EngineSession(Session):
         if lease_generation is not None:
             if base is not None and base.lease_generation > lease_generation:
                 raise LeaseLostError(
-                    f"The stored version of {self.url} was made under generation {base.lease_generation} of its "
-                    f"lease, and this one under {lease_generation}, which is over. Nothing was stored; run the "
-                    "function again.",
+                    f"This transaction has lost the lease on {self.url}: the stored version was made under generation "
+                    f"{base.lease_generation} of the lease, and this transaction under {lease_generation}. Nothing was "
+                    "stored. Run the function again.",
                     url=self.url,
                     generation=lease_generation,
                 )
@@ -160,34 +170,34 @@ class EngineSession(Session):
         """
         require_own(self.process, self.url)
 
-    def prepare(self, found: Scan) -> None:
-        """Have the image of what was committed locally ready for :meth:`publish`."""
+    def prepare(self, changes: Scan) -> None:
+        """Make the image of the local commit for :meth:`publish`."""
         assert self.generation is not None
         self.published = self.knowledge = None
-        self._image = self.generation.image(found, next_sequence(self.version))
+        self._image = self.generation.image(changes, next_sequence(self.version))
 
     def forget_image(self) -> None:
-        """The image is valid no longer than the replica's lock is held."""
+        """Drop the image. It is valid only while the replica's lock is held."""
         self._image = None
 
     def end_turn(self) -> None:
-        """The session is over: others may write again."""
+        """End the session's turn: other sessions may write again."""
         turn, self._turn = self._turn, None
         if turn is not None:
             turn.release(self)
 
     def conflict(self, why: str) -> ConflictError:
-        """The error for a session that is no longer in the current generation."""
-        self._shared_lease.turns.refused()
+        """Make the error for a session that is no longer in the current generation."""
         version = self.version
-        return ConflictError(
-            f"Nothing was stored in {self.url}: this session's version was {why}. Run the function again; "
-            "@db_session(retry=N) does.",
+        if not self._follows:
+            self._shared_lease.turns.refused()
+        return (MovedError if self._follows and not self.writing else ConflictError)(
+            f"Nothing was stored in {self.url}: {RUN_AGAIN} This session's version was {why}.",
             url=self.url,
             sequence=None if version is None else version.sequence,
         )
 
 
 def next_sequence(base: Version | None) -> int:
-    """One more than the version that a commit replaces."""
+    """Number of the version that replaces ``base``: one more than its number."""
     return 1 if base is None else base.sequence + 1

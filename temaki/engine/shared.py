@@ -1,4 +1,4 @@
-"""What all databases of a process that are bound to one URL share: one working copy, one object, one lease."""
+"""The objects that all databases on one URL share in a process: one working copy, one object, one lease."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """What all databases of a process that are bound to one URL share, each with its own strategy.
+    """The objects that all databases on one URL share in a process. Each database has its own strategy.
 
     Attributes:
         store: The bucket.
         given: The store or the client that the user passed; None if there was none.
         timeout: Seconds after which no new attempt of a request is made.
-        remote: The database's object.
+        remote: The database's object in the store.
         replica: The working copy.
         puller: Brings the object's versions into the working copy.
         lease: The lease on the object, and the turns.
         meter: Counts requests.
-        reporter: Counts and tells what happens.
-        clock: Time.
-        format: The name of the format that a new database gets.
+        reporter: Counts what happens, and tells the listeners.
+        clock: The clock.
+        format: Name of the format that a new database gets.
         bindings: The engines of the databases.
     """
 
@@ -60,11 +60,11 @@ class Shared:
     bindings: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
 
     def watch(self, operation: Operation) -> Watch:
-        """Times a part of a session, and reports it if it fails."""
+        """Measure a part of a session, and report its failure."""
         return Watch(self.reporter, operation, self.clock.monotonic)
 
     def close(self) -> None:
-        """Let go of the working copy and the lease, with its thread."""
+        """Close the working copy and the lease, with the lease's thread."""
         self.replica.close()
         self.lease.close()
 
@@ -84,49 +84,50 @@ def share(
     clock: Clock | None = None,
     format: str = "file",  # noqa: A002 - what users call it
 ) -> Shared:
-    """The remote and the replica of a URL: made at the first call, the same ones for every later one.
+    """Get the shared objects of a URL. The first call makes them; later calls return the same ones.
 
-    They are made anew with other arguments if what was bound with the old ones is gone, as where a cell of a notebook
-    is run again.
+    If nothing is bound to the URL any more, a call with other arguments makes them anew. That happens when a cell of a
+    notebook runs again.
 
     Args:
         url: The database's URL, in its canonical form.
-        key: The object's name in ``store``.
+        key: The object's key in ``store``.
         store: The bucket.
-        given: The store or the client that the user passed, so that another one under the same URL is a mistake.
-        cache_dir: Where to keep the working copy between processes, or None.
+        given: The store or the client that the user passed. Another one under the same URL is an error.
+        cache_dir: Folder that keeps the working copy between processes, or None.
         timeout: Seconds after which no new attempt of a request is made.
-        clock: Time, for tests.
-        format: The name of the format that a new database gets: ``"file"`` or ``"pages"``. What is stored already
-            stays as it is.
+        clock: Clock, for tests.
+        format: Name of the format that a new database gets: ``"file"`` or ``"pages"``. A stored database keeps its own.
 
     Raises:
         ConfigurationError: The URL is in use with another store or cache folder.
     """
     with _shared_lock():
-        found = _shared.get(url)
-    if found is not None and (found.timeout != timeout or _conflict(found, store, given, cache_dir) is not None):
-        found = None
+        existing = _shared.get(url)
+    if existing is not None and (
+        existing.timeout != timeout or _conflict(existing, store, given, cache_dir) is not None
+    ):
+        existing = None
         gc.collect()  # a dropped Database refers to itself
     with _shared_lock():
-        found = _shared.get(url)
-        conflict = None if found is None else _conflict(found, store, given, cache_dir)
-        if conflict is not None and found is not None and found.bindings:
+        existing = _shared.get(url)
+        conflict = None if existing is None else _conflict(existing, store, given, cache_dir)
+        if conflict is not None and existing is not None and existing.bindings:
             raise conflict
-        if found is not None and conflict is None and (found.timeout == timeout or found.bindings):
-            if found.timeout != timeout:
+        if existing is not None and conflict is None and (existing.timeout == timeout or existing.bindings):
+            if existing.timeout != timeout:
                 _log.warning(
                     "%s is already bound in this process with timeout=%g, which stays; call unbind() of that Database "
                     "to have timeout=%g",
                     url,
-                    found.timeout,
+                    existing.timeout,
                     timeout,
                 )
-            return found
-        _shared[url] = made = _make(url, key, store, given, cache_dir, timeout, clock or SystemClock(), format)
-    if found is not None:  # somebody still refers to it, and nobody is bound to it
-        found.close()
-    return made
+            return existing
+        _shared[url] = created = _make(url, key, store, given, cache_dir, timeout, clock or SystemClock(), format)
+    if existing is not None:  # somebody still refers to it, but no database is bound to it
+        existing.close()
+    return created
 
 
 def _make(  # noqa: PLR0917 - one call, from share()
@@ -141,26 +142,26 @@ def _make(  # noqa: PLR0917 - one call, from share()
 ) -> Shared:
     meter, reporter = Meter(), Reporter(url)
     metered = MeteredStore(store, meter)
-    stored = Remote(metered, key, url=url, clock=CountedClock(clock, reporter, "retry"), timeout=timeout)
+    remote = Remote(metered, key, url=url, clock=CountedClock(clock, reporter, "retry"), timeout=timeout)
     replica = Replica(url, cache_dir)
-    puller = Puller(stored, replica, clock, reporter)
+    puller = Puller(remote, replica, clock, reporter)
     lease = SharedLease(metered, key, url=url, clock=CountedClock(clock, reporter, "wait"), reporter=reporter)
-    return Shared(store, given, timeout, stored, replica, puller, lease, meter, reporter, clock, written_as)
+    return Shared(store, given, timeout, remote, replica, puller, lease, meter, reporter, clock, written_as)
 
 
-def _conflict(found: Shared, store: Store, given: object, cache_dir: Path | None) -> ConfigurationError | None:
-    """Why what is bound to the URL cannot be shared; None if it can."""
-    url = found.replica.url
+def _conflict(existing: Shared, store: Store, given: object, cache_dir: Path | None) -> ConfigurationError | None:
+    """The reason why the existing objects cannot be shared; None if they can."""
+    url = existing.replica.url
     other = "or call unbind() of the Database that is bound to it"
-    if given is not found.given and store is not found.store:
+    if given is not existing.given and store is not existing.store:
         return ConfigurationError(
             f"{url} is already bound in this process, with another store or client. Pass the same one, use another "
             f"URL, {other}.",
             url=url,
         )
-    if found.replica.cache_dir != cache_dir:
+    if existing.replica.cache_dir != cache_dir:
         return ConfigurationError(
-            f"{url} is already bound in this process with cache_dir={str(found.replica.cache_dir)!r}, "
+            f"{url} is already bound in this process with cache_dir={str(existing.replica.cache_dir)!r}, "
             f"not {str(cache_dir)!r}. One URL has one working copy per process: use the same cache_dir, {other}.",
             url=url,
         )
@@ -168,11 +169,11 @@ def _conflict(found: Shared, store: Store, given: object, cache_dir: Path | None
 
 
 def leave(shared: Shared, engine: object) -> None:
-    """One database has no part in the URL any more. The last one to leave closes what they shared."""
+    """Unbind one database from the URL. The last one to leave closes the shared objects."""
     shared.lease.forget(engine)
     shared.bindings.discard(engine)
     if shared.bindings:
-        gc.collect()  # dropped ones refer to themselves
+        gc.collect()  # a dropped Database refers to itself
     url = shared.replica.url
     with _shared_lock():
         if shared.bindings:

@@ -1,1 +1,1 @@
-"""How a version is laid out in the store."""
+"""The layouts of a version in the store."""

@@ -1,4 +1,4 @@
-"""Which format a stored object has, and which one the next version gets."""
+"""Chooses the format of a stored object, and of the version that replaces it."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ def format_of(info: ObjectInfo) -> Format:
 
 
 def open_stored(source: Source, download: Download) -> Stored:
-    """Open an answer of the store in the format that it has: for :meth:`temaki.remote.remote.Remote.fetch`."""
+    """Open an answer of the store in its format: for :meth:`temaki.remote.remote.Remote.fetch`."""
     return format_of(download.info).open(source, download)

@@ -1,7 +1,7 @@
 """The format ``file``: a version is an ordinary SQLite file.
 
-The object's bytes are the database in rollback mode, which any SQLite tool opens. Its metadata name the commit. The
-file's change counter is the version's number, so that no two versions of one lineage have equal bytes.
+The object's bytes are the database in rollback mode, so any SQLite tool can open it. The object's metadata name the
+commit. The file's change counter is the version's number, so that no two versions of one lineage have equal bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError
 from temaki.formats.format import Body, Format, Stored, Task
-from temaki.remote.retry import retry
 from temaki.remote.transfer import Target, ended_early
 from temaki.replica.header import DATABASE_HEADER, MODES_AT, WAL_MODE, FormatError, read_header
 from temaki.version import SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
@@ -26,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class _File(Format):
-    """See the module."""
+    """The format ``file``; see the module."""
 
     def open(self, source: Source, download: Download) -> Stored:
         """Read the database's header."""
         return StoredFile(source, _Begun(download, source.url))
 
     def store(self, task: Task) -> Body:
-        """The whole database."""
+        """Upload the whole database."""
         return whole(task.image)
 
 
@@ -46,12 +45,12 @@ def whole(image: Image) -> Body:
 
 
 class _Begun:
-    """A download whose first bytes have come, and are the header of a database.
+    """A download that has begun with the header of a database.
 
     Attributes:
-        download: The rest of it. It is closed if the header is no database's.
-        first: The database's header.
-        version: The version that it is.
+        download: The rest of the download. It is closed if the header is not that of a database.
+        first: The database's header, in bytes.
+        version: The version that the object is.
     """
 
     def __init__(self, download: Download, url: str) -> None:
@@ -76,7 +75,12 @@ def _header(download: Download) -> bytes:
 
 
 class StoredFile(Stored):
-    """A version in this format that the store has begun to send."""
+    """A version in this format that the store has begun to send.
+
+    Args:
+        source: The object, for further requests.
+        begun: The download.
+    """
 
     def __init__(self, source: Source, begun: _Begun) -> None:
         self._source = source
@@ -84,23 +88,19 @@ class StoredFile(Stored):
         self.version = begun.version
 
     def close(self) -> None:
-        """Drop what has not come."""
+        """Drop the rest of the download."""
         begun, self._begun = self._begun, None
         if begun is not None:
             begun.download.__exit__(None, None, None)
 
     def save(self, path: Path) -> None:
-        """The object's bytes, switched to WAL mode, so that SQLite need not write in order to switch."""
+        """Write the object's bytes, switched to WAL mode, so that SQLite need not write in order to switch."""
         source = self._source
         target = Target(path, source.url)
         try:
-            # PreconditionFailedError: replaced between two ranges. Another GET gives what is there now.
-            retry(
-                lambda: self._save_once(target),
-                clock=source.clock,
-                deadline=source.deadline(),
-                rng=source.rng,
-                on=(StoreUnavailableError, PreconditionFailedError),
+            # PreconditionFailedError: the object was replaced between two ranges. Another GET gives the current one.
+            source.retrying.begin().run(
+                lambda: self._save_once(target), on=(StoreUnavailableError, PreconditionFailedError)
             )
             target.close()
         except BaseException:
@@ -117,16 +117,16 @@ class StoredFile(Stored):
         self._source.transfer(begun.download, begun.first, target).run()
         header = read_header(begun.first)
         if header.size_is_valid:
-            # Some writers leave more in the file. SQLite ignores it until its first commit in WAL mode, and would then
-            # take it for pages of the database, which nothing refers to.
+            # Some writers leave bytes behind the last page of the database. SQLite ignores them until its first commit
+            # in WAL mode. Then it would take them for pages of the database that nothing refers to.
             target.cut(header.page_count * header.page_size)
         target.write(WAL_MODE, MODES_AT)
 
 
 def _checked_version(info: ObjectInfo, first: bytes, url: str) -> Version:
-    """The object's version, if its first bytes, its size and its metadata agree."""
+    """Read the object's version, and make sure that its first bytes, its size and its metadata agree."""
     try:
-        version = read_version(info)  # first: what a newer temaki stores need not begin with a SQLite header
+        version = read_version(info)  # first, because a newer temaki's object may not begin with a SQLite header
         header = read_header(first)
         if version.is_adopted:
             version = replace(version, sequence=header.change_counter)
@@ -141,9 +141,9 @@ def _checked_version(info: ObjectInfo, first: bytes, url: str) -> Version:
         ) from error
     except (FormatError, MetadataError) as error:
         raise CorruptDatabaseError(
-            f"{url} is no database that temaki can use: {error}. (It has {info.size} bytes and the ETag {info.etag}.) "
-            "Nothing was changed, and temaki never overwrites such an object. Restore an earlier version of it; or "
-            "move it away, if it is something else; or use another key.",
+            f"{url} is no database that temaki can use: {error}. (The object has {info.size} bytes and the ETag "
+            f"{info.etag}.) Nothing was changed, and temaki never overwrites such an object. "
+            f"{_STRANGE if info.size else _EMPTY}",
             url=url,
             reason=str(error),
             size=info.size,
@@ -152,11 +152,20 @@ def _checked_version(info: ObjectInfo, first: bytes, url: str) -> Version:
     return version
 
 
+_STRANGE: Final = "Restore an earlier version of it; or move it away, if it is something else; or use another key."
+_EMPTY: Final = (
+    "Something has made it and written nothing to it, as tempfile.mkstemp(), NamedTemporaryFile() and touch do; or a "
+    "write to it has broken off. To plain SQLite an empty file is a new database; here it might be one that was lost. "
+    "If nothing of yours was in it, remove it, or use a name at which there is nothing yet, such as one in "
+    "tempfile.mkdtemp(). Otherwise restore an earlier version of it."
+)
+
+
 def _check_size(header: DatabaseHeader, version: Version) -> None:
     expected = header.page_count * header.page_size
     if version.is_adopted:
         if header.size_is_valid and version.size >= expected:
-            return  # what is beyond is no part of the database, and is cut off
+            return  # bytes beyond that are no part of the database, and are cut off
         if version.size % header.page_size or version.size < header.page_size:
             raise FormatError(f"truncated: its pages have {header.page_size} bytes, and it ends within one")
         if header.size_is_valid and version.size < expected:

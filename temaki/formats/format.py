@@ -1,7 +1,7 @@
-"""How a version is laid out in the store: what every format does.
+"""The interface of a format: the layout of a version in the store.
 
-A format reads what a store answered, brings it into the working copy, and makes the body that a commit uploads. It
-knows the store and the working copy; the engine decides when each of these happens.
+A format reads a store's answer, brings the version into the working copy, and makes the body that a commit uploads. It
+knows the store and the working copy. The engine decides when each of these happens.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def _no_knowledge() -> Knowledge | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Body:
-    """What a commit uploads as the database's object.
+    """The body that a commit uploads as the database's object.
 
     Attributes:
-        content: The bytes, read from their start at each attempt.
+        content: The bytes. Each attempt reads them from their start.
         size: Length of ``content``, in bytes.
-        metadata: The format's own user metadata for the object.
+        metadata: User metadata that the format itself adds to the object.
         rebuild: Builds the content anew; see :class:`temaki.remote.publish.Publication`. None if the format has no
             maintenance.
         knowledge: What the format then knows of the version, for its next commit or pull.
@@ -69,10 +69,10 @@ class Body:
 
 
 class Stored(ABC):
-    """A version that the store has begun to send. Use it as a context manager: leaving it drops what has not come.
+    """A version that the store has begun to send. Use it as a context manager: leaving it drops the rest.
 
     Attributes:
-        version: The version. If the download has to begin again, it becomes what the store has by then.
+        version: The version. If the download begins again, this becomes the version that the store has by then.
     """
 
     version: Version
@@ -81,11 +81,13 @@ class Stored(ABC):
     def save(self, path: Path) -> None:
         """Write the version into a new database file in WAL mode, with mode 0600. It is not flushed to the disk.
 
+        If this raises, no new file is left.
+
         Raises:
             CorruptDatabaseError: The stored version is no database, or is damaged.
-            NotFoundError: It was deleted meanwhile.
-            StoreError: A request failed, also when repeated.
-            WorkingCopyError: The file exists, or cannot be written. No new file is left, whatever is raised.
+            NotFoundError: The object was deleted meanwhile.
+            StoreError: A request failed, also when retried.
+            WorkingCopyError: The file exists, or cannot be written.
         """
 
     def arrive(self, replica: Replica, *, instead_of: Generation | None, at: Version | None) -> bool:
@@ -93,8 +95,8 @@ class Stored(ABC):
 
         Args:
             replica: The working copy.
-            instead_of: The generation from which the pull was asked.
-            at: That generation's version when it was asked.
+            instead_of: The generation that was current when the pull started.
+            at: The version of that generation when the pull started.
 
         Returns:
             False if the working copy has gone on meanwhile: the answer may be older than what is there.
@@ -111,7 +113,7 @@ class Stored(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Drop what has not come. Repeating it does nothing more."""
+        """Drop the rest of the download. Repeated calls have no further effect."""
 
     def __enter__(self) -> Self:
         return self
@@ -121,30 +123,30 @@ class Stored(ABC):
 
 
 class Format(ABC):
-    """One way to lay a version out in the store.
+    """One layout of a version in the store.
 
     Attributes:
-        number: By which a stored object tells its format.
+        number: Number of the format in the metadata of a stored object.
     """
 
     number: ClassVar[str] = FILE_FORMAT
 
     @abstractmethod
     def open(self, source: Source, download: Download) -> Stored:
-        """Read what the store has begun to send, as far as it tells which version it is.
+        """Read the beginning of an answer, and find out which version it is.
 
         Args:
-            source: Where more requests for it go.
+            source: The object, for further requests.
             download: The answer. It is closed if this raises.
 
         Raises:
-            CorruptDatabaseError: It is no version of this format.
+            CorruptDatabaseError: The object is no version of this format.
             StoreUnavailableError: The body ended early.
         """
 
     @abstractmethod
     def store(self, task: Task) -> Body:
-        """What to upload for a commit, as the database's object. What it refers to is uploaded before this returns.
+        """Make the body to upload for a commit. What it refers to is uploaded before this returns.
 
         Raises:
             WorkingCopyError: The working copy cannot be read.

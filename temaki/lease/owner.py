@@ -21,15 +21,15 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who wrote a record.
+    """The process that wrote a record.
 
     Attributes:
         host: The machine's name.
-        pid: The process on it.
-        token: Random; tells two processes apart whatever their names are.
-        boot: What tells this boot of the machine from every other; None where the system does not say.
-        namespaces: In which the next one and the process id are meant; None as above.
-        started: When the process started, in the system's own unit; None as above.
+        pid: The process id on that machine.
+        token: Random text that tells two processes apart, whatever their names are.
+        boot: Id of the machine's boot; None if the system does not say.
+        namespaces: Namespaces in which ``pid`` and ``started`` are meant; None if the system does not say.
+        started: Start of the process, in the system's own unit; None if the system does not say.
     """
 
     host: str
@@ -44,7 +44,7 @@ class Owner:
 
     @classmethod
     def here(cls, token: str) -> Owner:
-        """This process, at this moment: what it was at an earlier one may be true of its clones, too."""
+        """This process at this moment. Facts from an earlier moment may be true of its clones, too."""
         host, pid = socket.gethostname(), os.getpid()
         with suppress(OSError, ValueError, IndexError):  # no Linux, or a /proc of another namespace
             boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -54,7 +54,7 @@ class Owner:
         return cls(host, pid, token)
 
     def is_gone(self) -> bool:
-        """Whether it certainly is no more. False where this process cannot tell."""
+        """Whether the process has certainly ended. False if this process cannot tell."""
         me = Owner.here(self.token)
         if None in {self.boot, self.namespaces, self.started} or self.pid <= 0:
             return False
@@ -80,7 +80,7 @@ class _Status(NamedTuple):
 
 
 def _status(process: str) -> _Status:
-    """What /proc says of a process: proc_pid_stat(5)."""
+    """The state of a process by /proc: proc_pid_stat(5)."""
     text = (_PROC / process / "stat").read_text(encoding="utf-8", errors="replace")
     name_ends = text.rindex(")")  # the name may have spaces and brackets in it
     fields = text[name_ends + 1 :].split()  # from the third on
@@ -90,7 +90,7 @@ def _status(process: str) -> _Status:
 
 
 def _namespaces() -> str:
-    """Those in which process ids and start times are numbers: pid_namespaces(7), time_namespaces(7)."""
+    """The namespaces of this process's id and start time: pid_namespaces(7), time_namespaces(7)."""
     found = [os.readlink(_PROC / "self/ns/pid")]
     with suppress(FileNotFoundError):  # Linux before 5.6
         found.append(os.readlink(_PROC / "self/ns/time"))

@@ -1,24 +1,29 @@
 """The lease's record in the bucket: how it reads, and how it is replaced exactly once.
 
 A JSON object of its own beside the database, ``<key>.lease``. Every write is a compare-and-swap on its ETag and carries
-a random id, so that no two records have equal bytes. A write whose answer was lost is sent again; if it is refused
-then, the record tells whether it was this very write that had landed.
+a random id, so that no two records have equal bytes. A write whose answer was lost is sent again. If that is refused,
+the id in the record tells whether the first attempt had landed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from types import NoneType
 from typing import Any, Final, TypeVar
 
-from temaki.clock import Clock
-from temaki.errors import LeaseRecordError, NotFoundError, PreconditionFailedError, StoreUnavailableError
+from temaki.errors import (
+    LeaseRecordError,
+    NotFoundError,
+    PreconditionFailedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from temaki.lease.owner import Owner
-from temaki.remote.retry import retry
+from temaki.remote.retry import RetryPolicy
+from temaki.remote.swap import Proof, RefusedError, Swap, UndecidedError, UnfoundedRefusalError
 from temaki.store import ObjectInfo, Store
 
 T = TypeVar("T")
@@ -36,19 +41,20 @@ def new_write_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord:
-    """What is stored.
+    """The lease's record, as it is stored.
 
     Attributes:
-        held: False in a record that was left by a release.
-        owner: Who wrote it.
-        generation: How often the lease has been taken so far; never goes back.
-        ttl: Seconds for which the owner believes in it after each write.
-        purpose: What it is held for; for people.
-        since: When this generation began, by the owner's wall clock; for people, never compared.
-        served: Who has had it lately: by part of a token, the generation (``temaki.lease.waiting``).
-        waited: The last generation whose owner had to wait for it; 0 if there is none.
+        held: Whether somebody holds the lease; False after a release.
+        owner: The process that wrote the record.
+        generation: Number of times that the lease has been taken so far; never goes back.
+        ttl: Seconds for which the owner believes in the lease after each write.
+        purpose: What the lease is held for; for people.
+        since: Beginning of this generation by the owner's wall clock, in seconds; for people, never compared.
+        served: Last generation of each process that had the lease lately, by part of the process's token (see
+            :mod:`temaki.lease.waiting`).
+        waited: The last generation whose owner had to wait for the lease; 0 if there is none.
         write: Random id of this very write.
-        evicted: Who was evicted lately: by generation, in digits, who evicted its owner; for people.
+        evicted: The latest evictions: by the evicted generation, in digits, the evicting process; for people.
     """
 
     held: bool
@@ -64,11 +70,11 @@ class LeaseRecord:
 
     @property
     def is_contended(self) -> bool:
-        """Whether somebody had to wait for it, this time or the time before."""
+        """Whether a process had to wait for the lease, in this generation or in the one before."""
         return 0 <= self.generation - self.waited <= 1
 
     def to_bytes(self) -> bytes:
-        """As stored."""
+        """The record's JSON, as it is stored."""
         return json.dumps({"format": _FORMAT, **asdict(self)}, indent=1).encode()
 
 
@@ -77,9 +83,9 @@ class Seen:
     """A record as it was in the store at one moment.
 
     Attributes:
-        record: What it said.
-        etag: For conditions.
-        age: Seconds for which it had been there at least, by the store's own clock; 0 where the store does not say.
+        record: The record.
+        etag: The object's ETag, for conditions.
+        age: Least age of the object in seconds, by the store's own clock; 0 if the store does not say.
     """
 
     record: LeaseRecord
@@ -87,8 +93,33 @@ class Seen:
     age: float = 0.0
 
 
+def successor(seen: Seen | None, *, owner: Owner, held: bool, ttl: float, purpose: str, since: float) -> LeaseRecord:
+    """The record of the next generation. It keeps what the record before it says of others.
+
+    Args:
+        seen: The record that it replaces; None to begin.
+        owner: As in the record.
+        held: As in the record.
+        ttl: As in the record.
+        purpose: As in the record.
+        since: As in the record.
+    """
+    before = None if seen is None else seen.record
+    return LeaseRecord(
+        held=held,
+        owner=owner,
+        generation=1 if before is None else before.generation + 1,
+        ttl=ttl,
+        purpose=purpose,
+        since=since,
+        served={} if before is None else before.served,
+        waited=0 if before is None else before.waited,
+        evicted={} if before is None else before.evicted,
+    )
+
+
 class ChangedError(Exception):
-    """Somebody else has written the record meanwhile."""
+    """Another process has replaced the record meanwhile."""
 
 
 class LeaseObject:
@@ -97,76 +128,76 @@ class LeaseObject:
     Args:
         store: The bucket.
         key: The record's own key.
-        clock: Time, for repeated attempts.
-        rng: For their jitter.
-        timeout: Seconds after which no new attempt of one request is made.
+        retrying: How long each request is repeated.
     """
 
-    def __init__(self, store: Store, key: str, *, clock: Clock, rng: random.Random, timeout: float) -> None:
-        self._store, self._key = store, key
-        self._clock, self._rng, self._timeout = clock, rng, timeout
+    def __init__(self, store: Store, key: str, retrying: RetryPolicy) -> None:
+        self._store, self._key, self._retrying = store, key, retrying
         self.url = f"{store.url}/{key}"
 
     def read(self) -> Seen | None:
         """The record as it is now; None if there has never been one.
 
         Raises:
-            LeaseRecordError: What is there is no record.
+            LeaseRecordError: The object is no record.
             StoreError: The request failed, also when repeated.
         """
-        return self._retry(self._read_once)
+        return self._retrying.run(self._read_once)
 
     def write(self, record: LeaseRecord, instead_of: Seen | None) -> Seen:
         """Replace the record, exactly once.
 
         Args:
-            record: The new one.
-            instead_of: What is to be replaced; None to create it.
+            record: The new record.
+            instead_of: The record that it replaces; None to create the object.
 
         Raises:
-            ChangedError: Somebody else came first; nothing was written.
-            StoreUnavailableError: The store never said. It may be written, or be yet.
+            ChangedError: Another process was faster. Nothing was written.
+            StoreUnavailableError: The store gave no answer. The record may be written, now or later.
             StoreError: The store refused.
         """
-        body = record.to_bytes()
+        swap: Swap[Seen] = Swap(
+            self._store,
+            self._key,
+            record.to_bytes(),
+            replaces=None if instead_of is None else instead_of.etag,
+            look=self._look,
+            proves=lambda seen: _proves(seen, record, instead_of),
+            attempts=self._retrying.begin(),
+        )
+        try:
+            landed = swap.run()
+        except RefusedError as error:
+            if error.seen is None and isinstance(error.__cause__, StoreError) and not error.is_gone:
+                raise error.__cause__ from None  # nobody knows who came first
+            raise ChangedError from error
+        except UnfoundedRefusalError as error:
+            raise self._unchanged(error.refusal, ambiguous=False) from error.refusal
+        except UndecidedError as error:
+            if isinstance(error.cause, NotFoundError):
+                raise ChangedError from error.cause  # deleted or moved away, whether or not it had landed
+            if isinstance(error.cause, PreconditionFailedError):
+                raise self._unchanged(error.cause, ambiguous=True) from error.cause
+            raise error.cause from error.cause.__cause__
+        return Seen(record, landed.etag) if landed.seen is None else landed.seen
 
-        def attempt() -> Seen:
-            try:
-                etag = self._store.put(
-                    self._key,
-                    body,
-                    if_match=None if instead_of is None else instead_of.etag,
-                    if_none_match=instead_of is None,
-                )
-            except PreconditionFailedError as refusal:
-                return self._after(refusal, record, instead_of)
-            return Seen(record, etag)
-
-        return self._retry(attempt)
-
-    def _after(self, refusal: PreconditionFailedError, record: LeaseRecord, instead_of: Seen | None) -> Seen:
-        seen = self._read_once()
-        if seen is not None and seen.record.write == record.write:
-            return seen  # an attempt whose answer was lost had landed
-        if (seen and seen.etag) == (instead_of and instead_of.etag):
-            raise StoreUnavailableError(  # undecided: a conflicting request was in flight
-                f"{self.url} is unchanged, and yet the store refused to replace it: {refusal}",
-                url=self.url,
-                status=refusal.status,
-                code=refusal.code,
-                ambiguous=False,
-            ) from refusal
-        raise ChangedError
-
-    def _retry(self, attempt: Callable[[], T]) -> T:
-        deadline = self._clock.monotonic() + self._timeout
-        return retry(attempt, clock=self._clock, deadline=deadline, rng=self._rng)
+    def _unchanged(self, refusal: PreconditionFailedError, *, ambiguous: bool) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"{self.url} is unchanged, and yet the store refused to replace it: {refusal}",
+            url=self.url,
+            status=refusal.status,
+            code=refusal.code,
+            ambiguous=ambiguous,
+        )
 
     def _read_once(self) -> Seen | None:
         try:
-            download = self._store.get(self._key)
+            return self._look()
         except NotFoundError:
             return None
+
+    def _look(self) -> Seen:
+        download = self._store.get(self._key)
         assert download is not None, "an unconditional GET has a body"
         with download:
             if not 0 < download.length <= _LARGEST:
@@ -204,10 +235,20 @@ class LeaseObject:
 
     def _foreign(self, why: str) -> LeaseRecordError:
         return LeaseRecordError(
-            f"{self.url} is no lease that temaki can use: {why}. Nobody can take the lease until that is mended: "
-            "upgrade temaki here if a newer one wrote it; or, once no writer is running, move the object away.",
+            f"{self.url} is no lease that temaki can use: {why}. Nobody can take the lease until that is mended. "
+            "Upgrade temaki here if a newer one wrote it. Else move the object away, once no writer is running.",
             url=self.url,
         )
+
+
+def _proves(seen: Seen, record: LeaseRecord, instead_of: Seen | None) -> Proof:
+    """What a record that was found after a refused write proves about that write.
+
+    A record of another process proves that this process holds nothing by the write. A lease is about nothing else.
+    """
+    if seen.record.write == record.write:
+        return Proof.OURS
+    return Proof.UNCHANGED if instead_of is not None and seen.etag == instead_of.etag else Proof.DISPROVED
 
 
 def _owner(facts: Any) -> Owner:
@@ -229,7 +270,5 @@ def _checked(value: Any, *types: type) -> Any:
 
 
 def _age(info: ObjectInfo) -> float:
-    """How long an object has been there, by one clock, the store's own."""
-    if info.date is None or info.last_modified is None:
-        return 0.0
-    return max(0.0, (info.date - info.last_modified).total_seconds() - _RESOLUTION)
+    """Seconds that an object is at least old, by the store's own clock; 0 if the store does not say."""
+    return max(0.0, (info.age or 0.0) - _RESOLUTION)

@@ -1,4 +1,4 @@
-"""The lease of a process, as its sessions come by it."""
+"""The one lease of a process on a database, which all its sessions share."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _Options = tuple[float, float, float]
 
 
 class SharedLease:
-    """The one lease of a process on one database, whatever number of ``Database`` objects are bound to it.
+    """The one lease of a process on one database, however many ``Database`` objects are bound to it.
 
     Args:
         store: The bucket.
         key: The database's key in it.
         url: The database's URL, for messages.
         clock: Time.
-        reporter: Is told when it comes and goes.
+        reporter: Is told when the lease is taken, lost and given back.
 
     Attributes:
-        turns: Leases of another kind, on the same record; see :mod:`temaki.lease.turn`.
+        turns: The process's turns, which are leases on the same record; see :mod:`temaki.lease.turn`.
     """
 
     def __init__(self, store: Store, key: str, *, url: str, clock: Clock, reporter: Reporter | None = None) -> None:
@@ -44,25 +44,26 @@ class SharedLease:
         reset_in_child(self)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the thread that held the lock is not here. The lease itself is reset on its own."""
+        """Make the lock anew in a forked child, which has no thread that held it. The lease resets itself."""
         self._lock = threading.Lock()
         self._made: tuple[_Options, Lease] | None = getattr(self, "_made", None)
         self._users: weakref.WeakKeyDictionary[Any, _Options] = weakref.WeakKeyDictionary()
 
     def get(self, *, ttl: float, acquire_timeout: float, hold: float, user: object = None) -> Lease:
-        """The lease, made at the first call; made anew with other options if nobody uses it with the old ones.
+        """The lease. The first call makes it. Other options make a new one, if nobody uses it with the old ones.
 
         Args:
-            ttl: Seconds; see :class:`temaki.lease.lease.Lease` for all three.
-            acquire_timeout: Seconds.
-            hold: Seconds.
-            user: What these options belong to, for as long as it exists or until :meth:`forget`.
+            ttl: Option of :class:`temaki.lease.lease.Lease`, in seconds.
+            acquire_timeout: Option of the lease, in seconds.
+            hold: Option of the lease, in seconds.
+            user: Owner of these options, for as long as it exists or until :meth:`forget`.
 
         Raises:
             ConfigurationError: Another user has it with other options.
         """
         from temaki.lease.lease import Lease  # with all that it needs, no part of the cold start of those who take none
         from temaki.lease.record import SUFFIX, LeaseObject
+        from temaki.remote.retry import RetryPolicy
 
         look()
         options = (ttl, acquire_timeout, hold)
@@ -72,7 +73,8 @@ class SharedLease:
                 self._users[user] = options
             if self._made is None:
                 # A renewal that gets no answer must not take so long that the lease runs out meanwhile.
-                record = LeaseObject(self._store, self._key + SUFFIX, clock=self._clock, rng=self._rng, timeout=ttl / 3)
+                retrying = RetryPolicy(self._clock, self._rng, timeout=ttl / 3)
+                record = LeaseObject(self._store, self._key + SUFFIX, retrying)
                 lease = Lease(
                     record,
                     url=self._url,
@@ -96,19 +98,19 @@ class SharedLease:
         return lease
 
     def forget(self, user: object) -> None:
-        """The user does not need it any more."""
+        """Forget the options of a user that does not need the lease any more."""
         with self._lock:
             self._users.pop(user, None)
 
     def close(self) -> None:
-        """Give it back, and end its thread. The next :meth:`get` makes another one."""
+        """Give the lease back, and end its thread. The next :meth:`get` makes another one."""
         with self._lock:
             made, self._made = self._made, None
         if made is not None:
             made[1].close()
 
     def _make_room(self, options: _Options, user: object) -> None:
-        """Close a lease with other options if whoever asked for it is gone, as where a notebook's cell is run again."""
+        """Close a lease with other options if its users are gone, as after a notebook's cell is run again."""
         if user is None or not self._has_others(options, user=None):
             return
         gc.collect()  # a dropped Database refers to itself
@@ -117,7 +119,7 @@ class SharedLease:
         self.close()
 
     def _has_others(self, options: _Options, user: object) -> bool:
-        """Whether the lease has other options; and if a user is given, whether another one than that wants them."""
+        """Whether the lease has other options; if a user is given, whether another user wants those."""
         with self._lock:
             if self._made is None or self._made[0] == options:
                 return False

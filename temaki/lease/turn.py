@@ -10,8 +10,9 @@ writer that commits every 10 ms. The writer does not notice: a refused upload le
   process has been refused since; and never twice within :data:`LOOK` seconds. A process that writes now and then never
   looks. A busy one spends at most one request more on every ten.
 
-A courtesy and no lock: the compare-and-swap decides as ever. Nobody waits for longer than :data:`LONGEST` seconds, a
-turn that nobody renews is over after :data:`TTL`, and whoever cannot read or write the lease does without.
+A turn is a courtesy and no lock: the compare-and-swap decides as ever. Nobody waits for longer than :data:`LONGEST`
+seconds. A turn that nobody renews is over after :data:`TTL`. A process that cannot read or write the lease goes on
+without turns.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Try:
     """Which try of a retried function a session belongs to.
 
     Attributes:
-        conflicts: How often in a row the function has been refused before, because another writer came first.
+        conflicts: Number of refusals of the function in a row, because another writer came first.
         left: Seconds until the function is not tried again.
     """
 
@@ -65,7 +66,7 @@ FIRST_TRY: Final = Try()
 
 
 class _Thread(threading.local):
-    """What is known of a thread: whether its last session was about to write, so that its next one may well be."""
+    """Whether a thread's last session was about to write. Then its next one may well be."""
 
     writes = False
 
@@ -94,7 +95,7 @@ class Turns:
         reset_in_child(self)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: it has stored nothing yet, and none of its threads waits."""
+        """Start anew in a forked child, which has stored nothing yet and has no thread that waits."""
         self._lock = threading.Lock()
         self.thread = _Thread()
         self._stored: deque[float] = deque(maxlen=BUSY)
@@ -114,7 +115,7 @@ class Turns:
             patience: Seconds for which to wait for somebody else's turn.
 
         Returns:
-            The lease; None if it cannot be had, and everything is as without it.
+            The lease; None if it cannot be taken. The session goes on without a turn then.
         """
         from temaki.lease.lease import Lease  # with all that it needs, no part of a cold start
 
@@ -139,12 +140,12 @@ class Turns:
     # -- for everybody who writes ----------------------------------------------------------------------------------
 
     def stored(self) -> None:
-        """This process has stored a version."""
+        """Note that this process has stored a version."""
         with self._lock:
             self._stored.append(self._clock.monotonic())
 
     def refused(self) -> None:
-        """This process was refused: somebody else writes, too."""
+        """Note that the store refused this process: another one writes, too."""
         with self._lock:
             self._refused = True
 
@@ -152,7 +153,7 @@ class Turns:
         """If a look is due, and somebody has a turn, wait until it is over.
 
         Returns:
-            Whether it has waited: what the session has read may be old by now.
+            Whether it has waited. If so, what the session has read may be old by now.
         """
         deadline = self._clock.monotonic() + LONGEST
         with self._lock:
@@ -215,6 +216,7 @@ class Turns:
 
     def _record(self) -> LeaseObject:
         from temaki.lease.record import SUFFIX, LeaseObject
+        from temaki.remote.retry import RetryPolicy
 
         # A look or a renewal that gets no answer must not take long.
-        return LeaseObject(self._store, self._key + SUFFIX, clock=self._clock, rng=self._rng, timeout=TTL / 3)
+        return LeaseObject(self._store, self._key + SUFFIX, RetryPolicy(self._clock, self._rng, timeout=TTL / 3))

@@ -1,4 +1,4 @@
-"""A clock that counts what it is used for."""
+"""A clock that counts the waits before retries."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from temaki.observe.reporter import Reporter
 
 
 class CountedClock:
-    """A clock that counts how often it is waited by: each wait comes before another attempt.
+    """A wrapper around a clock that counts its sleeps. Each sleep comes before another attempt.
 
     Args:
-        clock: The clock.
-        reporter: Counts.
-        name: What a wait counts as.
+        clock: The clock that is wrapped.
+        reporter: Counts the sleeps, and adds up their seconds.
+        name: Name under which a sleep is counted.
     """
 
     def __init__(self, clock: Clock, reporter: Reporter, name: str) -> None:

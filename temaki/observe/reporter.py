@@ -1,7 +1,7 @@
-"""What happens to a database's working copy and its object: counted, and told to whoever listens.
+"""Counts what happens to a database's working copy and its object, and tells the listeners.
 
-The engine, the puller and the lease report here. Nobody has to listen: then a report is an addition under a lock, and
-the classes of :mod:`temaki.events` are not even made, which takes 5 ms of a cold start.
+The engine, the puller and the lease report here. Without listeners a report is an addition under a lock. Then the
+classes of :mod:`temaki.events` are not even imported, which would take 5 ms of a cold start.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Self
 
 from temaki.errors import CommitUnknownError, ConflictError
+from temaki.observe.listeners import Listeners
 from temaki.process.fork import ProcessLock, reset_in_child
 
 if TYPE_CHECKING:
@@ -18,62 +19,51 @@ if TYPE_CHECKING:
     from temaki.events import Event, Operation
     from temaki.version import Version
 
-    Callback = Callable[[Event], object]
-
 _log = logging.getLogger(__name__)
 
 _LEVELS = {"CommitUnknown": logging.WARNING, "LeaseLost": logging.INFO, "LeaseTimedOut": logging.INFO}
-"""Everything else is the normal course of things, an error that somebody gets to see, or a conflict that is retried."""
+"""Log levels by event. Other events are routine, errors that the caller sees, or conflicts that are retried: DEBUG."""
 
 
 class Reporter:
-    """Counts what happens to one database in this process, and tells who listens.
+    """Counts what happens to one database in this process, and tells the listeners.
 
     Args:
         url: The database's URL.
 
     Attributes:
-        url: As above.
-        last: The version that was pulled or published last.
+        url: URL of the database.
+        last: The version that was last pulled or published; None if there was none.
+        listen: Registers a callback for each event: see :meth:`temaki.observe.listeners.Listeners.listen`.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._listeners: tuple[Callback, ...] = ()
+        self._listeners: Listeners[Event] = Listeners(_log)
+        self.listen = self._listeners.listen
         self._lock = ProcessLock()
         self.reset_after_fork()
         reset_in_child(self)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: what the parent did was not done here; who listens goes on listening."""
+        """Reset the counters in a forked child: this process did not do what the parent did. The listeners stay."""
         self.last: Version | None = None
         self._counts: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
 
-    def listen(self, callback: Callback) -> Callable[[], None]:
-        """Have ``callback`` called with each event, from now on; gives a function that ends it."""
-        with self._lock():
-            self._listeners = (*self._listeners, callback)
-
-        def stop() -> None:
-            with self._lock():
-                self._listeners = tuple(one for one in self._listeners if one is not callback)
-
-        return stop
-
-    # -- one for each event: see temaki.events ----------------------------------------------------------------------
+    # -- one method for each event: see temaki.events ---------------------------------------------------------------
 
     def pulled(self, version: Version, seconds: float) -> None:
-        """The working copy was brought to this version."""
+        """Report that the working copy was brought to this version."""
         self.last = version
         self._tell("Pulled", version.sequence, version.commit, version.size, seconds)
 
     def went_back(self, version: Version, known: Version) -> None:
-        """The version that was pulled does not have the one in it that was known before."""
+        """Report that the version that was pulled does not contain the one that was known before."""
         _log.warning(
             "%s went back: version %d (%s) is stored now, and version %d (%s), which this process knew, is not in its "
-            "history. It is used from now on; commits since were lost from it. If nobody put an old copy there on "
-            "purpose, restore the newer version of the object.",
+            "history. This process uses the stored version from now on; the commits that it lacks are lost. If nobody "
+            "put an old copy there on purpose, restore the newer version of the object.",
             self.url,
             version.sequence,
             version.commit,
@@ -83,16 +73,16 @@ class Reporter:
         self._tell("WentBack", version.sequence, version.commit, known.sequence, known.commit)
 
     def unchanged(self, seconds: float) -> None:
-        """The store was asked, and the working copy is current."""
+        """Report that the store confirmed the working copy as current."""
         self._tell("Unchanged", seconds)
 
     def published(self, version: Version, pages: int, seconds: float, *, superseded: bool) -> None:
-        """A commit was stored as this version."""
+        """Report that a commit was stored as this version."""
         self.last = version
         self._tell("Published", version.sequence, version.commit, version.size, pages, seconds, superseded)
 
     def failed(self, operation: Operation, error: Exception, seconds: float) -> None:
-        """An operation was refused, is in doubt, or failed."""
+        """Report that an operation was refused, is in doubt, or failed."""
         if isinstance(error, ConflictError):
             self._tell("Conflict", operation, seconds)
         elif isinstance(error, CommitUnknownError):
@@ -101,23 +91,23 @@ class Reporter:
             self._tell("Failed", operation, type(error).__name__, seconds)
 
     def lease_acquired(self, generation: int, seconds: float) -> None:
-        """This process has the lease now."""
+        """Report that this process has acquired the lease."""
         self._tell("LeaseAcquired", generation, seconds)
 
     def lease_released(self, generation: int) -> None:
-        """This process has given it back."""
+        """Report that this process has released the lease."""
         self._tell("LeaseReleased", generation)
 
     def lease_lost(self, generation: int) -> None:
-        """Another process has taken it over."""
+        """Report that this process has lost the lease."""
         self._tell("LeaseLost", generation)
 
     def lease_timed_out(self, seconds: float) -> None:
-        """Others held it for too long."""
+        """Report that other processes held the lease for too long."""
         self._tell("LeaseTimedOut", seconds)
 
     def _tell(self, name: str, *facts: object) -> None:
-        """Count an event; tell it, if anybody listens. Whatever a callback raises is logged, and harms nobody."""
+        """Count an event, log it, and call the listeners."""
         self.count(name)
         level = _LEVELS.get(name, logging.DEBUG)
         is_logged = _log.isEnabledFor(level)
@@ -128,40 +118,36 @@ class Reporter:
         event: Event = getattr(events, name)(self.url, *facts)
         if is_logged:
             _log.log(level, "%s", event)
-        for callback in self._listeners:
-            try:
-                callback(event)
-            except Exception:  # noqa: BLE001 - it is somebody else's code, in the middle of a session
-                _log.exception("%s: a callback failed on %s", self.url, name)
+        self._listeners.call(event, "%s: a callback failed on %s", self.url, name)
 
     # -- counting ----------------------------------------------------------------------------------------------------
 
     def count(self, name: str) -> None:
-        """Count something, event or not."""
+        """Add one to the counter of this name."""
         with self._lock():
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def add_seconds(self, name: str, seconds: float) -> None:
-        """Add to the time that was spent on something."""
+        """Add to the time that was spent under this name."""
         with self._lock():
             self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
     def counts(self) -> tuple[dict[str, int], dict[str, float]]:
-        """Counts and seconds so far, by name."""
+        """Get the counts and the seconds so far, by name."""
         with self._lock():
             return dict(self._counts), dict(self._seconds)
 
 
 class Watch:
-    """The time of one operation, and how it failed if it did. A context manager; it lets every error through.
+    """Measures one operation, and reports its failure. A context manager; it lets every error through.
 
     Args:
-        reporter: Is told.
-        operation: Which one.
-        monotonic: Seconds that never go back.
+        reporter: Gets the report.
+        operation: Name of the operation.
+        monotonic: Clock: gives seconds that never go back.
 
     Attributes:
-        seconds: Since it began; once it has ended, that it took.
+        seconds: Duration of the operation in seconds, once it has ended; 0 before.
     """
 
     __slots__ = ("_begin", "_monotonic", "_operation", "_reporter", "seconds")

@@ -1,4 +1,4 @@
-"""What Pony's errors wrap."""
+"""The errors that Pony wraps, and errors that belong to both hierarchies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from temaki.errors import TemakiError
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """What really went wrong: Pony wraps every error of a commit in an exception of its own.
+    """Return the original error of a failed commit, which Pony wraps in an exception of its own.
 
     Returns:
         The original error, or ``error`` itself if it wraps none.
@@ -26,28 +26,28 @@ def cause_of(error: BaseException) -> BaseException:
 
 
 def joined(error: CommitException) -> CommitException:
-    """An error of a commit that both ``except CommitException`` and ``except ConflictError`` catch.
+    """Return an error of a commit that both ``except CommitException`` and ``except ConflictError`` catch.
 
     Args:
-        error: As Pony raises it.
+        error: The error that Pony raised.
 
     Returns:
-        An error of Pony's class and of its cause's; ``error`` itself if the cause is none of temaki's.
+        An error of Pony's class and of its cause's class. ``error`` itself if its cause is not an error of temaki.
     """
     cause = cause_of(error)
     if not isinstance(cause, TemakiError) or isinstance(error, TemakiError):
         return error
     kind: Any = type(cause)
-    both = _both(kind)(str(cause), error.exceptions)
-    both.__dict__.update(cause.__dict__)
-    both.__dict__.update(error.__dict__)  # notes, too
-    both.__cause__ = cause.__cause__
-    both.__suppress_context__ = True
-    return both.with_traceback(error.__traceback__)
+    joined_error = _joined_class(kind)(str(cause), error.exceptions)
+    joined_error.__dict__.update(cause.__dict__)
+    joined_error.__dict__.update(error.__dict__)  # includes notes
+    joined_error.__cause__ = cause.__cause__
+    joined_error.__suppress_context__ = True
+    return joined_error.with_traceback(error.__traceback__)
 
 
 @cache
-def _both(kind: Any) -> Any:
+def _joined_class(kind: Any) -> Any:
     def __init__(self: Any, message: str, exceptions: Any) -> None:  # noqa: N807
         CommitException.__init__(self, message, exceptions)
 

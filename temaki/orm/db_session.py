@@ -1,4 +1,4 @@
-"""``temaki.db_session``: Pony's, with a retry that waits, stops in time, and never repeats what may be stored."""
+"""``temaki.db_session``: Pony's, with a retry that waits between tries and never repeats what may be stored."""
 
 from __future__ import annotations
 
@@ -22,30 +22,31 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Exceptions = Iterable[type[BaseException]] | Callable[[Any], bool]
-"""Classes of exceptions, or a function that is asked about each exception."""
+"""Classes of exceptions, or a function that takes an exception and returns whether it belongs to them."""
 
 _rng = random.Random()  # noqa: S311 - jitter
 
 
 class DBSession(DBSessionContextManager):
-    """What :data:`temaki.db_session` is; make others by calling that.
+    """The class of :data:`temaki.db_session`. Call that object to make one with other options.
 
     Args:
-        retry: How often to run a decorated function again.
-        immediate: As in Pony: begin to write at once.
+        retry: How often to run a decorated function again, at most.
+        immediate: As in Pony: whether the transaction writes from its start.
         ddl: As in Pony.
         serializable: As in Pony.
         strict: As in Pony.
         optimistic: As in Pony.
-        retry_exceptions: As in Pony: what is worth another try besides ``ConflictError`` and ``LeaseLostError``.
-        allowed_exceptions: As in Pony: what does not keep the transaction from being committed.
+        retry_exceptions: As in Pony: exceptions that are worth another try, besides ``ConflictError`` and
+            ``LeaseLostError``.
+        allowed_exceptions: As in Pony: exceptions after which the transaction is committed all the same.
         sql_debug: As in Pony.
         show_values: As in Pony.
-        timeout: Seconds after which no further try begins, counted from the function's first touch of a database.
-            Without it, the ``timeout`` that the database was bound with.
+        timeout: Seconds after which no further try begins, counted from the function's first use of a database. The
+            default is the ``timeout`` that the database was bound with.
 
     Raises:
-        TypeError: These do not go together.
+        TypeError: The options cannot be combined, or ``timeout`` is not more than 0.
     """
 
     __slots__ = ("timeout",)
@@ -102,10 +103,10 @@ class DBSession(DBSessionContextManager):
     ) -> DBSession: ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Decorate a function; or make a ``db_session`` with other options.
+        """Decorate a function, or return a ``db_session`` with other options.
 
         Raises:
-            TypeError: The function is an ``async`` one; or as in Pony.
+            TypeError: The function is ``async``, or Pony refuses the options.
         """
         if len(args) == 1 and not kwargs:
             if not callable(args[0]):
@@ -117,7 +118,7 @@ class DBSession(DBSessionContextManager):
         return super().__call__(*args, **kwargs)
 
     def __enter__(self) -> None:
-        """Begin a session, or join the one that this thread has."""
+        """Begin a session, or join the session that is active in this thread."""
         super().__enter__()
 
     def __exit__(
@@ -126,12 +127,12 @@ class DBSession(DBSessionContextManager):
         exc: BaseException | None = None,
         tb: types.TracebackType | None = None,
     ) -> None:
-        """End it: commit, or roll back.
+        """End the session: commit, or roll back.
 
         Raises:
-            CommitException: Nothing was stored. It is an error of the cause's class, too.
+            CommitException: The commit failed. The error has its cause's class, too.
         """
-        with _errors_of_both_kinds():
+        with _errors_of_both_kinds(), _OwnEnd(depth=1):
             super().__exit__(exc_type, exc, tb)
             if isinstance(exc, CommitException):
                 raise exc
@@ -144,13 +145,13 @@ class DBSession(DBSessionContextManager):
 
         @functools.wraps(ponys)
         def once(*args: Any, **kwargs: Any) -> R:
-            with _errors_of_both_kinds():
+            with _errors_of_both_kinds(), _OwnEnd():
                 return ponys(*args, **kwargs)
 
         @functools.wraps(ponys)
         def retried(*args: Any, **kwargs: Any) -> R:
             if not core.local.db_context_counter:
-                with _errors_of_both_kinds():
+                with _errors_of_both_kinds(), _OwnEnd():
                     return self._run_again(session, lambda: checked(*args, **kwargs))
             warnings.warn(
                 f"@db_session decorator with `retry={self.retry}` option is ignored for {_name(func)} function "
@@ -172,7 +173,7 @@ class DBSession(DBSessionContextManager):
                     core.commit()
                 except BaseException as error:
                     if tries.is_worth_another(error):
-                        core.rollback()  # even if it is one of allowed_exceptions
+                        core.rollback()  # also for allowed_exceptions, which would commit
                     raise
                 return result
 
@@ -191,7 +192,36 @@ class DBSession(DBSessionContextManager):
 
 
 db_session = DBSession()
-"""Pony's ``db_session``, with another ``retry``."""
+"""Pony's ``db_session``, with a ``retry`` that waits between tries. Call it to set options."""
+
+
+class _OwnEnd:
+    """Ends the thread's session if an interrupt hit Pony's own code that ends it.
+
+    Pony counts the nesting depth of each thread's sessions. If an interrupt prevents it from counting down, Pony treats
+    every later session of the thread as a part of the interrupted one, and commits none of them.
+
+    Args:
+        depth: The nesting depth of sessions where the outermost one begins or ends.
+    """
+
+    def __init__(self, *, depth: int = 0) -> None:
+        self._outermost = core.local.db_context_counter == depth
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        local = core.local
+        if exc_type is None or not self._outermost or (local.db_session is None and not local.db2cache):
+            return
+        local.db_context_counter = 0
+        try:
+            core.rollback()
+        finally:
+            local.db_session = None
+            local.user_groups_cache.clear()
+            local.user_roles_cache.clear()
 
 
 @contextmanager
@@ -201,15 +231,15 @@ def _errors_of_both_kinds() -> Iterator[None]:
     except CommitException as error:
         cause = cause_of(error)
         if not isinstance(cause, Exception):
-            raise cause from cause.__cause__  # Ctrl-C is no error of the database's, and no `except Exception` takes it
-        both = joined(error)
-        if both is error:
+            raise cause from cause.__cause__  # Ctrl-C is no database error: `except Exception` must not catch it
+        joined_error = joined(error)
+        if joined_error is error:
             raise
-        raise both from both.__cause__
+        raise joined_error from joined_error.__cause__
 
 
 def _without_coroutine(func: Callable[..., R]) -> Callable[..., R]:
-    """The function; but it raises if it turns out to be an async one, in a wrapper that does not look like it."""
+    """Return the function with a check: it raises if it returns a coroutine, so it wraps an async function."""
 
     def checked(*args: Any, **kwargs: Any) -> R:
         result = func(*args, **kwargs)
@@ -224,7 +254,8 @@ def _without_coroutine(func: Callable[..., R]) -> Callable[..., R]:
 
 def _refuse_async(func: Callable[..., object]) -> None:
     call = getattr(func, "__call__", None)  # noqa: B004 - of an object with `async def __call__`
-    if any(kind(one) for kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction) for one in (func, call)):
+    kinds = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    if any(is_kind(candidate) for is_kind in kinds for candidate in (func, call)):
         raise _async_error(func)
 
 

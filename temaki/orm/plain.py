@@ -1,9 +1,9 @@
-"""What a plain Pony ``Database`` says to whoever takes it for temaki's.
+"""The error of a plain Pony ``Database`` that a program uses as temaki's.
 
-``from pony.orm import *`` after ``from temaki import *`` replaces ``Database`` and ``db_session``. The first sign of it
-would be that Pony's has no ``bind_s3``. Pony has no hook for a name that is missing. So each of temaki's names becomes
-a descriptor on Pony's class, and says what happened. ``hasattr``, and ``getattr`` with a default, find nothing, as
-before.
+``from pony.orm import *`` after ``from temaki import *`` replaces ``Database`` and ``db_session``. The first sign is
+that Pony's ``Database`` has no ``bind_s3``. Pony has no hook for a missing name. So each of temaki's names becomes a
+descriptor on Pony's class, whose error explains what happened. ``hasattr``, and ``getattr`` with a default, still find
+no such attribute.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _INSTEAD = {
 
 
 class _Missing:
-    """A name that temaki's ``Database`` has and Pony's has not."""
+    """A name that temaki's ``Database`` has and Pony's does not."""
 
     def __init__(self, name: str, instead: str | None) -> None:
         self._name = name
         self._instead = instead
 
     def __get__(self, instance: Any, owner: type) -> Any:
-        try:  # a base class beside Pony's may well have it
+        try:  # another base class of the user's may have the name
             return getattr(super(core.Database, owner if instance is None else instance), self._name)
         except AttributeError:
             raise self._error(owner) from None
@@ -41,12 +41,12 @@ class _Missing:
             "the later import replaces Database and db_session: write 'from pony.orm import *' first, and "
             f"'from temaki import *' after it.{on_purpose}"
         )
-        error.name, error.obj = self._name, None  # else Python appends a name of Pony's that is like it
+        error.name, error.obj = self._name, None  # else Python suggests a similar name of Pony's
         return error
 
 
 def explain_missing_names() -> None:
-    """Have Pony's ``Database`` say more than that it has no such attribute. A name that it has stays its own."""
+    """Make Pony's ``Database`` explain that it lacks temaki's names. Names that it has stay as they are."""
     for name, instead in _INSTEAD.items():
         if name not in vars(core.Database):
             setattr(core.Database, name, _Missing(name, instead))

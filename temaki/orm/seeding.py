@@ -1,7 +1,7 @@
-"""``Seeded``: what an entity says about the rows that it brings.
+"""``Seeded``: the declaration of the rows that an entity brings.
 
-Only the declaration is here, since ``import temaki`` imports it. What is done about it is in :mod:`temaki.orm.seed`,
-which is imported where a database has such entities.
+Only the declaration is here, since ``import temaki`` imports it. :mod:`temaki.orm.seed` stores the rows. It is imported
+only if a database has such entities.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ _SETTINGS = (*_SOURCES, "testing_rows", "seed_policy", "seed_key", "after_seed")
 
 
 class Seeded:
-    """Mix this into an entity, and it brings its rows: ``generate_mapping`` stores them where they are missing.
+    """A mixin for entities that bring rows, which ``generate_mapping`` stores where they are missing.
 
-    The entity says, as class attributes (a sub-entity inherits none of them):
+    These class attributes of the entity configure it. A sub-entity inherits none of them.
 
-    - one of ``rows``, a list of dicts, attribute to value; ``get_rows()``, a class method that returns such rows,
-      called once per start; ``rows_from``, the name of a ``.csv`` or ``.json`` file beside the module. A relationship
-      is given as the primary key of the other row, a tuple if composite; a many-to-many set as a list of those.
-    - ``testing_rows()``: a class method whose rows are used instead inside :func:`temaki.testing.use_testing_rows`.
-    - ``seed_policy``: ``"upsert"`` (the default: insert what is missing, update the columns that the rows name),
-      ``"insert"`` (never touch an existing row) or ``"mirror"`` (upsert, and delete what is not listed).
-    - ``seed_key``: names of the attributes of a unique key by which rows are recognised, instead of the primary key.
-    - ``after_seed()``: a class method, called after the rows of all entities were written, in their transaction.
+    - One of these is the source of the rows. ``rows`` is a list of dicts, attribute to value. ``get_rows()`` is a class
+      method that returns such a list; it is called once per start. ``rows_from`` is the name of a ``.csv`` or ``.json``
+      file beside the module. The value of a relationship is the primary key of the other row, a tuple if it is
+      composite. The value of a many-to-many set is a list of such keys.
+    - ``testing_rows()``: a class method. Inside :func:`temaki.testing.use_testing_rows`, its rows replace the others.
+    - ``seed_policy``: ``"upsert"`` (the default) inserts missing rows and updates the columns that the rows name.
+      ``"insert"`` never touches an existing row. ``"mirror"`` upserts, and deletes rows that are not listed.
+    - ``seed_key``: the names of the attributes of a unique key. Rows are recognised by it instead of the primary key.
+    - ``after_seed()``: a class method. It is called after the rows of all entities are written, in their transaction.
 
     Rows are written in bulk: Pony's hooks (``before_insert``, …) are not called. See ``docs/seeding.md`` for when rows
     are applied, and for what is not promised.
@@ -56,30 +57,32 @@ class Seeded:
     def entity(db: Any, name: str, rows: Iterable[Mapping[str, Any]] = (), **overrides: Any) -> Any:
         """Define an entity whose attributes are inferred from all of its rows.
 
-        A column is an attribute of the type of its values (int, float, Decimal, str, bool, date, datetime, time,
-        timedelta, UUID, bytes; dict and list are Json), optional where a row has None or does not name it. ``id``, if
-        there is such a column, is the primary key. Without one it is automatic, and unless there is a ``seed_key``, a
-        row is recognised by all that it names: a changed row is a new one.
+        Each column becomes an attribute with the type of its values: int, float, Decimal, str, bool, date, datetime,
+        time, timedelta, UUID or bytes; dict and list become Json. An attribute is optional if a row has None for it or
+        does not name it.
+
+        A column ``id`` becomes the primary key. Without it, the primary key is automatic. Then, unless there is a
+        ``seed_key``, a row is recognised by all the values that it names: a changed row is a new row.
 
         Args:
             db: The :class:`temaki.Database`.
-            name: The entity's.
-            rows: Dicts, column to value.
-            overrides: Pony attributes (``code=PrimaryKey(str)``) in place of inferred ones or beside them, and
-                whatever else stands in an entity's class body (``seed_policy="mirror"``, ``_table_="countries"``).
+            name: The name of the entity.
+            rows: The rows as dicts, column to value.
+            overrides: Pony attributes (``code=PrimaryKey(str)``) that replace or add to the inferred ones, and
+                anything else from an entity's class body (``seed_policy="mirror"``, ``_table_="countries"``).
 
         Returns:
             The entity.
 
         Raises:
-            SeedError: A column has values of types that do not go together, or there is nothing to infer it from.
+            SeedError: A column has values of types that cannot be combined, or nothing but None.
         """
         from temaki.orm.seed.infer import infer_attributes
 
         listed = [dict(row) for row in rows]
         inferred = infer_attributes(name, listed, overrides)
         namespace = {
-            "__module__": sys._getframe(1).f_globals.get("__name__", __name__),  # noqa: SLF001 - as `class` would have it
+            "__module__": sys._getframe(1).f_globals.get("__name__", __name__),  # noqa: SLF001 - as `class` sets it
             **inferred,
             **overrides,
             _INFERRED: frozenset(inferred),
@@ -94,25 +97,26 @@ _INFERRED = "_inferred_"
 
 
 def is_inferred(attr: Any) -> bool:
-    """Whether an attribute was inferred from rows, so that nobody but temaki chose its type and size."""
+    """Whether an attribute was inferred from rows, so that temaki chose its type and size."""
     return attr.name in attr.entity.__dict__.get(_INFERRED, ())
 
 
 ALL_COLUMNS = ("*",)
-"""The ``seed_key`` of an inferred entity without a key: a row is recognised by all that it names."""
+"""The ``seed_key`` of an inferred entity without a key: a row is recognised by all the values that it names."""
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """What one entity says.
+    """The declaration of one seeded entity.
 
     Attributes:
         entity: The entity.
-        source: ``"rows"``, ``"get_rows"``, ``"rows_from"`` or ``"testing_rows"``.
-        value: What it has there.
-        policy: One of the three.
+        source: The name of the class attribute that gives the rows: ``"rows"``, ``"get_rows"``, ``"rows_from"`` or
+            ``"testing_rows"``.
+        value: The value of that class attribute.
+        policy: The policy: ``"upsert"``, ``"insert"`` or ``"mirror"``.
         key: The names of the attributes of ``seed_key``; empty for the primary key.
-        after_seed: Whether there is such a hook.
+        after_seed: Whether the entity has a method ``after_seed``.
     """
 
     entity: Any
@@ -127,21 +131,25 @@ _testing = False
 
 
 def set_testing(active: bool) -> bool:
-    """Have ``testing_rows()`` used, or not; returns what it was before. See :func:`temaki.testing.use_testing_rows`."""
+    """Switch the use of ``testing_rows()`` on or off. See :func:`temaki.testing.use_testing_rows`.
+
+    Returns:
+        The setting before.
+    """
     global _testing
     before, _testing = _testing, active
     return before
 
 
 def declarations(db: Any) -> list[Declaration]:
-    """What the seeded entities of a database say, in the order in which they were defined.
+    """Return the declarations of a database's seeded entities, in the order in which the entities were defined.
 
     Raises:
-        SeedError: One of them contradicts itself.
+        SeedError: A declaration contradicts itself.
     """
     entities = sorted(db.entities.values(), key=lambda entity: entity._id_)
-    found = (_declaration(entity) for entity in entities if issubclass(entity, Seeded))
-    return [each for each in found if each is not None]
+    declared = (_declaration(entity) for entity in entities if issubclass(entity, Seeded))
+    return [declaration for declaration in declared if declaration is not None]
 
 
 def _declaration(entity: Any) -> Declaration | None:
@@ -162,17 +170,17 @@ def _declaration(entity: Any) -> Declaration | None:
     key = own.get("seed_key", ())
     key = (key,) if isinstance(key, str) else tuple(key)
     value = own[sources[0]]
-    if hasattr(value, "__get__"):  # not by getattr: with several mixins it could find another one's
+    if hasattr(value, "__get__"):  # getattr on the entity could find the value of another mixin
         value = value.__get__(None, entity)
     return Declaration(entity, sources[0], value, policy, key, "after_seed" in own)
 
 
 def _own_settings(entity: Any) -> dict[str, Any]:
-    """The settings of this entity and of its plain mixins, without those of entities that it inherits from."""
+    """Return the settings of an entity and its plain mixins, without those of entities that it inherits from."""
     parents = [base for base in entity.__bases__ if isinstance(base, EntityMeta) and base.__name__ != "Entity"]
     inherited = {each for parent in parents for each in parent.__mro__}
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for each in reversed(entity.__mro__):
         if each not in inherited and each is not Seeded:
-            found.update((name, each.__dict__[name]) for name in _SETTINGS if name in each.__dict__)
-    return {name: value for name, value in found.items() if not isinstance(value, Attribute)}
+            settings.update((name, each.__dict__[name]) for name in _SETTINGS if name in each.__dict__)
+    return {name: value for name, value in settings.items() if not isinstance(value, Attribute)}

@@ -1,7 +1,7 @@
-"""``time`` on SQLite: Pony stores it, and gives it back as text.
+"""A converter for ``time`` on SQLite, since Pony's returns text.
 
-Pony's converter looks for ``datetime`` in the wrong place, takes the exception for a value that is no time, and returns
-what the driver gave. An object with such a value cannot even be updated, since text has no ``isoformat``.
+Pony's converter looks for ``datetime`` in the wrong place. It takes the resulting exception for an invalid time, and
+returns the driver's text. An object with such a value cannot be updated, since text has no ``isoformat``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pony.orm.dbproviders.sqlite import SQLiteTimeConverter
 
 
 class TimeConverter(SQLiteTimeConverter):
-    """Pony's, with a ``sql2py`` that works."""
+    """Pony's converter for ``time``, with a ``sql2py`` that works."""
 
     def sql2py(self, val: Any) -> Any:
-        """The time; what is none is given as it is, as Pony's converters do."""
+        """Return the time. A value that is no time is returned as it is, as in Pony's converters."""
         try:
             return time.fromisoformat(val)
         except (TypeError, ValueError):
@@ -24,7 +24,7 @@ class TimeConverter(SQLiteTimeConverter):
 
 
 def with_time(converter_classes: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """The converters of a SQLite provider, with this one in place of Pony's; those of the user's own stay."""
+    """Return a SQLite provider's converters with :class:`TimeConverter` in place of Pony's. The user's own stay."""
     return [
         (kind, TimeConverter if converter is SQLiteTimeConverter else converter)
         for kind, converter in converter_classes

@@ -1,4 +1,4 @@
-"""The tries of one call of a retried function: which error is worth another one, and how long to wait before it."""
+"""The tries of one call of a retried function: which errors are worth another try, and how long to wait before it."""
 
 from __future__ import annotations
 
@@ -23,38 +23,46 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-BASE_DELAY: Final = 0.05  # seconds before the second try, at most
-LONGEST_DELAY: Final = 2.0  # seconds
+BASE_DELAY: Final = 0.05
+"""The longest delay before the second try, in seconds. It doubles with each further try."""
+LONGEST_DELAY: Final = 2.0
+"""The longest delay before any try, in seconds."""
+
+
+def delay(failed: int, rng: random.Random) -> float:
+    """Seconds to wait after so many tries that failed."""
+    most = min(LONGEST_DELAY, BASE_DELAY * 2.0 ** min(failed - 1, 10))
+    return rng.uniform(most / 2, most)
 
 
 class Attempt(Protocol[T_co]):
-    """One try, in a session of its own."""
+    """A function that makes one try, in a session of its own."""
 
     def __call__(self, *, immediate: bool) -> T_co:
         """Run the function.
 
         Args:
-            immediate: Whether the session is to write from its start, whatever the user said.
+            immediate: Whether the session must write from its start, whatever option the user gave.
         """
 
 
 class Tries:
-    """All tries of one call. :meth:`run` once, in one thread.
+    """All tries of one call of a function. Call :meth:`run` once, in one thread.
 
-    It ends at the first of these: a try that succeeds; an error that is not worth another try, or after which the
-    function must not run again; ``retry`` further tries; the timeout.
+    The tries end when a try succeeds, when an error is not worth another try, when the function must not run again,
+    after ``retry`` further tries, or at the timeout.
 
     Args:
-        retry: How often to try again.
-        wants_retry: Says which errors are worth another try.
-        timeout: Seconds after which no further try begins, from the first touch of a database on. None: the smallest
-            ``timeout`` of the databases that the function touches.
-        clock: Time, until a database is touched that brings its own.
-        rng: For the jitter between tries.
+        retry: How often to try again, at most.
+        wants_retry: Returns whether an error is worth another try.
+        timeout: Seconds after which no further try begins, counted from the first use of a database. None: the smallest
+            ``timeout`` of the databases that the function uses.
+        clock: The clock until the function uses a database, which has its own.
+        rng: The source of the jitter between tries.
 
     Attributes:
-        conflicts: How often in a row it was refused because another writer came first.
-        stored: Whether a transaction of it was stored.
+        conflicts: The number of tries in a row that were refused because another writer came first.
+        stored: Whether a transaction of this call was stored.
     """
 
     def __init__(
@@ -72,18 +80,18 @@ class Tries:
         self._touched = False
         self._timeout = float("inf") if timeout is None else timeout
         self._own_timeout = timeout is not None
-        self._repeats = False  # whether the try that has just failed is worth another one
-        self._from_elsewhere = False  # whether one of these conflicts was with another process
+        self._repeats = False  # whether the try that failed last is worth another one
+        self._from_elsewhere = False  # whether one of the conflicts was with another process
         self.conflicts = 0
         self.stored = False
 
-    # -- told by the provider ----------------------------------------------------------------------------------------
+    # -- called by the provider --------------------------------------------------------------------------------------
 
     def touch(self, engine: Engine) -> Try:
-        """The function touches a database.
+        """Note that the function uses a database.
 
         Returns:
-            Which try this is.
+            The current try: its conflicts so far and the seconds left.
         """
         shared = engine.shared
         if not self._touched:
@@ -95,17 +103,20 @@ class Tries:
         return Try(self.conflicts if self._from_elsewhere else 0, self._left())
 
     def failed(self, error: BaseException) -> None:
-        """A commit of the function failed, whatever the function makes of it."""
+        """Note that a commit of the function failed, even if the function catches the error."""
         if forbidden(error) is not None:
-            self.stored = True  # for all that is known
+            self.stored = True  # it may be stored
 
     # -- running -----------------------------------------------------------------------------------------------------
 
     def run(self, attempt: Attempt[T]) -> T:
-        """Try until it is over.
+        """Make one try after another until the tries end.
+
+        Returns:
+            The result of the try that succeeded.
 
         Raises:
-            BaseException: What the last try raised.
+            BaseException: The error of the last try.
         """
         try:
             return self._try(attempt)
@@ -116,10 +127,10 @@ class Tries:
 
         def again() -> T:
             if first:
-                raise first.pop()  # the try that has been made: tenacity only has to count it
+                raise first.pop()  # tenacity only counts this try, which was made already
             return self._try(attempt)
 
-        # Takes 31 to 41 ms to import, which a process without conflicts need not pay.
+        # The import takes 31 to 41 ms. A process without conflicts does not pay them.
         from tenacity import Retrying
 
         retrying = Retrying(
@@ -135,19 +146,19 @@ class Tries:
         self._repeats = False
         before, _active.tries = _active.tries, self
         try:
-            # With the writer lock from its start, no other thread of this process can come first.
+            # If the session holds the writer lock from its start, no other thread of this process can come first.
             return attempt(immediate=self.conflicts >= ENOUGH)
         finally:
             _active.tries = before
 
     def is_worth_another(self, error: BaseException) -> bool:
-        """Whether the function may run again after this error, if there are tries and time left. Ask once for each."""
+        """Whether the function may run again after this error, if tries and time are left. Call this once per error."""
         cause = cause_of(error)
         self.conflicts = self.conflicts + 1 if isinstance(cause, (ConflictError, IsolationError)) else 0
         self._from_elsewhere = bool(self.conflicts) and (self._from_elsewhere or isinstance(cause, ConflictError))
         self._repeats = (
             not self.stored
-            and not isinstance(error, PartialCommitException)  # what was stored would be done again
+            and not isinstance(error, PartialCommitException)  # another try would repeat the stored part
             and forbidden(error) is None
             and (getattr(error, "should_retry", False) or self._wants_retry(error))
         )
@@ -157,8 +168,7 @@ class Tries:
         return self._begun + self._timeout - self._clock.monotonic()
 
     def _delay(self, state: RetryCallState) -> float:
-        most = min(LONGEST_DELAY, BASE_DELAY * 2.0 ** min(state.attempt_number - 1, 10))
-        return max(0.0, min(self._rng.uniform(most / 2, most), self._left() / 2))
+        return max(0.0, min(delay(state.attempt_number, self._rng), self._left() / 2))
 
     def _is_over(self, state: RetryCallState) -> bool:
         why = ""
@@ -180,5 +190,5 @@ _active = _Active()
 
 
 def current_tries() -> Tries | None:
-    """The tries of the call that is under way in this thread; None if it is not retried."""
+    """Return the tries of the call that is active in this thread; None if it is not retried."""
     return _active.tries

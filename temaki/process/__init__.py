@@ -1,1 +1,1 @@
-"""What belongs to one process: how it notices a fork, and what it closes when it ends."""
+"""Everything that belongs to one process: it notices forks, and closes what is open at its end."""

@@ -1,7 +1,7 @@
-"""What is closed when the process ends: by itself, as a ``multiprocessing`` worker, or by SIGTERM.
+"""Closes leases and working copies when the process ends: by itself, as a ``multiprocessing`` worker, or by SIGTERM.
 
-Handlers of ``atexit`` run in reverse order, so those that were registered before temaki was imported come after this
-one. Their sessions still work. Whatever such a session opens, it closes at its own end: see :func:`is_ending`.
+Handlers of ``atexit`` run in reverse order. So the handlers that were registered before the import of temaki run after
+temaki's. Sessions in them still work: such a session closes at its own end what it opens. See :func:`is_ending`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any, Final, Protocol
 
 from temaki.process.fork import process
 
-_PATIENCE: Final = 5.0  # seconds that SIGTERM waits for leases to be given back
+_PATIENCE: Final = 5.0  # seconds that SIGTERM waits for leases to be released
 
 
 class Closable(Protocol):
-    """What can be given back."""
+    """A lease or a working copy that can be closed at exit."""
 
     def close_at_exit(self) -> None:
-        """Give it back; neither raises nor waits for a session."""
+        """Close it. Neither raises nor waits for a session."""
 
 
 _leases: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -34,20 +34,20 @@ _ending: set[int] = set()  # likewise: a child that is forked by a handler of at
 
 
 def is_ending() -> bool:
-    """Whether this process is past the point at which everything is closed. From then on, nothing may stay open."""
+    """Whether this process has already closed everything at its exit. From then on, nothing may stay open."""
     return process() in _ending
 
 
 def close_lease_at_exit(lease: Closable) -> None:
-    """Have a lease closed when this process ends, by SIGTERM too. Repeating it does nothing more."""
+    """Close a lease when this process ends, also by SIGTERM. Repeated calls have no further effect."""
     _leases.add(lease)
     _register()
 
 
 def close_copy_at_exit(replica: Closable) -> None:
-    """Have a working copy closed when this process ends.
+    """Close a working copy when this process ends.
 
-    SIGTERM does not wait for that: the next process removes what is left.
+    SIGTERM does not wait for that. The next process removes what is left.
     """
     _copies.add(replica)
     _register()
@@ -58,7 +58,8 @@ def _register() -> None:
     if here in _registered:
         return
     _registered.add(here)
-    # Workers of multiprocessing end with os._exit, and call its finalizers instead. Who has not imported it is none.
+    # Workers of multiprocessing end with os._exit, and call its finalizers instead of atexit's handlers. A process that
+    # has not imported the module is no worker.
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util.Finalize(None, _end, exitpriority=0)
@@ -80,9 +81,10 @@ def _close_leases() -> None:
 
 
 def close_on_sigterm() -> None:
-    """Have SIGTERM give leases back before it ends the process, where it would otherwise just end it.
+    """Make SIGTERM release leases before it ends the process.
 
-    Does nothing where the application has a handler of its own (its exit closes them), or outside the main thread.
+    Does nothing outside the main thread. Does nothing either if the application has its own handler: then its exit
+    releases the leases.
     """
     with suppress(ValueError):  # not the main thread
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -90,7 +92,7 @@ def close_on_sigterm() -> None:
 
 
 def _on_sigterm(number: int, _frame: object) -> None:
-    # In a thread of its own: the main one may have been interrupted while it held a lock of the HTTP library's.
+    # In a thread of its own: the signal may have interrupted the main thread while it held a lock of the HTTP library.
     closing = threading.Thread(target=_close_leases, daemon=True)
     try:
         closing.start()
@@ -103,7 +105,7 @@ def _on_sigterm(number: int, _frame: object) -> None:
 
 
 def _close_here(number: int) -> None:
-    """Give leases back in this thread. If that hangs on a lock, an alarm or another SIGTERM ends the process."""
+    """Release leases in this thread. If that hangs on a lock, an alarm or another SIGTERM ends the process."""
     for fatal in (number, signal.SIGALRM):
         signal.signal(fatal, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, _PATIENCE)

@@ -1,18 +1,19 @@
-"""What a forked child does with what it inherits.
+"""Notices forks, and handles what a forked child inherits.
 
-A child shares its parent's open files but none of its locks, and has none of its threads. So it must not close an
-inherited SQLite connection (that would work on the parent's files), nor wait for a lock that a thread held which does
-not exist on its side. It keeps the former for ever and makes the latter anew.
+A child shares its parent's open files. It has none of the parent's threads, and its copies of locks stay as they were.
+So it must not close an inherited SQLite connection: that would work on the parent's files. And it must not wait for an
+inherited lock: the thread that holds it does not exist in the child. It keeps inherited connections for ever, and
+makes new locks.
 
-**Python does not see every fork.** Its hooks (``os.register_at_fork``) run in ``os.fork()`` alone. uWSGI forks in C,
-after it has loaded the application, and so do other programs that embed Python. So everything that uses what belongs to
-one process begins with :func:`look`, which notices that this is another process by now. The hooks only make it notice
+**Python does not see every fork.** Its hooks (``os.register_at_fork``) run in ``os.fork()`` alone. uWSGI forks in C
+after it has loaded the application, and so do other programs that embed Python. So every use of something that belongs
+to one process begins with :func:`look`, which notices that this is another process. The hooks only make it notice
 sooner.
 
-**What tells a child from its parent.** Its process id, and a page of memory that Linux empties in every child
-(madvise(2), ``MADV_WIPEONFORK``, Linux 4.14). The page is there for process ids that repeat: in a pid namespace of its
-own a child may have the very number that its parent has in another one, and a number is free again when its process has
-ended. Where there is no such page, the process id alone decides.
+**Two things tell a child from its parent:** the process id, and a page of memory that Linux empties in every child
+(madvise(2), ``MADV_WIPEONFORK``, Linux 4.14). The page is needed because process ids repeat. In its own pid namespace a
+child may have the same number that its parent has in another one. And a number is free again when its process has
+ended. Without such a page, the process id alone decides.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ _MADV_WIPEONFORK: Final = 18  # linux/mman.h; the mmap module has no name for it
 
 
 class Resettable(Protocol):
-    """Something with locks or open files that a forked child has to start anew."""
+    """An object with locks or open files that a forked child has to reset."""
 
     def reset_after_fork(self) -> None:
-        """Start anew: called in the child, before anything else of temaki's runs there.
+        """Reset the object. Called in the child, before anything else of temaki runs there.
 
-        It takes no lock that it has not made itself.
+        The method takes no lock that it has not made itself.
         """
 
 
@@ -50,16 +51,16 @@ _inherited: list[object] = []
 
 
 class _Here:
-    """Which process this is, as far as it has been noticed.
+    """The process in which this code runs, as far as it has noticed.
 
     Attributes:
-        number: How many forks lie between the process that imported temaki and this one.
+        number: Number of forks between the process that imported temaki and this one.
     """
 
     def __init__(self) -> None:
         self.number = 0
         self._page = _emptied_page()
-        self._locks: dict[int, threading.RLock] = {}  # by process id: a parent's thread may hold the parent's
+        self._locks: dict[int, threading.RLock] = {}  # by process id: a thread of the parent may hold the parent's lock
         self._mark()
 
     def _mark(self) -> None:
@@ -75,7 +76,7 @@ class _Here:
     def _notice(self) -> None:
         lock = self._locks.setdefault(os.getpid(), threading.RLock())
         if lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - what Condition asks of its lock, too
-            return  # something that is reset below looks around, or a finalizer that runs meanwhile
+            return  # called by a reset below, or by a finalizer that runs meanwhile
         with lock:
             if os.getpid() == self._pid and (self._page is None or self._page[0]):
                 return  # another thread was faster
@@ -89,7 +90,7 @@ class _Here:
 
 
 def _emptied_page() -> mmap | None:
-    """A page of memory that the kernel fills with zeros in every child; None if there is no such thing here."""
+    """A page of memory that the kernel fills with zeros in every child; None if this system has no such page."""
     if sys.platform != "linux":
         return None
     import mmap
@@ -97,7 +98,7 @@ def _emptied_page() -> mmap | None:
     page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
         page.madvise(_MADV_WIPEONFORK)
-    except OSError:  # an older kernel, or what takes a kernel's place in some sandboxes
+    except OSError:  # an older kernel, or a sandbox that replaces the kernel
         page.close()
         return None
     return page
@@ -115,59 +116,59 @@ _here = _Here()
 
 
 def look() -> None:
-    """Notice if this process was forked since the last look, and then start anew what must not be shared.
+    """Notice whether this process was forked since the last look. If so, reset everything that must not be shared.
 
-    Call it before every use of what belongs to one process. It takes a fifth of a microsecond.
+    Call it before every use of something that belongs to one process. It takes a fifth of a microsecond.
     """
     _here.look()
 
 
 def process() -> int:
-    """A number for this process, other than that of the processes from which it was forked."""
+    """Number of this process. The processes from which it was forked have other numbers."""
     _here.look()
     return _here.number
 
 
 def require_own(owner: int, url: str) -> None:
-    """Make sure that something was begun in this process.
+    """Make sure that a session was begun in this process.
 
     Args:
-        owner: What :func:`process` said when it was begun.
+        owner: Number from :func:`process` when the session began.
         url: The database's URL, for the message.
 
     Raises:
-        ConflictError: It was begun in a process from which this one was forked.
+        ConflictError: The session was begun in a process from which this one was forked.
     """
     if owner != process():
         raise ConflictError(
-            "This db_session began before a fork, in the parent process; it cannot go on in the child. Nothing was "
-            f"stored in {url}. Begin a db_session in the child.",
+            "This db_session began before a fork, in the parent process: begin another one in the child, where this "
+            f"one cannot go on. Nothing was stored in {url}.",
             url=url,
         )
 
 
 def never_close_in_child(thing: object) -> None:
-    """Keep ``thing`` alive in every child that is forked while it lives here."""
-    look()  # or the next look would take it for inherited
+    """Keep ``thing`` alive in every child that is forked while ``thing`` lives here."""
+    look()  # without this, the next look would take it for inherited
     _fragile.add(thing)
 
 
 def keep_inherited(thing: object) -> None:
-    """Keep ``thing`` alive for ever: it is the parent's, and its end would do something."""
+    """Keep ``thing`` alive for ever: it belongs to the parent, and its finalizer would change the parent's files."""
     _inherited.append(thing)
 
 
 def reset_in_child(thing: Resettable) -> None:
-    """Call ``thing.reset_after_fork()`` in every child that is forked while it lives here."""
+    """Call ``thing.reset_after_fork()`` in every child that is forked while ``thing`` lives here."""
     look()
     _resettable.add(thing)
 
 
 class ProcessLock:
-    """A lock among the threads of one process, which a forked child finds free: ``with lock(): …``.
+    """A lock among the threads of one process, which is free in a forked child: ``with lock(): …``.
 
-    Calling it gives a plain lock, whose ``with`` has no moment in which an interrupt could strike with the lock taken
-    and nobody there to give it back.
+    A call returns a plain lock. The ``with`` of a plain lock has no moment in which an interrupt could leave the lock
+    taken for ever.
     """
 
     def __init__(self) -> None:
@@ -175,18 +176,18 @@ class ProcessLock:
         reset_in_child(self)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the thread that held it is not here."""
+        """Make a new lock in a forked child: the thread that held the old one does not exist there."""
         self._lock = threading.Lock()
 
     def __call__(self) -> threading.Lock:
-        """The lock, as it is in this process."""
+        """Get this process's lock."""
         look()
         return self._lock
 
 
 def _before() -> None:
-    # Held from before the fork on: by the time that the child could say so, Python has already dropped what belonged
-    # to the parent's other threads, and with it their connections.
+    # Held from before the fork. When the child could run this, Python has already dropped the objects of the parent's
+    # other threads, with their connections.
     _held[:] = _members(_fragile)
 
 

@@ -1,17 +1,15 @@
-"""Asking for the database's object, and for parts of it, as often as it takes."""
+"""Downloads the database's object, and parts of it, with retries."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from temaki.remote.retry import retry
 from temaki.remote.transfer import Target, Transfer
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable
 
-    from temaki.clock import Clock
+    from temaki.remote.retry import RetryPolicy
     from temaki.remote.transfer import IsSlow
     from temaki.store import Download, Store
 
@@ -19,17 +17,16 @@ T = TypeVar("T")
 
 
 class Source:
-    """Where fetches go to: one object, with the patience and the parallelism that its remote has.
+    """One object to download, with its remote's settings for retries and parallel streams.
 
     Args:
         store: The bucket.
         key: The object's key.
         url: The database's URL, for messages.
-        clock: Time.
-        timeout: Seconds after which no new attempt is made.
-        rng: For the jitter between attempts.
-        parallel_threshold: What each of several parallel streams has to carry at least, in bytes.
-        is_slow: Whether a stream is so slow that others are to help it; see :func:`temaki.remote.transfer.is_slow`.
+        retrying: The policy by which requests are repeated.
+        parallel_threshold: Smallest part that one of several parallel streams carries, in bytes.
+        is_slow: Decides whether a stream is slow enough to get others beside it; see
+            :func:`temaki.remote.transfer.is_slow`.
     """
 
     def __init__(  # noqa: PLR0917 - one call, from Remote
@@ -37,14 +34,12 @@ class Source:
         store: Store,
         key: str,
         url: str,
-        clock: Clock,
-        timeout: float,
-        rng: random.Random,
+        retrying: RetryPolicy,
         parallel_threshold: int,
         is_slow: IsSlow,
     ) -> None:
         self.store, self.key, self.url = store, key, url
-        self.clock, self.timeout, self.rng = clock, timeout, rng
+        self.retrying = retrying
         self._parallel_threshold, self._is_slow = parallel_threshold, is_slow
 
     def open(self, opened: Callable[[Source, Download], T], etag: str | None) -> T | None:
@@ -54,27 +49,21 @@ class Source:
             download = self.get(etag)
             return None if download is None else opened(self, download)
 
-        return retry(attempt, clock=self.clock, deadline=self.deadline(), rng=self.rng)
-
-    def deadline(self) -> float:
-        """When a request that begins now is repeated no more, by the monotonic clock."""
-        return self.clock.monotonic() + self.timeout
+        return self.retrying.run(attempt)
 
     def get(self, etag: str | None = None) -> Download | None:
-        """One GET, in one attempt; None if the object still has that ETag."""
+        """Make one GET, in one attempt; None if the object still has that ETag."""
         return self.store.get(self.key, if_none_match=etag)
 
     def transfer(self, download: Download, first: bytes, target: Target) -> Transfer:
-        """What brings the rest of a download into a file; ``first`` is what has been read of it."""
+        """Make the transfer of a download into a file; ``first`` has the bytes that were already read."""
         return Transfer(
             self.store,
             download,
             first,
             target,
             self.url,
-            self.clock,
-            self.deadline(),
-            self.rng,
+            self.retrying.begin(),
             self._parallel_threshold,
             self._is_slow,
         )

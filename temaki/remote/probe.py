@@ -1,4 +1,4 @@
-"""Finding out, before the first write, whether a store refuses writes whose condition is false."""
+"""Probes, before the first write, whether a store refuses writes whose condition is false."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from temaki.errors import (
     StoreUnavailableError,
     UnsafeStoreError,
 )
-from temaki.remote.retry import retry
 
 if TYPE_CHECKING:
-    import random
-
-    from temaki.clock import Clock
+    from temaki.remote.retry import Attempts
     from temaki.store import Store
 
 _NOT_IMPLEMENTED = 501  # HTTP status
 
 
-def probe_conditions(store: Store, key: str, *, clock: Clock, deadline: float, rng: random.Random) -> None:
-    """Try conditional writes on a key of its own beside the database's.
+def probe_conditions(store: Store, key: str, attempts: Attempts) -> None:
+    """Try conditional writes on a key of the probe's own, beside the database's key.
 
-    Finds stores that ignore conditions. Cannot find one that honours them, except when two requests race.
+    The probe finds stores that ignore conditions. It cannot find a store that ignores them only when requests race.
+
+    Args:
+        store: The bucket.
+        key: The database's key in it.
+        attempts: Until when the probe is repeated if it gets no usable answer.
 
     Raises:
-        UnsafeStoreError: A write was accepted whose condition was false, or one refused whose condition was true.
-        AccessDeniedError: The probe's key may not be written.
-        StoreUnavailableError: No usable answer until the deadline; nothing is known.
+        UnsafeStoreError: The store accepted a write whose condition was false, or refused one whose condition was true.
+        AccessDeniedError: The credentials may not write the probe's key.
+        StoreUnavailableError: No usable answer before the deadline. Nothing is known.
         StoreError: The store refused for another reason.
     """
 
     def attempt() -> None:
-        # A fresh key each time: an attempt that failed half-way leaves nothing behind that this one would meet.
+        # A new key for each attempt: what a failed attempt left behind does not disturb this one.
         name = f"{key}.temaki-probe-{os.urandom(8).hex()}"
         try:
             _try_all(store, name)
@@ -49,8 +51,9 @@ def probe_conditions(store: Store, key: str, *, clock: Clock, deadline: float, r
             if not error.lacks_permission:
                 raise
             raise AccessDeniedError(
-                f"{store.url} does not let temaki write {name}, with which it finds out whether the store honours "
-                f"conditional writes. Allow PutObject and DeleteObject for {key}* as well as for {key}. ({error})",
+                f"{store.url} does not let temaki write {name}. temaki needs this object to find out whether the store "
+                f"honours conditional writes. Allow PutObject and DeleteObject for {key}* as well as for {key}. "
+                f"({error})",
                 url=error.url,
                 status=error.status,
                 code=error.code,
@@ -63,7 +66,7 @@ def probe_conditions(store: Store, key: str, *, clock: Clock, deadline: float, r
             with contextlib.suppress(StoreError):
                 store.delete(name)
 
-    retry(attempt, clock=clock, deadline=deadline, rng=rng)
+    attempts.run(attempt)
 
 
 def _try_all(store: Store, name: str) -> None:
@@ -92,9 +95,10 @@ def _is_accepted(
 
 def _unsafe(store: Store, what: str) -> UnsafeStoreError:
     return UnsafeStoreError(
-        f"{store.url} cannot hold a database that is written to: it does not honour conditional writes. A probe beside "
-        f"the database {what}. Two writers would overwrite each other without noticing. Use a store that implements "
-        "If-Match and If-None-Match for PutObject (or a newer version of this one), or strategy='read-only'.",
+        f"{store.url} cannot hold a database that is written to: it does not honour conditional writes. temaki probed "
+        f"it beside the database, and the store {what}. Two writers would overwrite each other without noticing. Use a "
+        "store that implements If-Match and If-None-Match for PutObject (or a newer version of this one), or "
+        "strategy='read-only'.",
         url=store.url,
         status=None,
         code=None,

@@ -1,12 +1,13 @@
-"""Storing a commit: the swap of the database's object, and what the lineage proves.
+"""Stores a commit: swaps the database's object, and reads from the lineage what a look at the object proves.
 
 Each version's metadata name the versions before it, newest first. So a look at the object after a refusal proves:
 
-* Our id in the object's lineage, at its head or further down: a commit landed, and it is ours.
-* Our base in the lineage, and we are not: each version in a lineage replaced the one named after it, so what replaced
-  our base is someone else's. The same goes for a creation and a complete lineage without us.
-* Our base itself, with another ETag: its format's maintenance has rearranged it. The body is built anew.
-* A lineage that is too short to show our base, an object by another tool: nothing about attempts in doubt.
+* The lineage has our id, at its head or further down: our commit landed.
+* The lineage has our base and not our id: another commit replaced our base, because each version in a lineage replaced
+  the one that is named after it. A creation is disproved in the same way by a complete lineage without our id.
+* The object is our base with another ETag: its format's maintenance has rearranged it. The body is built anew.
+* The lineage is too short to show our base, or another tool wrote the object: this proves nothing about attempts in
+  doubt.
 
 See :mod:`temaki.remote.swap` for what follows from each.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from temaki.errors import CommitUnknownError, ConflictError, NotFoundError, StoreError, WorkingCopyError
+from temaki.errors import RUN_AGAIN, CommitUnknownError, ConflictError, NotFoundError, StoreError, WorkingCopyError
 from temaki.remote.swap import (
     BrokenBodyError,
     Landed,
@@ -30,28 +31,25 @@ from temaki.remote.swap import (
 from temaki.version import ADOPTED, COMMIT_KEY, LINEAGE_KEY, MetadataError, Published, Version, read_version
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable
 
-    from temaki.clock import Clock
+    from temaki.remote.retry import Attempts
     from temaki.store import ObjectInfo, ReadableBody, Store
 
 
 class Publication:
-    """One commit on its way into the store. :meth:`run` once.
+    """One commit on its way into the store. Call :meth:`run` once.
 
     Args:
         store: The bucket.
-        key: The database's key in it.
+        key: The database's key in the bucket.
         url: The database's URL, for messages.
-        body: The bytes. They are read from their start at each attempt, so they must not change.
-        version: What is to be stored, with its metadata and without an ETag.
-        base: What it replaces; None to create.
-        clock: Time.
-        deadline: When to stop making new attempts.
-        rng: For the jitter between attempts.
+        body: The bytes. Each attempt reads them from their start, so they must not change.
+        version: The version to store, with its metadata and without an ETag.
+        base: The version that it replaces; None to create the object.
+        attempts: The attempts of the upload, until their deadline.
         rebuild: Builds the body anew on the version that it is given: the base in other bytes, as a format's
-            maintenance leaves it. None where versions are not maintained. See :class:`temaki.remote.swap.Swap`.
+            maintenance leaves it. None if versions are not maintained. See :class:`temaki.remote.swap.Swap`.
     """
 
     def __init__(  # noqa: PLR0917 - one call, from Remote
@@ -62,9 +60,7 @@ class Publication:
         body: ReadableBody,
         version: Version,
         base: Version | None,
-        clock: Clock,
-        deadline: float,
-        rng: random.Random,
+        attempts: Attempts,
         rebuild: Callable[[Version], Rebuilt | None] | None = None,
     ) -> None:
         self._rebuild = rebuild
@@ -78,21 +74,19 @@ class Publication:
             replaces=None if base is None else base.etag,
             look=lambda: store.head(key),
             proves=self._proves,
-            clock=clock,
-            deadline=deadline,
-            rng=rng,
+            attempts=attempts,
             rebuild=None if rebuild is None else self._built_anew,
         )
 
     def run(self) -> Published:
-        """Upload, until the store has said what became of it.
+        """Upload, with retries, until the result is known.
 
         Raises:
-            ConflictError: Another version came first. Nothing of ours is stored, or will be.
-            NotFoundError: The base was deleted. Nothing of ours is stored, or will be.
-            CommitUnknownError: None of the above can be proved; also where an interrupt came in between.
-            WorkingCopyError: The body could not be read. Nothing of ours is stored, or will be.
-            StoreError: The store refused, or could not be reached. Nothing of ours is stored, or will be.
+            ConflictError: Another version came first. The commit is not stored, and never will be.
+            NotFoundError: The base was deleted. The commit is not stored, and never will be.
+            CommitUnknownError: None of the above can be proved, or an interrupt came in between.
+            WorkingCopyError: The body could not be read. The commit is not stored, and never will be.
+            StoreError: The store refused, or could not be reached. The commit is not stored, and never will be.
         """
         try:
             return self._published(self._swap.run())
@@ -127,10 +121,10 @@ class Publication:
         return rebuilt
 
     def _disproved_by(self, current: Version) -> bool:
-        """Whether ``current``, which does not have us in its lineage, proves that no attempt landed or will."""
+        """Whether ``current``, whose lineage lacks our id, proves that no attempt has landed or ever will."""
         if self._base is not None:
             return self._base.commit in current.lineage
-        # Another tool's file proves nothing: such tools overwrite what is there.
+        # Another tool's file proves nothing: such tools overwrite the object unconditionally.
         return current.complete and not current.lineage[-1].startswith(ADOPTED)
 
     def _published(self, landed: Landed[ObjectInfo]) -> Published:
@@ -146,19 +140,19 @@ class Publication:
         cause = error.__cause__
         if error.is_gone and isinstance(cause, NotFoundError):
             return NotFoundError(
-                f"{self._url} was deleted while this commit was being made; nothing was stored. Restore the object, or "
+                f"{self._url} was deleted while this commit was being made. Nothing was stored. Restore the object, or "
                 "start a new process to begin with an empty database.",
                 url=self._url,
                 status=cause.status,
                 code=cause.code,
             )
         if error.seen is None:
-            why = "the store refused it, and did not say what is there instead"
+            why = "the store refused the commit, and the current version could not be read"
         else:
             why = _described(_as_version(error.seen))
         return ConflictError(
-            f"Another writer has changed {self._url} since this transaction began ({why}). Nothing of this one was "
-            "stored: run it again on the current version; @db_session(retry=N) does so by itself.",
+            f"Another writer has changed {self._url} since this transaction began: {RUN_AGAIN} Nothing of this "
+            f"transaction was stored ({why}).",
             url=self._url,
             commit_id=self._version.commit,
         )
@@ -168,7 +162,8 @@ class Publication:
         why = "that a conflicting request is under way" if refusal.in_flight else "that the condition does not hold"
         return StoreError(
             f"{self._url} is unchanged, and yet the store kept refusing to replace it. It said {why}: {refusal}. "
-            "Nothing was stored. Try again; if this happens every time, the store's conditional writes are not S3's.",
+            "Nothing was stored. Try again. If this happens every time, the store's conditional writes do not work as "
+            "S3's do.",
             url=self._url,
             status=refusal.status,
             code=refusal.code,
@@ -178,17 +173,17 @@ class Publication:
         commit = self._version.commit
         return CommitUnknownError(
             f"It is not known whether commit {commit} of {self._url} was stored: {_reason(cause)}. "
-            "It may have been, or may be yet. Before doing the work again, look at the object's metadata (a HEAD "
-            f"request): it was stored if {COMMIT_KEY} or {LINEAGE_KEY} has that id.",
+            "It may have been stored, or may still be. Before doing the work again, look at the object's metadata (a "
+            f"HEAD request): the commit was stored if {COMMIT_KEY} or {LINEAGE_KEY} has that id.",
             url=self._url,
             commit_id=commit,
         )
 
     def _broken(self) -> WorkingCopyError:
         return WorkingCopyError(
-            f"The working copy of {self._url} was truncated by something else on this machine while it was "
-            f"uploaded: {getattr(self._body, 'broken', None)}. Nothing was stored; the next session starts from the "
-            "stored version.",
+            f"Something else on this machine truncated the working copy of {self._url} while it was uploaded: "
+            f"{getattr(self._body, 'broken', None)}. Nothing was stored. Run the function again: the next session "
+            "starts from the stored version.",
             url=self._url,
             path="",
             should_retry=True,

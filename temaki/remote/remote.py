@@ -1,4 +1,4 @@
-"""The database as one object in a store: fetch the version that is there, publish the next one exactly once."""
+"""The database as one object in a store: fetches the current version, and publishes the next one exactly once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from temaki.process.fork import look, reset_in_child
 from temaki.remote.fetch import Source
 from temaki.remote.probe import probe_conditions
 from temaki.remote.publish import Publication
+from temaki.remote.retry import RetryPolicy
 from temaki.remote.transfer import is_slow
 from temaki.version import FILE_FORMAT, Published, Version, next_version
 
@@ -34,21 +35,23 @@ def new_commit() -> str:
 class Remote:
     """The stored object of one database. Safe to use from many threads.
 
-    Requests that get no usable answer are repeated until a deadline; the store makes one attempt per call.
+    The remote retries requests that get no usable answer, until a deadline. The store makes one attempt per call.
 
     Args:
         store: The bucket.
-        key: The object's key in it.
+        key: The object's key in the bucket.
         url: The database's URL, for messages.
-        clock: Time.
-        timeout: Seconds from the beginning of a fetch, save, publication or probe, after which it makes no new attempt
-            (except that it always makes two).
-        rng: For the jitter between attempts.
-        parallel_threshold: A fetch uses up to four streams, each for at least so many bytes.
-        is_slow: Whether a stream is so slow that it gets others beside it; see :func:`temaki.remote.transfer.is_slow`.
+        clock: The clock that measures and waits.
+        timeout: Seconds from the beginning of a fetch, save, publication or probe after which no new attempt is made.
+            There are always two attempts.
+        rng: Random numbers for the jitter between attempts.
+        parallel_threshold: Smallest part that one of several parallel streams carries, in bytes. A fetch uses up to
+            four streams.
+        is_slow: Decides whether a stream is slow enough to get others beside it; see
+            :func:`temaki.remote.transfer.is_slow`.
 
     Attributes:
-        url: As above.
+        url: URL of the database.
     """
 
     def __init__(
@@ -64,16 +67,16 @@ class Remote:
         is_slow: IsSlow = is_slow,
     ) -> None:
         self.url = url
-        self._store, self._key, self._clock, self._timeout = store, key, clock, timeout
-        # Drawn from the system: processes that began as one, by a fork or from a snapshot, must not go in step.
-        self._rng = rng or random.SystemRandom()
-        self._source = Source(store, key, url, clock, timeout, self._rng, parallel_threshold, is_slow)
+        self._store, self._key = store, key
+        # Random numbers of the system: processes that come from one fork or one snapshot must not retry in step.
+        self._retrying = RetryPolicy(clock, rng or random.SystemRandom(), timeout)
+        self._source = Source(store, key, url, self._retrying, parallel_threshold, is_slow)
         self._probe_lock = threading.Lock()
         self._is_probed = False
         reset_in_child(self)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: the thread that held the lock is not here."""
+        """Make a new lock in a forked child: the thread that held the old one does not exist there."""
         self._probe_lock = threading.Lock()
 
     @property
@@ -85,17 +88,17 @@ class Remote:
         """Ask for the current version, unless it is the known one.
 
         Args:
-            opened: Reads the beginning of the answer, and closes it if it cannot; see
+            opened: Reads the beginning of the answer, and closes the answer if it cannot; see
                 :func:`temaki.formats.choice.open_stored`. It is called again if the answer breaks off meanwhile.
-            etag: The known version's; None for the current version in any case.
+            etag: ETag of the known version; None to fetch the current version in any case.
 
         Returns:
-            What ``opened`` gave; None where the object still has that ETag.
+            The result of ``opened``; None if the object still has that ETag.
 
         Raises:
-            NotFoundError: The store's definite answer: there is no such object.
-            CorruptDatabaseError: The object is no database, not all of one, or of a newer format.
-            StoreError: The request failed, also when repeated.
+            NotFoundError: There is no such object. This is the store's definite answer.
+            CorruptDatabaseError: The object is no database, is truncated, or has a newer format.
+            StoreError: The request failed, also when retried.
         """
         look()
         return self._source.open(opened, etag)
@@ -115,25 +118,26 @@ class Remote:
         """Store the next version, if ``base`` is still the current one. See :mod:`temaki.remote.swap`.
 
         Args:
-            body: The database. Its header has ``sequence`` in it, so that no two versions have equal bytes.
-            size: Its length in bytes.
-            base: What it was built on and is to replace; None to create the object.
-            sequence: The new version's number, one more than that of ``base``.
-            commit_id: The new version's identity: 8 to 64 of ``0-9a-z-``, unique for ever. Random if not given.
-            metadata: More metadata for the object, ASCII. What it takes of S3's 2 KB is lost to the lineage.
-            written_as: The format's number.
-            rebuild: Builds the body anew on ``base`` in other bytes; see
-                :class:`temaki.remote.publish.Publication`.
+            body: The database. Its header contains ``sequence``, so that no two versions have equal bytes.
+            size: Length of the body, in bytes.
+            base: The version that the new one was built on and replaces; None to create the object.
+            sequence: Number of the new version: one more than that of ``base``.
+            commit_id: Id of the commit: 8 to 64 of ``0-9a-z-``, unique for ever. Random if not given.
+            metadata: More user metadata for the object, ASCII. It leaves less of S3's 2 KB to the lineage.
+            written_as: Number of the format of the body.
+            rebuild: Builds the body anew on ``base`` in other bytes; see :class:`temaki.remote.publish.Publication`.
 
         Raises:
-            ConflictError: Another version came first. Nothing of this one is stored, or will be.
-            NotFoundError: The base was deleted. Nothing of this one is stored, or will be.
-            CommitUnknownError: The store never said; or an interrupt came in between.
-            StoreError: The store refused, or could not be reached. Nothing of this one is stored, or will be.
+            ConflictError: Another version came first. The new one is not stored, and never will be.
+            NotFoundError: The base was deleted. The new version is not stored, and never will be.
+            CommitUnknownError: The store never said whether it accepted the commit, or an interrupt came in between.
+            StoreError: The store refused, or could not be reached. The version is not stored, and never will be.
         """
         look()
         if base is not None and not base.etag:
-            raise ConfigurationError(f"{self.url}: a superseded version cannot be replaced. Fetch the current one.")
+            raise ConfigurationError(
+                f"{self.url}: a superseded version cannot be replaced. Fetch the current version, and replace that."
+            )
         version = next_version(
             base,
             commit=commit_id or new_commit(),
@@ -142,26 +146,23 @@ class Remote:
             extra=metadata or {},
             written_as=written_as,
         )
-        deadline = self._clock.monotonic() + self._timeout
-        return Publication(
-            self._store, self._key, self.url, body, version, base, self._clock, deadline, self._rng, rebuild
-        ).run()
+        attempts = self._retrying.begin()
+        return Publication(self._store, self._key, self.url, body, version, base, attempts, rebuild).run()
 
     def probe_conditions(self) -> None:
-        """Before the first write: make sure that the store refuses writes whose condition is false.
+        """Make sure, before the first write, that the store refuses writes whose condition is false.
 
-        One probe per remote, and none where the store is known to do so. Threads wait for the one that probes. Only
-        success is remembered.
+        A remote probes once, and not at all if the store is known to honour conditions. Threads wait for the one that
+        probes. Only success is remembered.
 
         Raises:
-            UnsafeStoreError: It does not.
-            StoreError: It could not be found out.
+            UnsafeStoreError: The store accepts such writes.
+            StoreError: The probe failed.
         """
         look()
         if self._is_probed or self._store.honours_conditions:
             return
         with self._probe_lock:
             if not self._is_probed:
-                deadline = self._clock.monotonic() + self._timeout
-                probe_conditions(self._store, self._key, clock=self._clock, deadline=deadline, rng=self._rng)
+                probe_conditions(self._store, self._key, self._retrying.begin())
                 self._is_probed = True

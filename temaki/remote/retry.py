@@ -1,7 +1,8 @@
-"""Repeating a request that got no usable answer, until a deadline."""
+"""Retries a request that got no usable answer, until a deadline."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from temaki.errors import StoreUnavailableError
@@ -16,8 +17,59 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BASE_DELAY: Final = 0.05  # seconds before the first repetition
+BASE_DELAY: Final = 0.05  # seconds before the first retry
 LONGEST_DELAY: Final = 2.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long requests are repeated, and by which clock.
+
+    Attributes:
+        clock: Measures the time and waits.
+        rng: Source of the jitter between attempts.
+        timeout: Seconds after which no new attempt starts.
+    """
+
+    clock: Clock
+    rng: random.Random
+    timeout: float
+
+    def begin(self) -> Attempts:
+        """The attempts of an operation that begins now. Requests that belong together share them."""
+        return Attempts(self.clock, self.rng, self.clock.monotonic() + self.timeout)
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Make one request that begins now. Raises what the last attempt raised; see :func:`retry`."""
+        return self.begin().run(call)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """The attempts of one operation, until its deadline.
+
+    Attributes:
+        clock: Measures the time and waits.
+        rng: Source of the jitter between attempts.
+        deadline: Moment of ``clock.monotonic()`` after which no new attempt starts.
+    """
+
+    clock: Clock
+    rng: random.Random
+    deadline: float
+
+    def run(
+        self,
+        call: Callable[[], T],
+        *,
+        on: tuple[type[Exception], ...] = (StoreUnavailableError,),
+        wait: Callable[[BaseException | None], float] | None = None,
+        on_failure: Callable[[Exception], None] | None = None,
+    ) -> T:
+        """Run ``call`` as :func:`retry` does."""
+        return retry(
+            call, clock=self.clock, deadline=self.deadline, rng=self.rng, on=on, wait=wait, on_failure=on_failure
+        )
 
 
 def retry(
@@ -30,24 +82,24 @@ def retry(
     wait: Callable[[BaseException | None], float] | None = None,
     on_failure: Callable[[Exception], None] | None = None,
 ) -> T:
-    """Run ``call`` until it neither returns one of these errors nor is out of time.
+    """Run ``call`` until it succeeds, raises an error that is not in ``on``, or the deadline has passed.
 
-    Between attempts it waits, twice as long each time if nothing else is said, of which a random half is left out. No
-    attempt starts after the deadline, with one exception: there are always two. A process that was frozen in the middle
-    of a request (AWS Lambda between invocations) wakes up on a dead connection and beyond any deadline, and only the
-    second attempt tells what became of the first. An attempt that is under way is not cut short.
+    The wait between attempts doubles each time, unless ``wait`` is given; up to half of it is left out at random. No
+    attempt starts after the deadline, with one exception: there are always two attempts. The reason is a process that
+    was frozen in the middle of a request (AWS Lambda between invocations). It wakes up on a dead connection, beyond any
+    deadline, and only a second attempt tells what became of the first. An attempt under way is never cut short.
 
     Args:
-        call: One attempt.
-        clock: Measures and waits.
-        deadline: A moment of ``clock.monotonic()``. Several calls that belong together share one.
-        rng: For the jitter.
-        wait: Gives the seconds to wait after an error, instead of twice as long each time.
-        on: What is worth another attempt. Everything else is raised at once.
-        on_failure: Told of each error in ``on``, before anything else happens.
+        call: Makes one attempt.
+        clock: The clock that measures and waits.
+        deadline: Time of ``clock.monotonic()``, in seconds. Several calls that belong together share one.
+        rng: Random numbers for the jitter.
+        on: Errors that are worth another attempt. Every other error is raised at once.
+        wait: Gives the longest wait after an error, in seconds. Default: twice as long each time.
+        on_failure: Called with each error in ``on``, before anything else happens.
 
     Raises:
-        Exception: What the last attempt raised.
+        Exception: The error of the last attempt.
     """
 
     def attempt() -> T:
@@ -65,10 +117,10 @@ def retry(
 
     def repeat() -> T:
         if first:
-            raise first.pop()  # the attempt that has been made: tenacity only has to count it
+            raise first.pop()  # the attempt that has already been made: tenacity only counts it
         return attempt()
 
-    # Takes 31 to 41 ms to import, which a process whose requests just work need not pay.
+    # Imported here because it takes 31 to 41 ms: a process whose requests succeed does not need it.
     from tenacity import Retrying, retry_if_exception_type
 
     def delay(state: RetryCallState) -> float:

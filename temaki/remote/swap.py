@@ -1,32 +1,33 @@
-"""Replacing one object exactly once, and never guessing whether it was replaced.
+"""Replaces one object exactly once, and never guesses whether it was replaced.
 
 A swap uploads one body under one condition: "replace the object that I was built on", or "create". An attempt without
-an answer is **in doubt**: it may have landed, or land yet. So it is sent again. That is safe, because at most one of
-all attempts can land: the first to land makes the condition of the others false. No two bodies under one key are equal
-(each carries an id of its own), so the ETag that the condition names does not come back either. Only a restore from
-outside brings it back; see the end.
+an answer is **in doubt**: it may have landed, or may land later. So the swap sends it again. That is safe, because at
+most one of all attempts can land: the first one to land makes the condition of the others false. No two bodies under
+one key are equal, because each contains its own id. So the ETag that the condition names does not come back. Only a
+restore from outside brings it back; see the end.
 
-A refused attempt is followed by a look at the object. What the object proves is the caller's knowledge (a commit's
-lineage, a lease's write id), in one of these words:
+After a refusal, the swap looks at the object. The caller knows what the object proves (a commit by its lineage, a lease
+by its write id), and says it in one of these words:
 
-* :attr:`Proof.OURS`: it is what this swap has written, or was built on it. No doubt is left.
-* :attr:`Proof.DISPROVED`: what replaced our base is someone else's. Our condition is false and stays false: attempts
-  still under way, however late they arrive, will be refused. A refusal for certain.
-* :attr:`Proof.NOTHING`: it says nothing about attempts in doubt. They may have landed and been replaced, or deleted.
-* :attr:`Proof.UNCHANGED`: our condition is true, so nothing of ours has landed; but what is under way may land yet. The
-  refusal was the store's 409 ("in flight"), or the store dislikes its own ETag. The attempt is sent again; that may be
-  refused because a late one has landed by then, which the next look shows.
-* :attr:`Proof.MAINTAINED`: it is our base in other bytes: somebody has rearranged how it is stored, and it means the
-  same. Our condition is false and stays false, so nothing that was sent so far will land. That is no conflict: a body
-  that is built anew, on what is there now, is sent with the same identity.
+* :attr:`Proof.OURS`: this swap has written the object, or the object was built on what it wrote. No doubt is left.
+* :attr:`Proof.DISPROVED`: another writer replaced our base. Our condition is false and stays false. Attempts that are
+  still under way will be refused, however late they arrive. The refusal is certain.
+* :attr:`Proof.NOTHING`: the object says nothing about attempts in doubt. They may have landed and have been replaced or
+  deleted.
+* :attr:`Proof.UNCHANGED`: our condition is true, so no attempt has landed; but one under way may land later. The
+  refusal was the store's 409 ("in flight"), or the store does not accept its own ETag. The swap sends the attempt
+  again. If that is refused because a late attempt has landed by then, the next look shows it.
+* :attr:`Proof.MAINTAINED`: the object is our base in other bytes: maintenance has rearranged how it is stored. Our
+  condition is false and stays false, so no attempt so far will land. That is no conflict: the swap sends a body that is
+  built anew on the object, with the same identity.
 
-A look without a refusal before it proves less: "unchanged" can be overtaken by an attempt that is under way. That is
-why nothing is ever concluded from a look alone.
+A look without a refusal before it proves less: an attempt under way can land after a look that said "unchanged". So the
+swap never concludes anything from a look alone.
 
-Without any attempt in doubt, a refusal is enough by itself: nothing of ours was stored, or can be.
+Without any attempt in doubt, a refusal is enough by itself: the body was not stored, and cannot be.
 
-Not promised: if someone restores our base, byte for byte, while an attempt of ours is under way, that attempt lands on
-it. Likewise, a creation lands on the deletion of what it lost against.
+Not promised: if someone restores our base, byte for byte, while one of our attempts is under way, that attempt lands on
+it. Likewise, a creation may land after the deletion of the object that it lost against.
 """
 
 from __future__ import annotations
@@ -36,22 +37,20 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
 from temaki.errors import NotFoundError, PreconditionFailedError, StoreError, StoreUnavailableError, TemakiError
-from temaki.remote.retry import retry
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable, Mapping
 
-    from temaki.clock import Clock
+    from temaki.remote.retry import Attempts
     from temaki.store import ReadableBody, Store
 
 S = TypeVar("S")
 
-_UNFOUNDED_REFUSALS: Final = 4  # so often may a store refuse a condition that holds, before it is the store's fault
+_UNFOUNDED_REFUSALS: Final = 4  # refusals of a condition that holds, after which the store is at fault
 
 
 class Proof(Enum):
-    """What an object that was found after a refusal proves; see the module."""
+    """What a look at the object after a refusal proves; see the module."""
 
     OURS = "ours"
     DISPROVED = "disproved"
@@ -62,11 +61,11 @@ class Proof(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Landed(Generic[S]):
-    """The swap has taken place.
+    """The result of a swap that has taken place.
 
     Attributes:
-        etag: The new object's ETag, if the store's answer to the upload gave it; else empty.
-        seen: What was found at the look that proved it; None if the upload was answered.
+        etag: ETag of the new object, if the store answered the upload; else empty.
+        seen: The object as the look that proved the swap saw it; None if the store answered the upload.
     """
 
     etag: str
@@ -87,11 +86,11 @@ class Rebuilt:
 
 
 class RefusedError(Exception, Generic[S]):
-    """The swap was refused: nothing of it is stored, or will be.
+    """The swap was refused. The body is not stored, and never will be.
 
     Attributes:
-        seen: What is in the object's place; None if it is not known, or if nothing is there.
-        is_gone: Whether nothing is there.
+        seen: The object that is stored instead; None if it is not known, or if there is none.
+        is_gone: True if there is no object.
     """
 
     def __init__(self, seen: S | None, *, is_gone: bool = False) -> None:
@@ -103,7 +102,7 @@ class UndecidedError(Exception):
     """It cannot be proved whether the swap has taken place.
 
     Attributes:
-        cause: Why.
+        cause: The error that left the swap in doubt.
     """
 
     def __init__(self, cause: BaseException) -> None:
@@ -124,7 +123,7 @@ class UnfoundedRefusalError(Exception):
 
 
 class BrokenBodyError(Exception):
-    """The body could not be read to its end, so nobody has all of it. ``__cause__`` is what the upload raised."""
+    """The body could not be read to its end, so the store does not have it. ``__cause__`` is the upload's error."""
 
 
 class _SendAgainError(Exception):
@@ -144,19 +143,17 @@ class _RebuiltError(_SendAgainError):
 
 
 class Swap(Generic[S]):
-    """One body on its way into the store. :meth:`run` once.
+    """One body on its way into the store. Call :meth:`run` once.
 
     Args:
         store: The bucket.
-        key: The object's key in it.
-        body: The bytes. They are read from their start at each attempt, so they must not change.
+        key: The object's key in the bucket.
+        body: The bytes. Each attempt reads them from their start, so they must not change.
         metadata: User metadata for the object.
-        replaces: ETag of the object that is to be replaced; None to create it.
-        look: Asks once what is in the object's place. Raises ``NotFoundError`` if nothing is.
-        proves: What that proves.
-        clock: Time.
-        deadline: When to stop making new attempts, by the monotonic clock.
-        rng: For the jitter between attempts.
+        replaces: ETag of the object that is to be replaced; None to create the object.
+        look: Asks once which object is stored now. Raises ``NotFoundError`` if there is none.
+        proves: Says what the object that ``look`` returned proves.
+        attempts: The attempts of the upload, until their deadline.
         rebuild: Builds the body anew, for an object that proves ``MAINTAINED``. Gives None if that object has been
             replaced by now. What it raises ends the swap: nothing was stored.
     """
@@ -171,36 +168,28 @@ class Swap(Generic[S]):
         replaces: str | None,
         look: Callable[[], S],
         proves: Callable[[S], Proof],
-        clock: Clock,
-        deadline: float,
-        rng: random.Random,
+        attempts: Attempts,
         rebuild: Callable[[S], Rebuilt | None] | None = None,
     ) -> None:
         self._rebuild = rebuild
         self._store, self._key, self._body, self._metadata, self._replaces = store, key, body, metadata, replaces
         self._look, self._proves = look, proves
-        self._clock, self._deadline, self._rng = clock, deadline, rng
+        self._attempts = attempts
         self._in_doubt = False
         self._unfounded_refusals = 0
 
     def run(self) -> Landed[S]:
-        """Upload, until the store has said what became of it.
+        """Upload, with retries, until the result is known.
 
         Raises:
             RefusedError: Another object came first.
-            UndecidedError: None of this can be proved; also where an interrupt came in between.
+            UndecidedError: Neither success nor refusal can be proved, or an interrupt came in between.
             UnfoundedRefusalError: The store refuses a condition that holds.
             BrokenBodyError: The body could not be read. Nothing was stored.
             StoreError: The store refused, or could not be reached. Nothing was stored.
         """
         try:
-            return retry(
-                self._attempt,
-                clock=self._clock,
-                deadline=self._deadline,
-                rng=self._rng,
-                on=(StoreUnavailableError, _SendAgainError),
-            )
+            return self._attempts.run(self._attempt, on=(StoreUnavailableError, _SendAgainError))
         except (RefusedError, UndecidedError, BrokenBodyError):
             raise
         except _RebuiltError as error:  # out of time, with one maintenance after the other
@@ -245,13 +234,13 @@ class Swap(Generic[S]):
         return Landed(etag)
 
     def _after(self, refusal: PreconditionFailedError) -> Landed[S]:
-        """What a refused attempt means, by what the object is now."""
+        """Decide what a refused attempt means, by a look at the object."""
         try:
-            seen = retry(self._look, clock=self._clock, deadline=self._deadline, rng=self._rng)
+            seen = self._attempts.run(self._look)
         except NotFoundError as error:
             self._after_finding_nothing(refusal, error)
         except StoreError as error:
-            # Without a look it is open who was first, but not that the attempt was refused.
+            # Without a look we do not know who was first. But we know that this attempt was refused.
             if self._in_doubt:
                 raise UndecidedError(error) from error
             raise RefusedError(None) from error
@@ -279,9 +268,9 @@ class Swap(Generic[S]):
     def _after_finding_nothing(self, refusal: PreconditionFailedError, error: NotFoundError) -> NoReturn:
         creates = self._replaces is None
         if self._in_doubt and not (creates and refusal.in_flight):
-            raise UndecidedError(error) from error  # it may have landed, and have been deleted since
+            raise UndecidedError(error) from error  # an attempt may have landed, and have been deleted since
         if creates:
-            self._send_again(refusal)  # what was in our way has gone
+            self._send_again(refusal)  # the object that made the condition false is gone
         raise RefusedError(None, is_gone=True) from error
 
     def _send_again(self, refusal: PreconditionFailedError) -> NoReturn:

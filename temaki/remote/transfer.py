@@ -1,9 +1,9 @@
-"""A version's bytes on their way into a local file: out of one stream, or out of several where one is slow.
+"""Downloads a version into a local file: over one stream, or over several if the first one is slow.
 
-One connection carries a window of bytes for each round trip, however fast the network is, so several bring several
-times as much. From a store that is near it is this machine that sets the pace, and further streams only take turns with
-the first: 100 MB from a server on the same machine took 105 ms over one stream and 123 over four. So the first one
-begins alone, and others come to its help when it is seen to be slow.
+One connection carries one window of bytes per round trip, however fast the network is. So several connections carry
+several times as much. With a store that is near, this machine is the bottleneck, and more streams only take turns: 100
+MB from a server on the same machine took 105 ms over one stream and 123 ms over four. So the first stream begins alone.
+Others join when it turns out to be slow.
 """
 
 from __future__ import annotations
@@ -15,77 +15,80 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from temaki.errors import PreconditionFailedError, StoreUnavailableError, WorkingCopyError
-from temaki.remote.retry import retry
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from temaki.clock import Clock
+    from temaki.remote.retry import Attempts
     from temaki.store import Download, Store
 
     IsSlow = Callable[[int, float], bool]
 
 _CHUNK: Final = 1 << 20  # bytes that each stream holds in memory
 _STREAMS: Final = 4
-_SAMPLE: Final = 0.05  # seconds; servers send in bursts, and what one does in less tells nothing
+_SAMPLE: Final = 0.05  # seconds; servers send in bursts, so a shorter measurement says nothing
 _FAST: Final = 128 << 20  # bytes per second; S3 gives one connection less
 
 
 def is_slow(count: int, seconds: float) -> bool:
-    """Whether a stream that brought so many bytes in so long has been waiting for the network rather than for us."""
+    """True if throughput is below the threshold: the network is the bottleneck.
+
+    Args:
+        count: Bytes that the stream has brought.
+        seconds: Seconds that it took.
+    """
     return seconds >= _SAMPLE and count < _FAST * seconds
 
 
 class Target:
-    """The file that is being written. Only its errors are errors of the working copy.
+    """The local file that a download is written to. All of its methods raise ``WorkingCopyError`` if it fails.
 
     Args:
-        path: Must not exist. The file gets mode 0600.
+        path: Path of the file, which must not exist. The file gets mode 0600.
         url: The database's URL, for messages.
 
     Raises:
-        WorkingCopyError: It exists, or cannot be written; so do the methods.
+        WorkingCopyError: The file exists, or cannot be written.
     """
 
     def __init__(self, path: Path, url: str) -> None:
         self._path, self._url = path, url
-        with self._dressed():
+        with self._errors_translated():
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def begin(self) -> None:
-        """Take back what an attempt before this one has left, if there was one.
+        """Remove the bytes that an earlier attempt has written, if any.
 
-        A new file is not truncated: ext4 takes that for an old one being replaced, and starts to write all of it to
-        the disk when it is closed (mount option ``auto_da_alloc``; 45 ms for 100 MB, where the download took 120).
+        A new file is not truncated. ext4 would take that for the replacement of an old file, and would write all of it
+        to the disk at its close (mount option ``auto_da_alloc``; 45 ms for 100 MB, where the download took 120 ms).
         """
-        with self._dressed():
+        with self._errors_translated():
             if os.fstat(self._fd).st_size:
                 os.ftruncate(self._fd, 0)
 
     def write(self, data: bytes, offset: int) -> None:
-        """Put all of it there."""
-        with self._dressed():
+        """Write all of ``data`` at ``offset``, in bytes."""
+        with self._errors_translated():
             view = memoryview(data)
             while view:
                 count = os.pwrite(self._fd, view, offset)
                 view, offset = view[count:], offset + count
 
     def cut(self, size: int) -> None:
-        """Remove what is beyond ``size`` bytes, if anything is."""
-        with self._dressed():
+        """Remove the bytes beyond ``size``, if any."""
+        with self._errors_translated():
             if os.fstat(self._fd).st_size > size:
                 os.ftruncate(self._fd, size)
 
     def resize(self, size: int) -> None:
         """Cut the file, or extend it with zeros."""
-        with self._dressed():
+        with self._errors_translated():
             os.ftruncate(self._fd, size)
 
     def read(self, count: int, offset: int) -> bytes:
         """So many bytes of what was written."""
-        with self._dressed():
+        with self._errors_translated():
             data = bytearray(count)
             done = 0
             while done < count:
@@ -97,13 +100,13 @@ class Target:
             return bytes(data)
 
     def close(self) -> None:
-        """It is complete."""
+        """Close the complete file."""
         fd, self._fd = self._fd, -1
-        with self._dressed():
+        with self._errors_translated():
             os.close(fd)
 
     def discard(self) -> None:
-        """Leave no file."""
+        """Close and remove the file."""
         with contextlib.suppress(OSError):
             if self._fd >= 0:
                 os.close(self._fd)
@@ -111,7 +114,7 @@ class Target:
             os.unlink(self._path)
 
     @contextlib.contextmanager
-    def _dressed(self) -> Iterator[None]:
+    def _errors_translated(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -124,19 +127,17 @@ class Target:
 
 
 class Transfer:
-    """One version into the file, from a download that has begun. :meth:`run` once.
+    """Writes one version into a file, from a download that has begun. Call :meth:`run` once.
 
     Args:
-        store: Where further streams come from, bound to the download's ETag.
-        download: It is closed as soon as it is not needed.
-        first: What has been read of it.
+        store: The bucket. Further streams come from it, bound to the download's ETag.
+        download: The download that has begun. It is closed as soon as it is not needed.
+        first: The bytes that have been read from it.
         target: The file.
         url: The database's URL, for messages.
-        clock: Time.
-        deadline: When to make no new attempt for a part.
-        rng: For the jitter between attempts.
-        share: What each of several streams has to carry at least, in bytes.
-        is_slow: Whether a stream is, by the bytes that it has brought and the seconds that it took.
+        attempts: The attempts for each part, until their deadline.
+        share: Smallest part that one of several streams carries, in bytes.
+        is_slow: Decides whether a stream is slow, from its bytes and its seconds.
     """
 
     def __init__(  # noqa: PLR0917 - one call, from Fetched
@@ -146,25 +147,23 @@ class Transfer:
         first: bytes,
         target: Target,
         url: str,
-        clock: Clock,
-        deadline: float,
-        rng: random.Random,
+        attempts: Attempts,
         share: int,
         is_slow: IsSlow,
     ) -> None:
         self._store, self._download, self._first, self._target, self._url = store, download, first, target, url
-        self._clock, self._deadline, self._rng = clock, deadline, rng
+        self._attempts = attempts
         self._share, self._is_slow = max(1, share), is_slow
         self._size, self._position = download.info.size, len(first)
         self._is_broken = False
         self._stop = threading.Event()
 
     def run(self) -> None:
-        """Write all of it.
+        """Write the whole version.
 
         Raises:
             PreconditionFailedError: The object was replaced between two parts.
-            StoreError: A part could not be had; or the one stream failed on its last part, and nothing counts.
+            StoreError: A part could not be fetched, or a single stream failed on its last part. Nothing counts then.
             WorkingCopyError: The file cannot be written.
         """
         with contextlib.ExitStack() as stream:
@@ -182,19 +181,20 @@ class Transfer:
                 stream.close()
                 self._fetch(*first)
             else:
-                # To the end of the object, where the store's checksum of all of it is compared. So a failure here may
-                # be about any byte that has come, and everything begins again.
+                # The store's checksum of the whole object is compared at its end. So a failure here may concern any
+                # byte, and the whole download begins again.
                 copy(self._download, self._target, *first)
 
     def _worthwhile(self) -> int:
-        """How many streams what is missing is worth."""
+        """Number of streams that the missing bytes are worth."""
         return min(_STREAMS, (self._size - self._position) // self._share)
 
     def _go_alone(self) -> None:
-        """Until this stream is seen to be slow, or breaks, or what is left is too little to be divided."""
-        begin, first = self._clock.monotonic(), self._position
+        """Read from one stream until it is slow, or breaks, or too little is left to be divided."""
+        clock = self._attempts.clock
+        begin, first = clock.monotonic(), self._position
         while self._worthwhile() > 1:
-            if self._is_slow(self._position - first, self._clock.monotonic() - begin):
+            if self._is_slow(self._position - first, clock.monotonic() - begin):
                 return
             stop = min(self._position + _CHUNK, self._size)
             try:
@@ -205,11 +205,11 @@ class Transfer:
             self._position = stop
 
     def _go_together(self, first: tuple[int, int], others: list[tuple[int, int]], stream: contextlib.ExitStack) -> None:
-        """All parts at once; one after the other, as far as there are no threads for them."""
+        """Fetch all parts at once; one after the other if there are no threads for them."""
         parts = Parts(others, self._fetch, self._stop)
         try:
             parts.start()
-            with contextlib.suppress(Stopped):  # another part failed, and says why
+            with contextlib.suppress(Stopped):  # another part failed; raise_error() raises its error
                 self._go_on(*first, stream)
                 parts.help()
         except BaseException:
@@ -220,7 +220,7 @@ class Transfer:
         parts.raise_error()
 
     def _go_on(self, start: int, stop: int, stream: contextlib.ExitStack) -> None:
-        """The stream that is open brings the next part, and is closed; if it breaks, that part is fetched."""
+        """Read the next part from the open stream, and close it. If it breaks, fetch that part anew."""
         if not self._is_broken:
             try:
                 copy(self._download, self._target, start, stop, self._stop)
@@ -242,42 +242,42 @@ class Transfer:
                     raise PreconditionFailedError(message, url=self._url, status=None, code=None)
                 copy(download, self._target, start, stop, self._stop)
 
-        retry(attempt, clock=self._clock, deadline=self._deadline, rng=self._rng)
+        self._attempts.run(attempt)
 
 
 class Parts:
-    """The parts that threads of their own fetch.
+    """The parts of a download, each fetched by a thread of its own.
 
-    ``concurrent.futures`` refuses to work once the interpreter shuts down, where a thread or a handler of ``atexit``
-    may still begin a session. Here a part without a thread is fetched by the thread that waits for it.
+    ``concurrent.futures`` refuses to work once the interpreter shuts down. But a thread or a handler of ``atexit`` may
+    still begin a session then. So the thread that waits for the parts fetches those that have no thread.
 
     Args:
-        bounds: First byte of each part, and the byte after its last.
+        bounds: First byte of each part, and the byte after its last one.
         fetch: Fetches one part.
-        stop: Set if a part fails, so that the others need not go on.
+        stop: Event that is set if a part fails, so that the others stop.
     """
 
     def __init__(self, bounds: list[tuple[int, int]], fetch: Callable[[int, int], None], stop: threading.Event) -> None:
         self._left, self._fetch, self._stop = list(bounds), fetch, stop
         self._lock = threading.Lock()
-        self._running: dict[int, threading.Lock] = {}  # by thread: a lock that it holds while it fetches
+        self._running: dict[int, threading.Lock] = {}  # by thread: the lock that it holds while it fetches
         self._error: BaseException | None = None
 
     def start(self) -> None:
-        """One thread for each part, as far as there are threads to be had."""
+        """Start one thread for each part, as long as the system gives threads."""
         for number in range(len(self._left)):
             try:
                 threading.Thread(target=self._run, name=f"temaki-fetch_{number}", daemon=True).start()
-            except RuntimeError:  # a limit of the system's, or the interpreter shuts down (Python 3.12)
+            except RuntimeError:  # the system gives no more threads, or the interpreter shuts down (Python 3.12)
                 return
 
     def help(self) -> None:
-        """Fetch what no thread has begun with."""
+        """Fetch the parts that no thread has begun to fetch."""
         while (part := self._next()) is not None:
             self._fetch(*part)
 
     def wait(self) -> None:
-        """Until no thread is fetching. None begins any more."""
+        """Wait until no thread is fetching. No thread begins another part."""
         with self._lock:
             self._left.clear()
             running = list(self._running.values())
@@ -286,7 +286,7 @@ class Parts:
                 pass
 
     def raise_error(self) -> None:
-        """What the first thread that failed raised, if one did."""
+        """Raise the error of the first thread that failed, if one did."""
         if self._error is not None:
             raise self._error
 
@@ -312,14 +312,14 @@ class Parts:
 
 
 class Stopped(Exception):  # noqa: N818 - no error of its own
-    """Another part has failed."""
+    """Raised in the threads of the other parts after one part has failed."""
 
 
 def copy(download: Download, target: Target, start: int, stop: int, stopped: threading.Event | None = None) -> None:
-    """Write bytes ``start`` to ``stop`` of the object, the next ones to come, to where they belong.
+    """Copy the bytes from ``start`` to ``stop`` of the object, which the download gives next, into the file.
 
     Raises:
-        Stopped: Somebody has set ``stopped``.
+        Stopped: ``stopped`` was set.
         StoreUnavailableError: The body ended early.
     """
     while start < stop:
@@ -333,6 +333,6 @@ def copy(download: Download, target: Target, start: int, stop: int, stopped: thr
 
 
 def ended_early(download: Download, at: int) -> StoreUnavailableError:
-    """The store should have raised this itself."""
+    """Make the error for a body that ended early, in case the store has not raised it itself."""
     info = download.info
-    return StoreUnavailableError(f"{info.key}: its body ended early, at byte {at} of {info.size}.", url=info.key)
+    return StoreUnavailableError(f"The body of {info.key} ended early, at byte {at} of {info.size}.", url=info.key)

@@ -1,16 +1,16 @@
-"""The folder that a process keeps its working copy in.
+"""The folder in which a process keeps its working copy.
 
-One process owns a folder, through a lock that it holds for its life; a second process on the same ``cache_dir`` gets
-a private folder beside it. Without ``cache_dir`` the folder is private and temporary, and is removed at exit. Folders
-of processes that were killed are removed by the next one to come.
+One process owns a folder, by a lock that it holds for its whole life. A second process on the same ``cache_dir`` gets a
+private folder beside it. Without ``cache_dir`` the folder is private and temporary, and is removed at exit. The next
+process removes the folders of processes that were killed.
 
-A file in the folder is trusted by a later process only with a positive mark: the **clean record**. It is removed
-before every local COMMIT and written again only when everything in the file is acknowledged and checkpointed. It names
-the boot of the machine as well, since nothing here is ever flushed to the disk: after a power cut nothing is trusted.
-(The absence of a WAL proves nothing: an interpreter that exits checkpoints whatever it finds.)
+A later process trusts a file in the folder only if the **clean record** names it. The record is removed before every
+local COMMIT. It is written again only when everything in the file is acknowledged and checkpointed. It also names the
+boot of the machine, because nothing here is ever flushed to the disk: after a power cut no file is trusted. (The
+absence of a WAL proves nothing: an interpreter that exits checkpoints everything.)
 
-The lock is held on a file and on the folder itself. systemd-tmpfiles leaves a folder alone on which somebody holds a
-BSD lock ("Cleanup", tmpfiles.d(5)); and a cleaner that takes the file does not let a second process in.
+The process locks a file and the folder itself. systemd-tmpfiles does not clean a folder on which a process holds a BSD
+lock ("Cleanup", tmpfiles.d(5)). And if a cleaner removes the file, the folder's lock still keeps a second process out.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ _log = logging.getLogger(__name__)
 _LOCK = "owner.lock"
 _RECORD = "clean.json"
 _FORMAT = 2  # of the clean record
-_numbers = itertools.count(1)  # of files, in whatever folder: one that is over still removes its own by their names
+# Numbers of files, unique in this process over all folders: a generation that is over removes its files by their names.
+_numbers = itertools.count(1)
 
 
 class Folder:
-    """One process's place for the generations of one database.
+    """The folder in which one process keeps the generations of one database.
 
     Args:
-        url: The database's URL; the folder's name derives from a hash of it.
-        cache_dir: Where to keep it between processes, or None for a private temporary folder.
+        url: The database's URL. The folder's name comes from a hash of it.
+        cache_dir: Parent folder that stays between processes; None for a private temporary folder.
 
     Raises:
-        WorkingCopyError: The folder cannot be made, or is not this user's own.
+        WorkingCopyError: The folder cannot be made, or belongs to another user.
     """
 
     def __init__(self, url: str, cache_dir: Path | None) -> None:
@@ -61,10 +62,11 @@ class Folder:
                 parent, prefix = _expanded(cache_dir), f"{digest}-"
                 parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self.path, self._lock, self.reusable = _shared(parent, digest, prefix)
-            # Both names are realpaths, so that an authorizer can compare them.
+            # A real path, so that an authorizer can compare it with SQLite's names.
             self.path = Path(os.path.realpath(self.path))
         self._end = weakref.finalize(self, _end, self._lock, None if self.reusable else str(self.path), process())
-        # Not at exit, after which handlers of atexit may begin sessions: the replica releases it then (see lease_exit).
+        # Not at exit: later handlers of atexit may still begin sessions. Then the replica releases the folder (see
+        # temaki.process.exit).
         self._end.atexit = False
         _sweep(parent, prefix, keep=self.path.name)
 
@@ -73,28 +75,28 @@ class Folder:
         return self._lock.is_intact(self.path)
 
     def next_path(self) -> Path:
-        """A name for the next generation's file, that this process has not used before; nothing is there yet."""
+        """Choose a name for the next generation's file: this process has not used it, and no such file exists."""
         while True:
             path = self.path / f"{next(_numbers)}.sqlite"
             if not os.path.lexists(path):
                 return path
 
     def release(self) -> None:
-        """Give the lock back, and remove a private folder. Repeating it does nothing more."""
+        """Release the lock, and remove a private folder. Repeated calls have no further effect."""
         pending = self._end.detach()
-        if pending is not None:  # called here: a finalizer does nothing any more once the process ends
+        if pending is not None:  # called directly, because a finalizer does nothing once the process ends
             _, end, arguments, _ = pending
             end(*arguments)
 
     def die(self) -> None:
-        """What the end of the process by ``kill -9`` does: the lock is free, and everything stays. For tests."""
+        """Act like ``kill -9``: release the lock, and leave everything in place. For tests."""
         if self._end.detach() is not None:
             self._lock.close()
 
     def record(self, path: Path, version: Mapping[str, Any]) -> None:
-        """Say that ``path`` holds exactly this version, acknowledged and checkpointed.
+        """Write the clean record: ``path`` holds exactly this version, acknowledged and checkpointed.
 
-        Failing to say so only costs the next process a download, so it is logged and not raised.
+        A failure is logged and not raised: it only costs the next process a download.
         """
         boot = _boot_id()
         if not self.reusable or boot is None:
@@ -119,25 +121,25 @@ class Folder:
             _log.debug("No clean record for %s: %s", self.url, error)
 
     def forget(self) -> None:
-        """Withdraw the clean record: from here on the file may hold what no store has accepted.
+        """Remove the clean record. From here on, the file may hold data that the store has not accepted.
 
         Raises:
-            WorkingCopyError: It cannot be removed. (That it is gone already, by whatever hand, is no error.)
+            WorkingCopyError: The record cannot be removed. A missing record is no error.
         """
         if self.reusable:
             with self.errors_named(self.path):
                 (self.path / _RECORD).unlink(missing_ok=True)
 
     def reuse(self) -> tuple[Path, dict[str, Any]] | None:
-        """The file that an earlier process left clean, with its version, or None. Everything else here is removed."""
-        found = self._recorded() if self.reusable else None
+        """Get the file that an earlier process left clean, with its version, or None. Remove all other files."""
+        recorded = self._recorded() if self.reusable else None
         for entry in self.path.iterdir():
-            if entry.name in {_LOCK, _RECORD} or (found and entry == found[0]):
+            if entry.name in {_LOCK, _RECORD} or (recorded and entry == recorded[0]):
                 continue
             if entry.is_dir() and not entry.is_symlink():
-                continue  # nothing of temaki's
+                continue  # not made by temaki
             entry.unlink(missing_ok=True)
-        return found
+        return recorded
 
     def _recorded(self) -> tuple[Path, dict[str, Any]] | None:
         try:
@@ -157,7 +159,7 @@ class Folder:
 
     @contextlib.contextmanager
     def errors_named(self, path: Path | str) -> Iterator[None]:
-        """File system errors in here become :class:`WorkingCopyError`, naming ``path``."""
+        """Translate file system errors within it to :class:`WorkingCopyError`, with ``path`` in the message."""
         try:
             yield
         except OSError as error:
@@ -174,7 +176,7 @@ def _open_private(path: str, flags: int) -> int:
 
 
 def _temporary() -> Path:
-    import tempfile  # takes 2 ms to import, which binding alone need not pay
+    import tempfile  # imported here because it takes 2 ms, and binding alone does not need it
 
     return Path(tempfile.gettempdir())
 
@@ -182,23 +184,23 @@ def _temporary() -> Path:
 def _expanded(cache_dir: Path) -> Path:
     try:
         return cache_dir.expanduser().absolute()
-    except RuntimeError as error:  # how pathlib says that there is no such user, or no home
+    except RuntimeError as error:  # pathlib raises this if there is no such user, or no home
         raise FileNotFoundError(0, f"{error} (cache_dir={str(cache_dir)!r})") from error
 
 
 def _private(parent: Path, prefix: str) -> tuple[Path, _Lock]:
-    """A new folder with an unpredictable name, mode 0700, locked."""
+    """Make a new folder with an unpredictable name and mode 0700, and lock it."""
     import tempfile
 
     while True:
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         lock = _Lock.take(path)
-        if lock is not None:  # else a sweep took it for a dead one's in the moment before it was locked
+        if lock is not None:  # None if another process removed the folder as abandoned before it was locked
             return path, lock
 
 
 def _shared(parent: Path, name: str, prefix: str) -> tuple[Path, _Lock, bool]:
-    """The folder that processes take over from each other, or a private one while another process owns it."""
+    """Lock the folder that processes take over from each other; make a private one if another process owns it."""
     path = parent / name
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
@@ -206,7 +208,7 @@ def _shared(parent: Path, name: str, prefix: str) -> tuple[Path, _Lock, bool]:
     if stat.S_ISREG(status.st_mode):
         return (*_private(parent, prefix), False)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise PermissionError(0, f"{path} is not a folder of this user's own")
+        raise PermissionError(0, f"{path} is not a folder that belongs to this user")
     path.chmod(0o700)
     lock = _Lock.take(path)
     if lock is not None:
@@ -215,11 +217,11 @@ def _shared(parent: Path, name: str, prefix: str) -> tuple[Path, _Lock, bool]:
 
 
 class _Lock:
-    """The lock on a folder: two descriptors, each with a BSD lock on what it has open.
+    """The lock on a folder: two descriptors, each with a BSD lock.
 
     Args:
         folder: Descriptor of the folder itself.
-        file: Descriptor of the lock file in it.
+        file: Descriptor of the lock file in the folder.
     """
 
     def __init__(self, folder: int, file: int) -> None:
@@ -227,7 +229,7 @@ class _Lock:
 
     @classmethod
     def take(cls, path: Path) -> _Lock | None:
-        """Take the lock of a folder without waiting; None if somebody has it, or the folder is gone."""
+        """Take the lock of a folder without waiting; None if another process has it, or the folder is gone."""
         opened: list[int] = []
         try:
             for name, flags in ((path, os.O_RDONLY | os.O_DIRECTORY), (path / _LOCK, os.O_RDWR | os.O_CREAT)):
@@ -240,7 +242,7 @@ class _Lock:
                     if len(opened) > 1:  # some file systems lock files only
                         raise
             lock = cls(*opened)
-            # The one who swept the folder away held the lock of a file that now has no name.
+            # If another process removed the folder meanwhile, the locked file no longer has a name.
             if lock.is_intact(path):
                 opened.clear()
                 return lock
@@ -252,7 +254,7 @@ class _Lock:
         return None
 
     def is_intact(self, path: Path) -> bool:
-        """Whether what is locked still has its name."""
+        """Whether the locked folder and the locked file still have their names."""
         try:
             return all(
                 os.path.samestat(os.fstat(descriptor), os.stat(name, follow_symlinks=False))
@@ -262,20 +264,20 @@ class _Lock:
             return False
 
     def is_folder(self, path: str) -> bool:
-        """Whether the folder of that name is the one that is locked."""
+        """Whether the folder at ``path`` is the locked one."""
         try:
             return os.path.samestat(os.fstat(self._folder), os.stat(path, follow_symlinks=False))
         except OSError:
             return False
 
     def close(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         for descriptor in (self._file, self._folder):
             os.close(descriptor)
 
 
 def _sweep(parent: Path, prefix: str, *, keep: str) -> None:
-    """Remove the private folders of processes that ended without doing so. Never waits, never fails."""
+    """Remove the private folders that killed processes have left. Never waits, never fails."""
     import shutil
 
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
@@ -286,7 +288,8 @@ def _sweep(parent: Path, prefix: str, *, keep: str) -> None:
                 if entry.stat(follow_symlinks=False).st_uid != os.getuid() or not entry.is_dir(follow_symlinks=False):
                     continue
                 if not os.path.exists(os.path.join(entry.path, _LOCK)):
-                    # Its maker died before it had locked it; or has yet to do so, and will make another one then.
+                    # The process that made it died before it locked it, or has not locked it yet. In that case it makes
+                    # another folder.
                     os.rmdir(entry.path)
                     continue
                 lock = _Lock.take(Path(entry.path))
@@ -306,7 +309,7 @@ def _end(lock: _Lock, path: str | None, owner: int) -> None:
 
 
 def _boot_id() -> str | None:
-    """What tells one boot of this machine from the next, or None where there is nothing to tell it by."""
+    """Id of this boot of the machine; None if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

@@ -1,12 +1,12 @@
-"""One generation of the working copy: one local file, from the pull that wrote it to the session that leaves it last.
+"""One generation of the working copy: one local file, from the pull that wrote it to the last session that leaves it.
 
-A generation's file has a name of its own and is never replaced or patched while it is open. Its state is the main file
-plus the WAL up to the **acknowledged mark**; what is committed beyond the mark waits for the store.
+A generation's file has a name of its own. It is never replaced or patched while it is open. Its state is the main file
+plus the WAL up to the **acknowledged mark**. Commits beyond the mark wait for the store.
 
-Other programs remove, replace and truncate files in temporary folders. SQLite opens files by name, temaki reads them
-through descriptors: where the two are no longer the same files, or no longer as temaki left them, the generation is
-over. Sessions do not begin in it (:meth:`Generation.is_intact`), new connections are not used, and commits fail unless
-the files that they went to are the ones that are read here.
+Other programs remove, replace and truncate files in temporary folders. SQLite opens files by name; temaki reads them
+through descriptors. If these are no longer the same files, or no longer as temaki left them, the generation is over.
+Then no session begins in it (:meth:`Generation.is_intact`), and new connections are not used. A commit fails unless it
+went to the files that temaki reads.
 """
 
 from __future__ import annotations
@@ -37,20 +37,23 @@ class Knowledge(Protocol):
 
 
 class Generation:
-    """One local file and all that is open on it.
+    """One local file, with its descriptors and connections.
 
     Not thread-safe by itself: the replica's lock guards it.
 
     Args:
-        path: The file; made if missing.
-        version: The stored version that it holds, or None for a database that has yet to be created.
+        path: Path of the file. It is created if ``version`` is None.
+        version: The stored version that the file holds; None if there is no database yet.
         url: The database's URL, for messages.
+        folder: Kept alive as long as the files are open, because it holds the folder's lock.
 
     Attributes:
-        version: As above; moves on with each acknowledged commit.
-        users: How many sessions are in it.
-        abandoned: Whether it may hold what the store has not accepted. No session may begin in it.
-        complete: Whether the main file holds everything that is acknowledged, without its WAL.
+        path: Path of the file.
+        url: URL of the database.
+        version: The stored version that the file holds. It moves on with each acknowledged commit.
+        users: Number of sessions in the generation.
+        abandoned: True if the file may hold data that the store has not accepted. No session may begin in it.
+        complete: True if the main file holds everything that is acknowledged, without the WAL.
         knowledge: What the version's format knows of it: as it gave it, or as plain data from the clean record; None
             if it knows nothing.
         catch_ups: How often a version from elsewhere has come in. A session that has pinned its snapshot before the
@@ -66,16 +69,16 @@ class Generation:
         self.complete = True
         self.knowledge: Knowledge | dict[str, Any] | None = None
         self.catch_ups = 0
-        self._folder = folder  # keeps the folder's lock for as long as files in it are open
+        self._folder = folder
         self._process = process()
         self._is_open = False
         self._mark = Mark.START
         self._pages: dict[int, int] = {}
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
-        # POSIX drops every lock that a process has on a file when any descriptor of it closes. So there is one for
-        # reading, opened before the first connection and closed after the last. (That of the wal-index, on which
-        # SQLite's locks are, can only be opened after the guard.)
-        create = os.O_CREAT if version is None else 0  # a file that has vanished is not an empty database
+        # POSIX drops every lock that a process has on a file when any descriptor of the file closes. So the descriptors
+        # for reading open before the first connection and close after the last. (SQLite's locks are on the wal-index;
+        # its descriptor can only be opened after the guard.)
+        create = os.O_CREAT if version is None else 0  # a file that has vanished must not become an empty database
         self._main = os.open(path, os.O_RDONLY | os.O_CLOEXEC | create, 0o600)
         self._wal = self._index = -1
         try:
@@ -83,8 +86,8 @@ class Generation:
             self._wal = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
             self._index = os.open(f"{path}-shm", os.O_RDWR | os.O_CLOEXEC)
             self._index_maps = WalIndex(self._index)
-            # SQLite maps this file into memory: a process dies of SIGBUS if somebody truncates it. Connections of one
-            # process share the mapping that the guard has, and open the file no more, so it needs no name.
+            # SQLite maps this file into memory, and a process dies of SIGBUS if somebody truncates it. The connections
+            # of one process share the guard's mapping and do not open the file again. So the file needs no name.
             os.unlink(f"{path}-shm")
             self._remember_files()
         except BaseException:
@@ -93,9 +96,9 @@ class Generation:
         self._is_open = True
 
     def _open_guard(self) -> Connection:
-        """The connection that outlives all others, so that none of them is the last, which would checkpoint.
+        """Open the guard: a connection that outlives all others, because SQLite checkpoints when the last one closes.
 
-        It never keeps a transaction, so it never keeps the WAL from starting over.
+        The guard never keeps a transaction open, so the WAL can start over.
         """
         guard = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=Connection)
         guard.url, guard.folder = self.url, str(self.path.parent)
@@ -103,9 +106,9 @@ class Generation:
             with guard.trusted():
                 for statement in (
                     "PRAGMA synchronous = OFF",
-                    "PRAGMA journal_mode = WAL",  # a write in a new file only; pulled ones arrive that way
+                    "PRAGMA journal_mode = WAL",  # writes only in a new file; pulled files are in WAL mode already
                     "PRAGMA wal_autocheckpoint = 0",
-                    "SELECT count(*) FROM sqlite_master",  # opens the WAL, and reads the schema: garbage shows here
+                    "SELECT count(*) FROM sqlite_master",  # opens the WAL and reads the schema: fails on garbage
                     "PRAGMA busy_timeout = 0",  # it is used while the replica's lock is held, and waits for nobody
                 ):
                     guard.execute(statement).close()
@@ -124,15 +127,15 @@ class Generation:
     # -- connections ----------------------------------------------------------------------------------------------
 
     def welcome(self, connection: Connection) -> None:
-        """Count a connection among those to close when the generation is left behind."""
+        """Register a connection, so that it is closed when the generation is left behind."""
         self._connections.add(connection)
 
     def has(self, connection: Connection) -> bool:
-        """Whether the connection is one to this generation."""
+        """Whether the connection belongs to this generation."""
         return connection in self._connections
 
     def close_idle(self) -> None:
-        """Close the pooled connections that no session is using; their threads will open others elsewhere."""
+        """Close the pooled connections that no session is using. Their threads open others elsewhere."""
         for connection in list(self._connections):
             if not connection.busy:
                 connection.close()
@@ -140,7 +143,7 @@ class Generation:
     # -- files that others may have touched -----------------------------------------------------------------------
 
     def is_intact(self) -> bool:
-        """Whether SQLite would open, by their names, the very files that temaki has open, as temaki left them."""
+        """Whether the files at these names are the ones that temaki has open, as temaki left them."""
         try:
             main, wal = os.stat(self.path), os.stat(f"{self.path}-wal")
         except OSError:
@@ -152,7 +155,7 @@ class Generation:
         )
 
     def require_intact(self) -> None:
-        """Make sure that the open files are as temaki left them, whatever their names are by now.
+        """Make sure that the open files are as temaki left them, whatever names they have now.
 
         Raises:
             WorkingCopyError: They were truncated or overwritten.
@@ -163,7 +166,7 @@ class Generation:
             raise self._damaged("its WAL was truncated")
 
     def _remember_files(self) -> None:
-        """Only a checkpoint changes the main file, and the WAL never shrinks."""
+        """Note the state of the files. Only a checkpoint changes the main file, and the WAL never shrinks."""
         self._main_shape = _shape(os.fstat(self._main))
         wal = os.fstat(self._wal)
         self._wal_identity, self._wal_size = (wal.st_dev, wal.st_ino), wal.st_size
@@ -171,75 +174,76 @@ class Generation:
     # -- a commit -------------------------------------------------------------------------------------------------
 
     def uncommitted_to_store(self, connection: Connection) -> Scan:
-        """What is committed locally beyond the acknowledged mark.
+        """Find what was committed locally beyond the acknowledged mark.
 
         Args:
-            connection: The one that has just committed. That it changed nothing has to be its own word, too.
+            connection: The connection that has just committed. If the scan finds no changes, the connection has to
+                agree.
 
         Raises:
-            WorkingCopyError: What is committed cannot be told.
+            WorkingCopyError: The files do not show what was committed.
         """
         try:
             self.require_intact()
-            found = scan(self._wal, self._index, self._mark)
+            changes = scan(self._wal, self._index, self._mark)
         except (FormatError, OSError) as error:
             raise self._damaged(error) from error
-        if found.page_count is None:
+        if changes.page_count is None:
             frames = connection.frames()
-            if frames != found.mark.frames:
+            if frames != changes.mark.frames:
                 raise self._damaged(
-                    f"SQLite counts {frames} frames in the WAL that it has open, not {found.mark.frames}"
+                    f"SQLite counts {frames} frames in the WAL that it has open, not {changes.mark.frames}"
                 )
-        return found
+        return changes
 
-    def image(self, found: Scan, sequence: int) -> Image:
-        """The database as it is with everything in ``found``, ready to upload.
+    def image(self, changes: Scan, sequence: int) -> Image:
+        """Make the image of the database with everything in ``changes``, ready to upload.
 
-        Valid until the next commit, checkpoint or disposal; the replica's lock is held for all that time.
+        It is valid until the next commit, checkpoint or disposal. The replica's lock is held all that time.
         """
-        assert found.page_count is not None
-        assert found.page_size is not None
-        if found.restarted:
+        assert changes.page_count is not None
+        assert changes.page_size is not None
+        if changes.restarted:
             self._pages = {}
         try:
             return Image(
                 self._main,
                 self._wal,
-                pages=self._pages | found.pages,
-                page_count=found.page_count,
-                page_size=found.page_size,
+                pages=self._pages | changes.pages,
+                page_count=changes.page_count,
+                page_size=changes.page_size,
                 sequence=sequence,
-                changed=frozenset(found.pages),
+                changed=frozenset(changes.pages),
             )
         except (FormatError, OSError) as error:
             raise self._damaged(error) from error
 
     def _damaged(self, reason: object) -> WorkingCopyError:
         return WorkingCopyError(
-            f"The working copy of {self.url} in {self.path} was damaged by something else on this machine: {reason}. "
-            "Nothing was stored; the next session starts from the stored version. Keep other programs away from the "
-            "folder, or set cache_dir to another one.",
+            f"Something else on this machine damaged the working copy of {self.url} in {self.path}: {reason}. Nothing "
+            "was stored. The next session starts from the stored version. Keep other programs away from the folder, or "
+            "set cache_dir to another folder.",
             url=self.url,
             path=str(self.path),
             should_retry=True,
         )
 
-    def acknowledge(self, found: Scan, version: Version) -> None:
-        """The store has accepted ``found`` as ``version``: move the mark and checkpoint.
+    def acknowledge(self, changes: Scan, version: Version) -> None:
+        """Move the mark and checkpoint: the store has accepted ``changes`` as ``version``.
 
         Raises:
             WorkingCopyError: The files were truncated or overwritten since.
         """
-        self.require_intact()  # a checkpoint into a file that was cut would look like temaki's own work
+        self.require_intact()  # after a checkpoint, a file that was truncated would look as if temaki had left it so
         self.complete = False
-        self._pages |= found.pages
-        if found.page_count is not None:
-            self._pages = {number: at for number, at in self._pages.items() if number <= found.page_count}
-        self._mark = found.mark
+        self._pages |= changes.pages
+        if changes.page_count is not None:
+            self._pages = {number: at for number, at in self._pages.items() if number <= changes.page_count}
+        self._mark = changes.mark
         self.version = version
         with self._guard.trusted():
             busy, frames, copied = self._guard.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        # A reader that is pinned to an older snapshot keeps the rest for a later checkpoint.
+        # If a reader is pinned to an older snapshot, a later checkpoint copies the rest.
         self.complete = not busy and frames == copied
         if self.complete:
             self._pages = {}
@@ -327,8 +331,8 @@ class Generation:
     # -- the end --------------------------------------------------------------------------------------------------
 
     def dispose(self) -> None:
-        """Remove the file and close everything. The file goes first: the guard's closing would checkpoint into it."""
-        if self._process != process():  # the parent's files, and its connections
+        """Remove the file and close everything. The file goes first, because closing the guard would checkpoint."""
+        if self._process != process():  # the files and the connections belong to the parent
             return
         for name in (f"{self.path}", f"{self.path}-wal", f"{self.path}-shm"):
             with suppress(OSError):
@@ -337,13 +341,13 @@ class Generation:
         self._close()
 
     def close(self) -> None:
-        """Close everything and keep the file, which is all of it: nothing is uncommitted, and nobody is in it."""
+        """Close everything and keep the file. The file must be complete, and no session may be in the generation."""
         assert self.complete
         self.close_idle()
         self._close()
 
     def __del__(self) -> None:
-        # The last generation of a database that nobody refers to any more. A forked child must not touch it.
+        # For the last generation of a database that nothing refers to any more. A forked child must not touch it.
         if getattr(self, "_is_open", False) and self._process == process():
             with suppress(Exception):
                 self.close_idle()
@@ -355,7 +359,10 @@ class Generation:
             self._guard.close()
         if hasattr(self, "_index_maps"):
             self._index_maps.close()
-        for descriptor in (self._index, self._wal, self._main):
+        descriptors = (self._index, self._wal, self._main)
+        # Closed again, a number would be somebody else's file by then.
+        self._index = self._wal = self._main = -1
+        for descriptor in descriptors:
             if descriptor >= 0:
                 os.close(descriptor)
 

@@ -1,4 +1,4 @@
-"""What a SQLite database file says of itself in its first 100 bytes.
+"""Reads the header of a SQLite database file: its first 100 bytes.
 
 Format: "The Database Header" in https://www.sqlite.org/fileformat2.html (section 1.3).
 """
@@ -11,7 +11,7 @@ from typing import Final
 
 DATABASE_HEADER: Final = 100  # bytes
 MODES_AT: Final = 18
-"""Where the two bytes are that say how the file is written and read: 1 each for a rollback journal, 2 for a WAL."""
+"""Offset of the two bytes with the modes for writing and reading: 1 for a rollback journal, 2 for a WAL."""
 ROLLBACK_MODE: Final = b"\x01\x01"
 WAL_MODE: Final = b"\x02\x02"
 
@@ -25,20 +25,20 @@ _NEWEST_FORMAT: Final = max(WAL_MODE)
 
 
 class FormatError(ValueError):
-    """The bytes are not what SQLite writes. The message says what was found; the caller knows in which object."""
+    """The bytes are not what SQLite writes. The message is only a reason; the caller names the object."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseHeader:
-    """What the first 100 bytes of a database file say. Section 1.3 of the file format.
+    """The header of a database file. Section 1.3 of the file format.
 
     Attributes:
-        page_size: In bytes.
-        page_count: Size in pages as stored; only to be believed if ``size_is_valid`` (section 1.3.7).
-        size_is_valid: The size was written by the last writer, and not left over from an older one.
-        change_counter: Counts transactions in rollback mode.
-        write_version: 1 for a rollback journal, 2 for a WAL.
-        read_version: The same, for readers.
+        page_size: Size of a page, in bytes.
+        page_count: Size of the database in pages, as stored; correct only if ``size_is_valid`` (section 1.3.7).
+        size_is_valid: True if the last writer wrote ``page_count``; false if an older writer left it.
+        change_counter: Counter of transactions in rollback mode.
+        write_version: Mode for writing: 1 for a rollback journal, 2 for a WAL.
+        read_version: Mode for reading: 1 for a rollback journal, 2 for a WAL.
     """
 
     page_size: int
@@ -56,7 +56,7 @@ def read_header(raw: bytes | bytearray) -> DatabaseHeader:
         raw: The file's first 100 bytes or more.
 
     Raises:
-        FormatError: It is no header that this SQLite format has; the message is a short reason.
+        FormatError: The bytes are no header of this format. The message is a short reason.
     """
     if not raw:
         raise FormatError("it is empty (0 bytes)")
@@ -86,7 +86,7 @@ def read_header(raw: bytes | bytearray) -> DatabaseHeader:
 
 
 def is_page_size(value: int) -> bool:
-    """Whether SQLite has pages of so many bytes."""
+    """Whether SQLite has pages of ``value`` bytes."""
     return SMALLEST_PAGE <= value <= LARGEST_PAGE and not value & (value - 1)
 
 

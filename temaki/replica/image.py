@@ -26,37 +26,39 @@ _MASK: Final = 0xFFFF_FFFF
 class Image(io.RawIOBase):
     """The database as its last commit leaves it: a seekable, read-only view that is never in memory as a whole.
 
-    The main file, overlaid with pages from the WAL, cut or extended to the committed size, with four fields of the
-    header (section 1.3) rewritten:
+    The view is the main file, overlaid with pages from the WAL, and cut or extended to the committed size. Four fields
+    of its header (section 1.3) are rewritten:
 
     * 18 and 19, the format versions, to 1: a rollback-mode file, that any tool opens, in a read-only folder too;
     * 24-27 and 92-95, change counter and version-valid-for, to ``sequence``: no two versions have equal bytes;
     * 28-31, the size in pages, to ``page_count``. Making 92-95 equal to 24-27 declares this field valid, and a file
       that was last written by SQLite before 3.7.0 has a stale number there.
 
-    Reads are independent of the descriptors' positions, but share the image's own: one thread at a time. The view is
-    valid as long as neither file changes under it (no writer, no checkpoint). ``close`` leaves the descriptors open.
+    Reads do not use the descriptors' positions. They share the image's own position, so only one thread may read at a
+    time. The view is valid as long as neither file changes (no writer, no checkpoint). ``close`` leaves the descriptors
+    open.
 
     Args:
-        main_fd: The main file, open for reading.
-        wal_fd: Its WAL, open for reading.
+        main_fd: Descriptor of the main file, open for reading.
+        wal_fd: Descriptor of the WAL, open for reading; -1 if there is none.
         pages: Page number to offset in the WAL, for every page whose newest committed bytes may not be in the main
-            file: what all scans since the last complete checkpoint found, later ones over earlier.
-        page_count: The committed size, in pages.
-        page_size: In bytes.
-        sequence: The version's number; stored modulo 2^32.
+            file: the results of all scans since the last complete checkpoint. Later scans override earlier ones.
+        page_count: Committed size of the database, in pages.
+        page_size: Size of a page, in bytes.
+        sequence: Number of the version; stored modulo 2^32.
         changed: Numbers of the pages that differ from the version before.
 
     Attributes:
-        page_count: As above.
-        page_size: As above.
-        size: In bytes.
-        changed: As above.
-        broken: Why a read failed, if one did. HTTP libraries translate what a body raises: whoever uploads looks here.
+        page_count: Committed size of the database, in pages.
+        page_size: Size of a page, in bytes.
+        size: Size of the image, in bytes.
+        changed: Numbers of the pages that differ from the version before.
+        broken: The error of a read that failed; None if none did. HTTP libraries replace the errors of a body by their
+            own, so an uploader has to look here.
 
     Raises:
-        FormatError: There is no page, or page 1 is no database header, or has another page size.
-        OSError: A file cannot be read; or a page is in neither, so that the main file was truncated. (SQLite logs
+        FormatError: There is no page, page 1 is no database header, or the header has another page size.
+        OSError: A file cannot be read; or a page is in neither file, because the main file was truncated. (SQLite logs
             every page that it adds to a file, except the one with the lock byte, which reads as zeros here.)
     """
 
@@ -91,28 +93,29 @@ class Image(io.RawIOBase):
 
     @classmethod
     def of_file(cls, fd: int, sequence: int) -> Image:
-        """A plain database file as a version of its own: all of it is in the main file, and all of it has changed.
+        """Make the image of a plain database file: all pages are in the main file, and all of them have changed.
 
         Args:
-            fd: The file, open for reading; nobody writes to it meanwhile.
-            sequence: The version's number.
+            fd: Descriptor of the file, open for reading. Nobody may write to the file meanwhile.
+            sequence: Number of the version.
 
         Raises:
-            FormatError: It is no database file.
-            OSError: It cannot be read.
+            FormatError: The file is no database.
+            OSError: The file cannot be read.
         """
         header = read_header(os.pread(fd, DATABASE_HEADER, 0))
         pages = os.fstat(fd).st_size // header.page_size
         return cls(fd, -1, {}, pages, header.page_size, sequence, changed=range(1, pages + 1))
 
     def page(self, number: int) -> bytes:
-        """One page, as this version has it.
+        """Read one page of this version.
 
         Args:
-            number: From 1 to :attr:`page_count`.
+            number: Number of the page, from 1 to :attr:`page_count`.
 
         Raises:
-            OSError: It cannot be read.
+            OSError: The page cannot be read.
+            ValueError: There is no such page.
         """
         if not 1 <= number <= self.page_count:
             raise ValueError(f"page {number} of {self.page_count}")
@@ -141,19 +144,19 @@ class Image(io.RawIOBase):
         return self.size
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True: an image can always be read."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Return True: an image can always be positioned."""
         return True
 
     def tell(self) -> int:
-        """The position, in bytes."""
+        """Get the position, in bytes."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move the position; beyond the end there is nothing to read."""
+        """Move the position. A read beyond the end gives nothing."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
         if base + offset < 0:
             raise ValueError(f"negative position {base + offset}")
@@ -161,23 +164,23 @@ class Image(io.RawIOBase):
         return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Up to ``size`` bytes, fewer only at the end; everything that is left if ``size`` is negative or None."""
+        """Read up to ``size`` bytes, fewer only at the end. A negative size or None reads to the end."""
         left = max(0, self.size - self._position)
         buffer = bytearray(left if size is None or size < 0 else min(size, left))
         self.readinto(buffer)
         return bytes(buffer)
 
     def readall(self) -> bytes:
-        """Everything that is left."""
+        """Read to the end."""
         return self.read()
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fill ``buffer``, less only at the end; how many bytes were read."""
+        """Fill ``buffer``, less only at the end. Returns the number of bytes."""
         view = memoryview(buffer).cast("B")[: max(0, self.size - self._position)]
         try:
             self._fill(view, self._position)
             if len(view) and self._position + len(view) == self.size:
-                self._require_unchanged()  # before the last bytes are given away: without them nothing is stored
+                self._require_unchanged()  # checked before the last bytes: without them the upload cannot succeed
         except OSError as error:
             self.broken = error
             raise
@@ -230,7 +233,7 @@ def _read_exactly(fd: int, view: memoryview, offset: int, what: str) -> None:
     while done < len(view):
         data = os.pread(fd, len(view) - done, offset + done)
         if not data:
-            # Zeros instead would upload a database with holes in it.
+            # Never zeros instead: that would upload a database with holes.
             raise OSError(errno.EIO, f"the {what} ends at {offset + done}: it was truncated under its reader")
         view[done : done + len(data)] = data
         done += len(data)

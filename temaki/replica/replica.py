@@ -2,8 +2,8 @@
 
 One lock does four jobs, each of which has its own name here:
 
-* ``state``: the fields of the replica and of its generations. Held for a moment.
-* ``gate``: a session takes its snapshot in here. So it never sees what the store has not accepted.
+* ``state``: guards the fields of the replica and of its generations. Held for a moment.
+* ``gate``: held while a session takes its snapshot. So a session never sees what the store has not accepted.
 * ``committing``: one commit at a time, from before SQLite's COMMIT until the store has answered.
 * ``files``: neither a commit nor a checkpoint changes the files while an image of them is read.
 
@@ -38,7 +38,8 @@ class WriterLock:
     """One writer at a time in this process: Pony's ``transaction_lock``, one for all databases bound to one URL.
 
     It belongs to a thread *and* to a connection. An interrupt can strike just after the lock was taken, or just before
-    it is given back; then the connection tells that the thread's lock is a leftover, which its next use clears.
+    it is released. Remembering the connection lets us recognise a lock that an interrupted session left behind; the
+    next acquire clears it.
     """
 
     def __init__(self, url: str) -> None:
@@ -46,43 +47,54 @@ class WriterLock:
         self.reset()
 
     def reset(self) -> None:
-        """As new: for a forked child, where the thread that held it does not exist."""
-        self._lock = threading.RLock()  # knows its owner from the very moment that it is taken
+        """Make a new lock in a forked child, where the thread that held the old one does not exist."""
+        self._lock = threading.RLock()  # knows its owner from the moment that it is taken
         self._writing: Connection | None = None
+        self._thread: object = None
 
     def acquire(self, connection: Connection) -> None:
-        """Wait for the writer before.
+        """Wait for the current writer, and take the lock.
 
         Raises:
-            ConfigurationError: This very thread is the writer, and would wait for ever.
+            ConfigurationError: This thread itself is the writer, and would wait for ever.
         """
         look()
         if self._is_mine():
-            if self._writing is not None and self._writing is not connection and self._writing.session is not None:
+            if self._is_left_over():
+                _log.warning(
+                    "%s: a thread has ended within a db_session. What it had not committed is rolled back.", self._url
+                )
+                assert self._writing is not None
+                self._writing.close()
+            elif self._writing is not None and self._writing is not connection and self._writing.session is not None:
                 raise ConfigurationError(
                     f"This thread is already writing to {self._url}, through another Database object or another "
-                    "coroutine, and would wait for itself for ever. Use one Database per URL, and finish one "
-                    "db_session before the next.",
+                    "coroutine. It would wait for itself for ever. Use one Database per URL, and finish one db_session "
+                    "before the next.",
                     url=self._url,
                 )
         else:
             self._lock.acquire()
-        self._writing = connection
+        self._thread, self._writing = threading.current_thread(), connection  # in this order: an interrupt may come
 
     def release(self, connection: Connection | None = None) -> None:
-        """Let the next writer in. Nothing happens where the writer is another thread, or another connection."""
+        """Release the lock. Does nothing if the writer is another thread or another connection."""
         look()
         if self._is_mine() and (connection is None or self._writing in {None, connection}):
-            self._writing = None
+            self._writing = self._thread = None
             self._lock.release()
 
+    def _is_left_over(self) -> bool:
+        """Whether the lock is this thread's only by its number, which was another thread's before."""
+        return self._writing is not None and self._thread is not threading.current_thread()
+
     def _is_mine(self) -> bool:
-        # What Condition asks of its lock, too; nothing public tells it.
+        # threading.Condition uses this method too; there is no public one.
         return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class _User:
-    """Something that uses the working copy, and is no session."""
+    """A user of the working copy that is no session."""
 
 
 class CaughtUp(Enum):
@@ -111,17 +123,23 @@ class Step:
 
 
 class Replica:
-    """The current generation, and the older ones that sessions are still reading.
+    """The working copy: the current generation, and the older ones that sessions still read.
 
     Args:
         url: The database's URL.
-        cache_dir: See :class:`temaki.replica.folder.Folder`.
+        cache_dir: Parent folder that stays between processes, or None; see :class:`temaki.replica.folder.Folder`.
 
     Attributes:
-        state: See above; so are ``gate``, ``committing`` and ``files``.
-        writer: Held from BEGIN IMMEDIATE to the end of the commit.
-        current: Where sessions begin; None until the first pull and after a refused commit.
-        known: Whether this process, or the one that left the working copy, has ever seen a stored version.
+        url: URL of the database.
+        cache_dir: Parent folder that stays between processes, or None.
+        state: Lock on the fields of the replica and of its generations; see the module for the four locks.
+        gate: Lock that is held while a session takes its snapshot.
+        committing: Lock that is held during a commit.
+        files: Lock that is held while files change or an image of them is read.
+        writer: Lock that is held from BEGIN IMMEDIATE to the end of the commit.
+        current: Generation in which sessions begin; None until the first pull and after a refused commit.
+        known: True if this process, or the one that left the working copy, has ever seen a stored version.
+        noted: The ignored pragmas that the log has a line about.
     """
 
     def __init__(self, url: str, cache_dir: Path | None) -> None:
@@ -131,6 +149,7 @@ class Replica:
         self._make_locks()
         self.current: Generation | None = None
         self.known = False
+        self.noted: set[str] = set()
         self._folder: Folder | None = None
         self._users: weakref.WeakSet[object] = weakref.WeakSet()
         self._is_closed = False
@@ -138,16 +157,18 @@ class Replica:
 
     def _make_locks(self) -> None:
         self.state = self.gate = self.committing = self.files = threading.RLock()
+        # Users come and go without waiting for a commit under way: an interrupt must surface at once.
+        self._counting = threading.Lock()
 
     # -- pulling --------------------------------------------------------------------------------------------------
 
     def base(self) -> Generation | None:
-        """The current generation, once a commit under way is over; at first, what an earlier process left."""
+        """Get the current generation, after a commit under way. The first call takes over an earlier process's."""
         look()
         with self.state:
             if self._folder is not None and not self._folder.is_intact():
                 _log.warning(
-                    "%s: the working copy's folder %s was removed; a new one is made", self.url, self._folder.path
+                    "%s: the folder %s of the working copy was removed; making a new one", self.url, self._folder.path
                 )
                 if self.current is not None:
                     self.abandon(self.current)
@@ -162,25 +183,23 @@ class Replica:
             return self.current
 
     def _leave_damaged(self) -> None:
-        """Abandon a current generation whose files were removed, replaced or truncated by another program."""
+        """Abandon the current generation if another program has removed, replaced or truncated its files."""
         if self.current is not None and not self.current.is_intact():
-            _log.warning(
-                "%s: the working copy %s was removed or damaged; it is pulled anew", self.url, self.current.path
-            )
+            _log.warning("%s: the working copy %s was removed or damaged; pulling it anew", self.url, self.current.path)
             self.abandon(self.current)
 
     def _reuse(self, folder: Folder) -> None:
-        found = folder.reuse()
-        if found is None:
+        recorded = folder.reuse()
+        if recorded is None:
             return
-        path, facts = found
+        path, facts = recorded
         version = Version.from_json(facts)
         for leftover in (f"{path}-wal", f"{path}-shm"):
             with suppress(OSError):
-                os.unlink(leftover)  # all of it is in the main file, says the clean record
+                os.unlink(leftover)  # the clean record says that the main file has everything
         if version is not None:
             self.known = True
-            with suppress(sqlite3.Error, OSError, TemakiError):  # whatever is wrong with it, a fresh one can be had
+            with suppress(sqlite3.Error, OSError, TemakiError):  # whatever is wrong with the file, a pull replaces it
                 self.current = Generation(path, version, self.url, folder)
                 kept = facts.get("knowledge")
                 self.current.knowledge = kept if isinstance(kept, dict) else None
@@ -188,7 +207,7 @@ class Replica:
             path.unlink(missing_ok=True)
 
     def next_path(self) -> Path:
-        """Where to write the file of a pull; nothing is there yet."""
+        """Choose the path for the file of a pull. No such file exists yet."""
         assert self._folder is not None
         return self._folder.next_path()
 
@@ -201,21 +220,21 @@ class Replica:
         at: Version | None,
         knowledge: Knowledge | None = None,
     ) -> bool:
-        """Make a file the current generation, if the current one is still what the pull was asked from.
+        """Make a file the current generation, if the current one is still the one that the pull started from.
 
-        A slow answer must not put an old version over a newer one, and sequence numbers cannot decide that: a restore
-        goes back. So the current one has to be the same generation, at the same version: this process's own commits
-        move a generation on.
+        A slow answer must not replace a newer version by an old one. Sequence numbers cannot decide that, because a
+        restore goes back. So the current generation must be the same one, at the same version. (The version moves on
+        with this process's own commits.)
 
         Args:
-            path: The file.
-            version: What it holds; None for a database that has yet to be created.
-            instead_of: The generation from which the pull was asked.
-            at: That generation's version when it was asked.
+            path: Path of the file.
+            version: The version that the file holds; None if there is no database yet.
+            instead_of: The generation that was current when the pull started.
+            at: The version of that generation when the pull started.
             knowledge: What the version's format knows of it.
 
         Returns:
-            False where another generation came first; the file is gone then.
+            False if another generation came first. Then the file is removed.
 
         Raises:
             CorruptDatabaseError: SQLite cannot read the file.
@@ -242,10 +261,10 @@ class Replica:
             return True
 
     def confirm(self, path: Path, generation: Generation, *, at: Version | None) -> bool:
-        """A download turned out to be what the current generation already holds; the file is gone then.
+        """Drop a downloaded file that has the same version as the current generation.
 
         Returns:
-            False where ``generation`` is no longer the current one, or no longer at that version.
+            False if ``generation`` is no longer the current one, or no longer at version ``at``. Then the file stays.
         """
         with self.state:
             if not self._is_still(generation, at):
@@ -305,7 +324,7 @@ class Replica:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """In here the working copy stays, even if it is closed meanwhile."""
+        """Keep the working copy within the ``with``, even if it is closed meanwhile."""
         user = _User()
         try:
             self.begin_use(user)
@@ -314,23 +333,24 @@ class Replica:
             self.end_use(user)
 
     def begin_use(self, user: object) -> None:
-        """The working copy stays until :meth:`end_use`, or until ``user`` is no more: an interrupt may come between."""
+        """Keep the working copy until :meth:`end_use`, or until ``user`` is garbage, because of an interrupt."""
         look()
-        with self.state:
+        with self._counting:
             self._users.add(user)
 
     def end_use(self, user: object) -> None:
-        """The last one out of a closed working copy removes it. In a forked child, the parent's users are none."""
+        """End a use. The last user of a closed working copy removes it. A forked child has no users of the parent."""
         look()
-        with self.state:
+        with self._counting:
             self._users.discard(user)
-            if self._is_closed or is_ending():
+        if self._is_closed or is_ending():
+            with self.state:
                 self._close_if_unused()
 
     # -- sessions -------------------------------------------------------------------------------------------------
 
     def enter(self) -> Generation | None:
-        """Count a session into the current generation, if there is one that is intact, and give it."""
+        """Let a session enter the current generation. Returns it; None if there is no intact one."""
         look()
         with self.state:
             self._leave_damaged()
@@ -339,7 +359,7 @@ class Replica:
             return self.current
 
     def exit(self, generation: Generation) -> None:
-        """A session is over; the last one out of an old generation removes it."""
+        """Let a session leave its generation. The last session that leaves an old generation removes it."""
         look()
         with self.state:
             generation.users -= 1
@@ -347,37 +367,37 @@ class Replica:
                 self._leave_behind(generation)
 
     def is_current(self, generation: Generation, catch_ups: int | None = None) -> bool:
-        """Whether sessions still begin in it; the lock is held where the answer has to last.
+        """Whether sessions still begin in ``generation``. Hold the lock if the answer has to last.
 
         Args:
-            generation: A session's.
-            catch_ups: How many there had been when the session pinned its snapshot: none may have come since.
+            generation: The generation of a session.
+            catch_ups: Number of catch-ups when the session pinned its snapshot: none may have come since.
         """
         return generation is self.current and catch_ups in {None, generation.catch_ups}
 
     # -- commits; the lock is held throughout ---------------------------------------------------------------------
 
     def commit_locally(self, connection: Connection) -> None:
-        """SQLite's COMMIT. From here on the file may hold what nobody has accepted, so its clean record goes first."""
+        """Run SQLite's COMMIT. The clean record goes first: the file may now hold data that the store lacks."""
         assert self._folder is not None
         self._folder.forget()
         connection.commit_locally()
 
     def settle(self, generation: Generation) -> None:
-        """A local commit is over and acknowledged, or changed nothing: record the file as clean if it is."""
+        """Record the file as clean, if it is, after a commit that was acknowledged or changed nothing."""
         assert self._folder is not None
         if generation.complete and generation.version is not None and generation is self.current:
             self._folder.record(generation.path, generation.facts())
 
     def abandon(self, generation: Generation) -> None:
-        """Forget a generation with all that the store has not accepted. The next session pulls."""
+        """Drop a generation with all changes that the store has not accepted. The next session pulls."""
         look()
         with self.state:
             generation.abandoned = True
             if generation is self.current:
                 self.current = None
                 assert self._folder is not None
-                with suppress(WorkingCopyError):  # that it could not be withdrawn; it was before a local COMMIT
+                with suppress(WorkingCopyError):  # harmless: the record was removed before the local COMMIT
                     self._folder.forget()
             self._leave_behind(generation)
 
@@ -390,22 +410,22 @@ class Replica:
     # -- the end --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let go of the working copy: at once, or at the end of the last use.
+        """Close the working copy: at once, or at the end of its last use.
 
-        In a ``cache_dir`` a clean copy stays for the next owner of the folder; everything else is removed. A session
-        that begins later still works. It starts from a fresh copy, which goes at its end.
+        In a ``cache_dir`` a clean copy stays for the next owner of the folder. Everything else is removed. A session
+        that begins later still works: it starts from a fresh copy, which is removed at its end.
         """
         with self.state:
             self._is_closed = True
             self._close_if_unused()
 
     def reopen(self) -> None:
-        """Keep the working copy between sessions again: another database has been bound to it."""
+        """Keep the working copy between sessions again, because another database has been bound to it."""
         with self.state:
             self._is_closed = False
 
     def close_at_exit(self) -> None:
-        """As :meth:`close`, but never wait: a thread that the exit is about to stop may be in a commit."""
+        """Close as :meth:`close` does, but never wait: a thread that the exit is about to stop may be in a commit."""
         if self.state.acquire(blocking=False):
             try:
                 self._close_if_unused()
@@ -413,8 +433,9 @@ class Replica:
                 self.state.release()
 
     def _close_if_unused(self) -> None:
-        if self._users:
-            return
+        with self._counting:
+            if self._users:
+                return
         generation, self.current = self.current, None
         folder, self._folder = self._folder, None
         if generation is not None:
@@ -428,9 +449,9 @@ class Replica:
     # -- fork -----------------------------------------------------------------------------------------------------
 
     def reset_after_fork(self) -> None:
-        """In a forked child: leave the folder and its files to the parent and start with nothing."""
+        """Leave the folder and its files to the parent in a forked child, and start with nothing."""
         self._make_locks()
         self.writer.reset()
         self.current = None
-        self._folder = None  # its lock is shared with the parent: the folder is free once both are gone
+        self._folder = None  # parent and child share the folder's lock, which is free once both have ended
         self._users = weakref.WeakSet()

@@ -1,6 +1,6 @@
-"""Which pages a SQLite write-ahead log has committed.
+"""Finds the pages that a SQLite write-ahead log has committed.
 
-Knows two file formats and nothing else of temaki: "The Write-Ahead Log" in
+The module knows two file formats and nothing else of temaki: "The Write-Ahead Log" in
 https://www.sqlite.org/fileformat2.html (section 4), and "The WAL-Index File Format" in
 https://www.sqlite.org/walformat.html (section 2).
 """
@@ -38,10 +38,10 @@ NATIVE: Final = "<" if sys.byteorder == "little" else ">"
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place in a WAL: everything before it is accounted for.
+    """A place in a WAL. All frames before it are accounted for.
 
     Attributes:
-        salts: The 8 bytes that name this run of the WAL; a restart changes them. Empty where no WAL is known yet.
+        salts: The 8 bytes that identify this run of the WAL; a restart changes them. Empty if no WAL is known yet.
         frames: Number of frames before the mark.
         last: Header of the last frame before the mark (24 bytes); empty if there is none.
     """
@@ -58,16 +58,16 @@ Mark.START = Mark()
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a WAL has committed beyond a mark.
+    """The pages that a WAL has committed beyond a mark.
 
     Attributes:
-        mark: Just after the last commit.
-        pages: Page number to the offset in the WAL of that page's latest bytes; only from frames beyond the given mark,
-            and only pages that the committed database still has.
-        page_count: The database's size after the last commit, in pages; None where nothing was committed.
-        page_size: In bytes; None where nothing was committed.
-        restarted: The WAL began anew after the given mark was taken. SQLite does so only once everything before is in
-            the main file: offsets of pages that came from earlier scans no longer mean anything.
+        mark: The place just after the last commit.
+        pages: Page number to the offset in the WAL of that page's latest bytes, in bytes. Only from frames beyond the
+            given mark, and only pages that the committed database still has.
+        page_count: Size of the database after the last commit, in pages; None if nothing was committed.
+        page_size: Size of a page, in bytes; None if nothing was committed.
+        restarted: True if the WAL began anew after the given mark was taken. SQLite does so only when the main file has
+            everything before it. Then page offsets from earlier scans are no longer valid.
     """
 
     mark: Mark
@@ -81,19 +81,20 @@ def scan(wal_fd: int, index_fd: int, mark: Mark) -> Scan:
     """Find what was committed beyond ``mark``.
 
     The wal-index says where the last commit ends (``mxFrame``) and which page each frame holds. The checksums of the
-    frames are not used: SQLite 3.40 leaves wrong ones behind when a transaction overwrites a page that it had spilled
-    and then rolls a statement back. (It writes frames without salts and checksums then, and fills them in when it
-    commits; after the roll-back it misses some, or all.) SQLite itself reads such frames, by the index, while the WAL
-    is in use; only recovery after a crash goes by the checksums.
+    frames are not used. SQLite 3.40 leaves wrong checksums behind when a transaction overwrites a page that it had
+    spilled and then rolls a statement back. (It then writes frames without salts and checksums, and fills them in at
+    the commit; after the rollback it misses some, or all.) SQLite itself reads such frames by the index, while the WAL
+    is in use. Only recovery after a crash uses the checksums.
 
     Args:
-        wal_fd: The ``-wal`` file, open for reading; neither moved nor closed. Nothing may write to it meanwhile.
-        index_fd: The ``-shm`` file of the connections that use the WAL, likewise.
-        mark: From an earlier scan of this file, or ``Mark.START`` to read from its start.
+        wal_fd: Descriptor of the ``-wal`` file, open for reading; neither moved nor closed. Nothing may write to the
+            file meanwhile.
+        index_fd: Descriptor of the ``-shm`` file of the connections that use the WAL; neither moved nor closed.
+        mark: Mark from an earlier scan of this file, or ``Mark.START`` to read from its start.
 
     Raises:
-        FormatError: The index, the WAL's header and its frames contradict each other, or what was accounted for is no
-            longer there: the files were truncated, overwritten or replaced. What is committed cannot be told.
+        FormatError: The index, the WAL's header and its frames contradict each other, or frames before the mark are
+            gone: the files were truncated, overwritten or replaced. It cannot be known what was committed.
         OSError: A file cannot be read.
     """
     index = _read_index(index_fd)
@@ -130,7 +131,7 @@ def scan(wal_fd: int, index_fd: int, mark: Mark) -> Scan:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """The header of a wal-index: the last commit's size in frames, the database's in pages, and the WAL's salts."""
+    """The header of a wal-index: the WAL's size in frames at the last commit, the database's in pages, the salts."""
 
     page_size: int
     frames: int
@@ -181,9 +182,9 @@ def _frame_header(wal_fd: int, frame: int, page_size: int) -> bytes:
 
 
 def _indexed_pages(index_fd: int, first: int, last: int) -> Iterator[int]:
-    """The page numbers of frames ``first`` to ``last``, as the wal-index has them (section 2.2).
+    """Read the page numbers of frames ``first`` to ``last`` from the wal-index (section 2.2).
 
-    4,062 in its first block of 32 KiB, behind the header; 4,096 in each of the others.
+    The first block of 32 KiB has 4,062 of them, behind the header. Each of the others has 4,096.
     """
     while first <= last:
         block, within = divmod(first - 1 + FIRST_BLOCK_LACKS, BLOCK_FRAMES)
@@ -196,10 +197,10 @@ def _indexed_pages(index_fd: int, first: int, last: int) -> Iterator[int]:
 
 
 def _frames(wal_fd: int, index_fd: int, before: int, index: _Index) -> Iterator[tuple[int, int, int]]:
-    """The committed frames beyond the first ``before``: page number, size after a commit or 0, offset of the page.
+    """Read the committed frames after frame ``before``: page number, size after a commit or 0, offset of the page.
 
     Raises:
-        FormatError: One of them is not there, or of another run of the WAL.
+        FormatError: A frame is missing, or belongs to another run of the WAL.
     """
     layout = struct.Struct(f">II16s{index.page_size}x")
     indexed = _indexed_pages(index_fd, before + 1, index.frames)

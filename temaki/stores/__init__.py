@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from temaki.stores.urls import Location, canonical_url, open_store, parse_url
+from temaki.store import Location
+from temaki.stores.urls import canonical_url, open_store, parse_url
 
 __all__ = ["Location", "canonical_url", "open_store", "parse_url"]

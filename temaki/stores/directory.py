@@ -3,13 +3,12 @@
 The object ``key`` is the file ``folder/key``. What a file cannot carry is beside it, in
 ``folder/.temaki/<hash of the key>/``: a lock, and one *sidecar* with ETag and metadata.
 
-A file and its sidecar have to change in one step, and a file system changes one name at a time. So the sidecar is
-named by what identifies the file wherever it is moved: inode, time of modification, size. A writer prepares the new
-file and, from what ``fstat`` says of it, its sidecar; the rename of the file then puts both in force at once. A crash
-before it leaves the old version, a crash after it the new one; what is left over goes with the next write.
+A writer prepares the new file and, from what ``fstat`` says of it, its sidecar. The rename of the file then puts both
+in force at once: see :mod:`temaki.stores.sidecar`. A crash before it leaves the old version, a crash after it the new
+one. What is left over goes with the next write.
 
 Readers take no lock: they open the file and look for the sidecar of what they opened. A file without one was put there
-by another tool; it gets an ETag from those three facts, and no metadata.
+by another tool; it gets an ETag from inode, time and size, and no metadata.
 
 It does not protect from other tools that write at the same moment, and needs a file system with ``flock`` and with
 times that stay as they are: any local one on Linux or macOS.
@@ -17,8 +16,6 @@ times that stay as they are: any local one on Linux or macOS.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import secrets
 import stat
@@ -39,8 +36,8 @@ from temaki.errors import (
 from temaki.store import Download, ObjectInfo, ReadableBody
 from temaki.stores.filesystem import PIECE, FileLocks, Progress, sync_folder, translated, write_durably
 from temaki.stores.rules import check_conditions, check_range, checked_key, checked_metadata, cut_range
+from temaki.stores.sidecar import STATE, etag_of, name_of, read_sidecar, state_of, sweep, write_sidecar
 
-STATE = ".temaki"
 _ATTEMPTS = 100
 
 
@@ -114,10 +111,8 @@ class DirectoryStore:
             self._check(key, if_match, if_none_match=if_none_match)
             new = sidecar = state / f"new-{etag}"
             try:
-                sidecar = state / _name(write_durably(new, body))
-                with suppress(FileNotFoundError):  # of a crashed write whose inode this one got
-                    sidecar.unlink()
-                write_durably(sidecar, json.dumps({"etag": etag, "metadata": checked}).encode())
+                sidecar = state / name_of(write_durably(new, body))
+                write_sidecar(sidecar, etag, checked)
                 sync_folder(state)
                 # Only other tools can have come in between; this makes the moment for that a short one.
                 self._check(key, if_match, if_none_match=if_none_match)
@@ -130,7 +125,7 @@ class DirectoryStore:
                 raise
             for parent in self._path(key).relative_to(self.folder).parents:
                 sync_folder(self.folder / parent)  # all of them: another writer may have made one, and not come so far
-            _sweep(state, keep=sidecar.name)
+            sweep(state, keep=sidecar.name)
         return etag
 
     def delete(self, key: str) -> None:
@@ -142,7 +137,7 @@ class DirectoryStore:
                 path.unlink()
                 progress.landed = True
                 sync_folder(path.parent)
-            _sweep(state, keep=None)
+            sweep(state, keep=None)
             # A folder that only this key made would stand in the way of an object with the folder's name.
             for parent in path.relative_to(self.folder).parents[:-1]:
                 try:
@@ -189,9 +184,6 @@ class DirectoryStore:
             raise StoreError(message, url=self.url, status=None, code="InvalidKey")
         return self.folder / key
 
-    def _state(self, key: str) -> Path:
-        return self.folder / STATE / hashlib.sha256(key.encode()).hexdigest()[:32]
-
     def _check_bucket(self) -> None:
         with translated(self.url):
             try:
@@ -209,7 +201,7 @@ class DirectoryStore:
         """The folder with the key's lock and sidecar, locked, with errors dressed."""
         url = self._url(key)
         self._path(key)
-        state = self._state(key)
+        state = state_of(self.folder, key)
         with translated(url, progress):
             self._check_bucket()
             for path in (state.parent, state):
@@ -282,30 +274,19 @@ class DirectoryStore:
         if not stat.S_ISREG(facts.st_mode):
             url = self._url(key)
             raise StoreError(f"{url} is a folder, or no plain file. Choose another key.", url=url, code="NotAFile")
-        name = _name(facts)
+        name = name_of(facts)
         try:
-            etag, metadata = self._read_sidecar(key, name)
+            etag, metadata = read_sidecar(state_of(self.folder, key) / name, self._url(key))
         except FileNotFoundError:
             # A writer removes a sidecar after the rename: is the name still this file's, there never was one.
             try:
-                if _name(path.stat()) != name:
+                if name_of(path.stat()) != name:
                     return None
             except FileNotFoundError:
                 return None
-            etag, metadata = hashlib.sha256(name.encode()).hexdigest()[:32], {}
+            etag, metadata = etag_of(name), {}
         modified = datetime.fromtimestamp(facts.st_mtime_ns / 1e9, UTC)
         return ObjectInfo(key, etag, facts.st_size, metadata, modified, datetime.now(UTC))
-
-    def _read_sidecar(self, key: str, name: str) -> tuple[str, dict[str, str]]:
-        path = self._state(key) / name
-        data = path.read_bytes()
-        try:
-            content = json.loads(data)
-            return str(content["etag"]), dict(content["metadata"])
-        except (ValueError, KeyError, TypeError) as error:
-            url = self._url(key)
-            message = f"{url}: {path} is damaged. Remove it to go on with the object as it is, without its metadata."
-            raise StoreError(message, url=url, status=None, code="DamagedSidecar") from error
 
     def _missing(self, key: str) -> StoreError:
         self._check_bucket()
@@ -323,7 +304,7 @@ class _FileDownload:
         self.info = info
         self.length = stop - start
         self._file = open(handle, "rb", buffering=0)  # noqa: SIM115 - closed by __exit__, or with this object
-        self._name = _name(os.fstat(handle))
+        self._name = name_of(os.fstat(handle))
         self._left = self.length
         self._url = url
         self._file.seek(start)
@@ -334,7 +315,7 @@ class _FileDownload:
         with translated(self._url):
             data = self._file.read(min(size, self._left, PIECE)) or b""
             self._left -= len(data)
-            changed = not data or (not self._left and _name(os.fstat(self._file.fileno())) != self._name)
+            changed = not data or (not self._left and name_of(os.fstat(self._file.fileno())) != self._name)
         if changed:
             message = f"{self._url} was changed by another program while it was read. Read it again."
             raise StoreUnavailableError(message, url=self._url, status=None, code="Changed", ambiguous=False)
@@ -347,24 +328,11 @@ class _FileDownload:
         self._file.close()
 
 
-def _name(facts: os.stat_result) -> str:
-    """What identifies a file wherever it is renamed to, as long as nothing is written to it."""
-    return f"{facts.st_ino:x}-{facts.st_mtime_ns:x}-{facts.st_size:x}"
-
-
 def _make_folders(path: Path, root: Path) -> None:
     if path != root and not path.is_dir():
         _make_folders(path.parent, root)
         with suppress(FileExistsError):
             path.mkdir(mode=0o700)
-
-
-def _sweep(state: Path, keep: str | None) -> None:
-    """Remove old sidecars and what crashed writers left. Only under the lock: then none of it is in use."""
-    with suppress(OSError):  # The write is done and must not fail for this; the next one sweeps again.
-        for entry in os.scandir(state):
-            if entry.name not in {"lock", keep}:
-                os.unlink(entry.path)
 
 
 def _refused(url: str, why: str) -> PreconditionFailedError:

@@ -1,4 +1,4 @@
-"""A store that passes everything on to another one: the base of those that watch, delay or disturb."""
+"""A store in front of another one: the base of those that count, delay, refuse or disturb."""
 
 from __future__ import annotations
 
@@ -13,28 +13,49 @@ Verb = Literal["get", "head", "put", "delete", "list"]
 """The methods of a store that make requests."""
 
 
-class PassingStore:
-    """Passes everything on to ``store``. Sub-classes override what they have to do with it.
+class StoreWrapper:
+    """Passes every request on to another store. Sub-classes override a hook, or one of the five verbs.
+
+    The hooks are :meth:`handle_request`, :meth:`wrap_download` and :meth:`wrap_body`. A sub-class that overrides a verb
+    instead calls that verb of ``self.wrapped``, or of ``super()`` if its hooks should run too.
+
+    A wrapper has the verbs of :class:`~temaki.store.Store` only, also in front of a
+    :class:`~temaki.store.VersionedStore`.
 
     Args:
-        store: The bucket.
+        wrapped: The store behind it.
+
+    Attributes:
+        wrapped: The store behind it.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, wrapped: Store) -> None:
+        self.wrapped = wrapped
 
     # -- for sub-classes ------------------------------------------------------------------------------------------
 
-    def _pass(self, _verb: Verb, _key: str, request: Callable[[], T], /) -> T:
-        """Make a request, and give its answer; of a listing, the key is the prefix."""
+    def handle_request(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:  # noqa: ARG002 - for sub-classes
+        """Make a request, and return its result. Called once for each request, from any thread.
+
+        An override may do something before or after, may raise, and may call ``request`` several times or not at all.
+        The request of a listing only begins it: its pages are fetched while the result is read.
+
+        Args:
+            verb: The method of the store.
+            key: The object's name. For a listing, the prefix.
+            request: Makes the request at the wrapped store.
+        """
         return request()
 
-    def _opened(self, _key: str, download: Download, /) -> Download:
-        """What is given as the answer of a GET that has a body."""
+    def wrap_download(self, key: str, download: Download, /) -> Download:  # noqa: ARG002 - for sub-classes
+        """Return what ``get`` returns for ``download``: itself, or a :class:`DownloadWrapper` around it.
+
+        Not called for a ``get`` that returns None.
+        """
         return download
 
-    def _sending(self, body: bytes | ReadableBody, /) -> bytes | ReadableBody:
-        """What is sent as the body of a PUT; called before the request is made."""
+    def wrap_body(self, body: bytes | ReadableBody, /) -> bytes | ReadableBody:
+        """Return what is sent for ``body``. Called before the request of a ``put`` is made."""
         return body
 
     # -- a store --------------------------------------------------------------------------------------------------
@@ -42,12 +63,12 @@ class PassingStore:
     @property
     def url(self) -> str:
         """See :attr:`temaki.store.Store.url`."""
-        return self._store.url
+        return self.wrapped.url
 
     @property
     def honours_conditions(self) -> bool:
         """See :attr:`temaki.store.Store.honours_conditions`."""
-        return self._store.honours_conditions
+        return self.wrapped.honours_conditions
 
     def get(
         self,
@@ -58,16 +79,16 @@ class PassingStore:
         byte_range: tuple[int, int] | None = None,
     ) -> Download | None:
         """See :meth:`temaki.store.Store.get`."""
-        download = self._pass(
+        download = self.handle_request(
             "get",
             key,
-            lambda: self._store.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range),
+            lambda: self.wrapped.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range),
         )
-        return None if download is None else self._opened(key, download)
+        return None if download is None else self.wrap_download(key, download)
 
     def head(self, key: str) -> ObjectInfo:
         """See :meth:`temaki.store.Store.head`."""
-        return self._pass("head", key, lambda: self._store.head(key))
+        return self.handle_request("head", key, lambda: self.wrapped.head(key))
 
     def put(
         self,
@@ -79,36 +100,45 @@ class PassingStore:
         if_none_match: bool = False,
     ) -> str:
         """See :meth:`temaki.store.Store.put`."""
-        sent = self._sending(body)
-        return self._pass(
+        sent = self.wrap_body(body)
+        return self.handle_request(
             "put",
             key,
-            lambda: self._store.put(key, sent, metadata=metadata, if_match=if_match, if_none_match=if_none_match),
+            lambda: self.wrapped.put(key, sent, metadata=metadata, if_match=if_match, if_none_match=if_none_match),
         )
 
     def delete(self, key: str) -> None:
         """See :meth:`temaki.store.Store.delete`."""
-        self._pass("delete", key, lambda: self._store.delete(key))
+        self.handle_request("delete", key, lambda: self.wrapped.delete(key))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See :meth:`temaki.store.Store.list`."""
-        return self._pass("list", prefix, lambda: self._store.list(prefix))
+        return self.handle_request("list", prefix, lambda: self.wrapped.list(prefix))
 
 
-class PassingDownload:
-    """Passes everything on to ``download``."""
+class DownloadWrapper:
+    """Passes everything on to another download. Sub-classes override :meth:`read`.
 
-    def __init__(self, download: Download) -> None:
-        self._download = download
-        self.info, self.length = download.info, download.length
+    Args:
+        wrapped: The download behind it.
+
+    Attributes:
+        wrapped: The download behind it.
+        info: The object that the bytes belong to.
+        length: How many bytes ``read`` will give in all.
+    """
+
+    def __init__(self, wrapped: Download) -> None:
+        self.wrapped = wrapped
+        self.info, self.length = wrapped.info, wrapped.length
 
     def read(self, size: int, /) -> bytes:
         """See :meth:`temaki.store.Download.read`."""
-        return self._download.read(size)
+        return self.wrapped.read(size)
 
     def __enter__(self) -> Self:
-        self._download.__enter__()
+        self.wrapped.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._download.__exit__(*exc)
+        self.wrapped.__exit__(*exc)

@@ -1,6 +1,6 @@
-"""What temaki's own tests are made of, published for those who write a store or a strategy, or test an application.
+"""Test tools: suites for stores and strategies, faulty stores, a clock, servers, and tools for testing applications.
 
-Everything is imported when it is first asked for: a program that wants a :class:`ManualClock` needs no pytest.
+Each name is imported at its first use: a program that uses :class:`ManualClock` needs no pytest.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from temaki.stores.wrapper import DownloadWrapper, StoreWrapper
     from temaki.testing.binding import Binder
     from temaki.testing.clock import ManualClock
     from temaki.testing.counting import Call, CountingStore
@@ -25,6 +26,7 @@ __all__ = [
     "Binder",
     "Call",
     "CountingStore",
+    "DownloadWrapper",
     "Fault",
     "FaultyStore",
     "ManualClock",
@@ -32,6 +34,7 @@ __all__ = [
     "Outcome",
     "Server",
     "StoreTests",
+    "StoreWrapper",
     "StrategyTests",
     "anomalies",
     "check_seeds",
@@ -41,23 +44,25 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Anomaly": "histories",
-    "Operation": "histories",
-    "Outcome": "histories",
-    "anomalies": "histories",
-    "check_seeds": "simulation",
-    "Binder": "binding",
-    "Call": "counting",
-    "CountingStore": "counting",
-    "Fault": "faulty",
-    "FaultyStore": "faulty",
-    "ManualClock": "clock",
-    "Server": "servers",
-    "StoreTests": "stores",
-    "StrategyTests": "strategies",
-    "moto_server": "servers",
-    "seaweedfs_server": "servers",
-    "use_testing_rows": "seeding",
+    "DownloadWrapper": "temaki.stores.wrapper",
+    "StoreWrapper": "temaki.stores.wrapper",
+    "Binder": "temaki.testing.binding",
+    "ManualClock": "temaki.testing.clock",
+    "Call": "temaki.testing.counting",
+    "CountingStore": "temaki.testing.counting",
+    "Fault": "temaki.testing.faulty",
+    "FaultyStore": "temaki.testing.faulty",
+    "Anomaly": "temaki.testing.histories",
+    "Operation": "temaki.testing.histories",
+    "Outcome": "temaki.testing.histories",
+    "anomalies": "temaki.testing.histories",
+    "use_testing_rows": "temaki.testing.seeding",
+    "Server": "temaki.testing.servers",
+    "moto_server": "temaki.testing.servers",
+    "seaweedfs_server": "temaki.testing.servers",
+    "check_seeds": "temaki.testing.simulation",
+    "StoreTests": "temaki.testing.stores",
+    "StrategyTests": "temaki.testing.strategies",
 }
 
 
@@ -65,7 +70,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value: object = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

@@ -1,9 +1,9 @@
 """A moto server that answers one request at a time.
 
-moto looks at a condition and replaces the object in two steps, with nothing to keep another request from coming in
-between. So rarely that no test run is spoilt by it, mostly; but a lost update would be nobody's but moto's.
+moto checks a condition and replaces the object in two steps. Another request can come in between. That is rare, but
+then a test would see a lost update that is moto's own fault.
 
-Started as a script, with a host and a port.
+Run it as a script, with a host and a port.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def serve(host: str, port: int) -> None:
 
 
 def one_at_a_time(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-    """Wrap a WSGI application. Bodies are received, and answers sent, side by side all the same."""
+    """Wrap a WSGI application so that it handles one request at a time. Bodies and answers still travel in parallel."""
     lock = threading.Lock()
 
     def wrapped(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -1,9 +1,9 @@
-"""Runs one server for as long as whoever started it lives: even ``kill -9`` of a test run leaves nothing behind.
+"""Runs one server for as long as the test run lives: even ``kill -9`` of the test run leaves nothing behind.
 
-Started as a script, with a folder and a command line. Its standard input is a pipe from the test run; when that ends,
-for whatever reason, the server is terminated, killed after a grace, and the folder is removed. Until then each line is
-an order: the number of a signal that is to end the server, or ``start``. When that is done, so says a line on standard
-output. What the server itself says goes to standard error.
+Run it as a script, with a folder and a command line. Its standard input is a pipe from the test run. When the pipe
+ends, for whatever reason, the supervisor terminates the server, kills it after a grace period, and removes the folder.
+Until then each line is an order: the number of a signal that ends the server, or ``start``. A line on standard output
+confirms each order. The output of the server goes to standard error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GRACE = 2.0
 
 
 def main(folder: str, command: list[str]) -> int:
-    """Run ``command`` until it ends by itself, or the standard input does."""
+    """Run ``command`` until it ends by itself, or until the standard input ends."""
     try:
         return _obey(command)
     finally:
@@ -49,7 +49,7 @@ def _obey(command: list[str]) -> int:
 
 
 def _children_ended() -> int:
-    """A descriptor that has something to read when a child has ended."""
+    """Make a descriptor that is readable when a child has ended."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)

@@ -1,7 +1,7 @@
-"""Binding one ``Database`` again and again, to another store for each test, which Pony does not allow.
+"""Binds one ``Database`` again for each test, each time to another store. Pony itself does not allow that.
 
-Pony binds a database once and maps its entities once; what the mapping leaves in the entities depends on the kind of
-database, and not on where that is. So a new provider takes the old one's place, and the mapping stays.
+Pony binds a database once, and maps its entities once. The mapping depends on the kind of database, and not on its
+address. So a new provider replaces the old one, and the mapping stays.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from temaki.config import settings
 from temaki.engine.engine import Engine
 from temaki.engine.shared import share
 from temaki.errors import ConfigurationError
-from temaki.orm.database import Database, mapping_of, strategy_of
+from temaki.orm.binding import mapping_of, strategy_of
+from temaki.orm.database import Database
 from temaki.orm.provider import StoreProvider
 from temaki.store import Store
 
 
 @dataclass
 class _Before:
-    """What a database was bound to before a test."""
+    """The binding of a database before a test."""
 
     db: core.Database
     provider: Any
@@ -36,7 +37,7 @@ class Binder:
     """Binds databases to one store, until :meth:`unbind`.
 
     Args:
-        store: Where they are kept.
+        store: The bucket that keeps the databases.
     """
 
     def __init__(self, store: Store) -> None:
@@ -46,17 +47,18 @@ class Binder:
     def __call__(
         self, db: core.Database, *, key: str = "app.sqlite", create_tables: bool = True, **options: Any
     ) -> Store:
-        """Bind a database, with its entities mapped.
+        """Bind a database, and map its entities.
 
-        The first time that a database is mapped, it is by ``generate_mapping``; so define all entities before. Called
-        again with the same database, it starts anew on what is stored, as another process would.
+        The first call for a database maps it with ``generate_mapping``, so define all entities before. A later call
+        with the same database starts anew on what is stored, as another process would.
 
         Args:
-            db: A :class:`temaki.Database`, or a plain one of Pony's; bound already or not. No ``db_session`` is active.
-            key: The object's key. Two databases of one test need two.
-            create_tables: Whether to make the tables (and the rows of ``Seeded`` entities).
-            options: For ``bind_s3``: ``strategy``, its options, ``timeout``, ``cache_dir``. Nothing else is looked at:
-                neither the environment nor a file.
+            db: A :class:`temaki.Database`, or a plain Pony database; bound already or not. No ``db_session`` may be
+                active.
+            key: Key of the object. Two databases in one test need two keys.
+            create_tables: True to create the tables (and the rows of ``Seeded`` entities).
+            options: Arguments of ``bind_s3``: ``strategy``, its options, ``timeout``, ``cache_dir``. Neither the
+                environment nor a file is read.
 
         Returns:
             The store.
@@ -65,14 +67,16 @@ class Binder:
             ConfigurationError: A ``db_session`` is active, or the entities were mapped for a database of another kind.
         """
         if core.local.db_context_counter:
-            raise ConfigurationError("temaki_bind was called inside of a db_session. Call it before the first one.")
+            raise ConfigurationError(
+                "temaki_bind was called inside of a db_session. Call it before the first db_session."
+            )
         schema = mapping_of(db)
         if schema is not None and not isinstance(schema.provider, (SQLiteProvider, type(None))):
             raise ConfigurationError(
-                f"This Database was mapped for {schema.dialect}: its entities cannot be bound to SQLite any more. "
+                f"This Database was mapped for {schema.dialect}. Its entities cannot be bound to SQLite any more. "
                 "Map another Database in the tests."
             )
-        if not any(one.db is db for one in self._before):
+        if not any(before.db is db for before in self._before):
             self._before.append(_Before(db, db.provider, db.provider_name))
         else:
             _let_go(db)
@@ -100,7 +104,7 @@ class Binder:
 
 
 def _bind(db: core.Database, url: str, key: str, store: Store, arguments: dict[str, Any]) -> None:
-    """As ``bind_s3``, but by these arguments alone: what is configured for the application is not for its tests."""
+    """Bind as ``bind_s3`` does, but with these arguments alone: tests ignore the application's configuration."""
     chosen = settings.resolve({**arguments, "url": url}, environ={}, folder=os.devnull)
     shared = share(url, key, store, given=store, cache_dir=chosen.cache_dir, timeout=chosen.timeout)
     db.bind(StoreProvider, engine=Engine(shared, strategy_of(chosen)), allow_stale_seeds=chosen.allow_stale_seeds)
@@ -115,7 +119,7 @@ def _make_tables(db: core.Database) -> None:
 
 
 def _let_go(db: core.Database) -> None:
-    """End what a test has left open in this thread."""
+    """Roll back and disconnect what a test has left open in this thread."""
     cache = core.local.db2cache.get(db)
     if cache is not None:
         cache.rollback()

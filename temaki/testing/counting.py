@@ -1,4 +1,4 @@
-"""A store that counts what is asked of it, so that a test can say "one request, 4096 bytes" and mean it."""
+"""A store that counts its requests, so that a test can assert "one request, 4096 bytes"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from temaki.errors import StoreError, StoreUnavailableError
 from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores.rules import body_size
-from temaki.stores.wrapper import PassingDownload, PassingStore, Verb
+from temaki.stores.wrapper import DownloadWrapper, StoreWrapper, Verb
 
 T = TypeVar("T")
 Outcome = Literal["ok", "not_modified", "refused", "failed"]
@@ -22,8 +22,8 @@ class Call:
     """One request.
 
     Attributes:
-        verb: The method of the store.
-        key: The object's name; the prefix for a listing.
+        verb: Method of the store.
+        key: Key of the object; the prefix for a listing.
         outcome: ``ok``; ``not_modified`` (a GET answered "unchanged"); ``refused`` (a definite no: condition false,
             no such key, access denied, …); ``failed`` (no usable answer, or an error that is not a store's).
     """
@@ -33,13 +33,13 @@ class Call:
     outcome: Outcome
 
 
-class CountingStore(PassingStore):
-    """Passes everything on to ``store``, and counts. Safe to use from many threads.
+class CountingStore(StoreWrapper):
+    """A wrapper around ``store`` that counts its requests. Safe to use from many threads.
 
     Attributes:
-        calls: All requests so far, in the order in which they ended. A listing is one, whatever its number of pages.
-        bytes_up: Bytes of all bodies that were given to ``put``, whatever became of them.
-        bytes_down: Bytes of bodies that were read; those of a download that is left early are not counted.
+        calls: All requests so far, in the order in which they ended. A listing is one request for all its pages.
+        bytes_up: Bytes of all bodies that were given to ``put``, whether stored or not.
+        bytes_down: Bytes of bodies that were read. The unread rest of a download does not count.
     """
 
     def __init__(self, store: Store) -> None:
@@ -50,7 +50,7 @@ class CountingStore(PassingStore):
         self.bytes_down = 0
 
     def count(self, verb: Verb | None = None, outcome: Outcome | None = None, *, key: str | None = None) -> int:
-        """How many requests there were; of this verb, with this outcome, for this key, where given."""
+        """Count the requests with this verb, this outcome and this key; None counts all of them."""
         with self._lock:
             return sum(
                 (verb is None or call.verb == verb)
@@ -60,22 +60,25 @@ class CountingStore(PassingStore):
             )
 
     def reset(self) -> None:
-        """Start counting from nothing again."""
+        """Set the counters to zero."""
         with self._lock:
             self.calls.clear()
             self.bytes_up = self.bytes_down = 0
 
-    def _pass(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+    def handle_request(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+        """See :meth:`temaki.testing.StoreWrapper.handle_request`."""
         with self._counted(verb, key) as call:
             answer = request()
             if verb == "get" and answer is None:
                 call.outcome = "not_modified"
         return answer
 
-    def _opened(self, _key: str, download: Download, /) -> Download:
+    def wrap_download(self, _key: str, download: Download, /) -> Download:
+        """See :meth:`temaki.testing.StoreWrapper.wrap_download`."""
         return _CountedDownload(download, self)
 
-    def _sending(self, body: bytes | ReadableBody, /) -> bytes | ReadableBody:
+    def wrap_body(self, body: bytes | ReadableBody, /) -> bytes | ReadableBody:
+        """See :meth:`temaki.testing.StoreWrapper.wrap_body`."""
         size = body_size(body)
         with self._lock:
             self.bytes_up += size
@@ -85,8 +88,8 @@ class CountingStore(PassingStore):
         """See :meth:`temaki.store.Store.list`."""
         with self._counted("list", prefix) as call:
             try:
-                yield from self._store.list(prefix)
-            except GeneratorExit:  # Whoever asked has seen enough.
+                yield from self.wrapped.list(prefix)
+            except GeneratorExit:  # the caller needs no more of the listing
                 call.outcome = "ok"
                 raise
 
@@ -112,7 +115,7 @@ class CountingStore(PassingStore):
             self.bytes_down += size
 
 
-class _CountedDownload(PassingDownload):
+class _CountedDownload(DownloadWrapper):
     def __init__(self, download: Download, store: CountingStore) -> None:
         super().__init__(download)
         self._counting = store

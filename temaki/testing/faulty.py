@@ -1,4 +1,4 @@
-"""A store that fails the way object stores do: from a seed, so that a failure repeats, or by a script."""
+"""A store that fails as object stores do: at random from a seed, so that failures are repeatable, or by a plan."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from temaki.clock import Clock
 from temaki.errors import ConfigurationError, PreconditionFailedError, StoreError, StoreUnavailableError
 from temaki.store import Download, ReadableBody, Store
 from temaki.stores.rules import read_body
-from temaki.stores.wrapper import PassingDownload, PassingStore, Verb
+from temaki.stores.wrapper import DownloadWrapper, StoreWrapper, Verb
 
 T = TypeVar("T")
 
 
 class Fault(Enum):
-    """What can become of a request."""
+    """The faults that a request can have."""
 
     LOST_REPLY = auto()
-    """It is carried out; the answer, a refusal included, is lost. ``StoreUnavailableError``, ambiguous."""
+    """The store carries the request out, but its answer (or refusal) is lost. ``StoreUnavailableError``, ambiguous."""
     FAIL_BEFORE = auto()
-    """It is not carried out, and nobody can tell: a 503, say. ``StoreUnavailableError``, ambiguous."""
+    """The store does not carry the request out, as with a 503. ``StoreUnavailableError``, ambiguous."""
     REFUSED = auto()
-    """The connection is refused, so nothing happened. ``StoreUnavailableError``, not ambiguous."""
+    """The connection is refused, so nothing happens. ``StoreUnavailableError``, not ambiguous."""
     LATE_LANDING = auto()
-    """``StoreUnavailableError``, ambiguous, now; carried out later, if its condition still holds then. Put, delete."""
+    """The request fails now and lands later, if its condition still holds. ``StoreUnavailableError``, ambiguous.
+    For put and delete."""
     CONFLICT_409 = auto()
-    """Not carried out: ``PreconditionFailedError`` with ``in_flight``. Put."""
+    """The store refuses without a decision: ``PreconditionFailedError`` with ``in_flight``. For put."""
     TRUNCATED = auto()
-    """The answer's body ends early: ``StoreUnavailableError`` from ``read``. Get."""
+    """The answer's body ends early: ``StoreUnavailableError`` from ``read``. For get."""
     LATENCY = auto()
-    """It works, after ``latency`` seconds of the clock."""
+    """The request succeeds after ``latency`` seconds of the clock."""
 
 
 _EVERYWHERE = frozenset({Fault.LOST_REPLY, Fault.FAIL_BEFORE, Fault.REFUSED, Fault.LATENCY})
@@ -48,7 +49,7 @@ _POSSIBLE: dict[Verb, frozenset[Fault]] = {
 }
 
 ONLY_WHEN_TOLD = 0
-"""For ``late_after``: the request lands in :meth:`FaultyStore.land_late`, and not by itself."""
+"""Value for ``late_after``: the request lands only in :meth:`FaultyStore.land_late`."""
 
 
 @dataclass(slots=True)
@@ -65,22 +66,24 @@ class _Late:
     carry_out: Callable[[], object]
 
 
-class FaultyStore(PassingStore):
-    """Passes requests on to ``store``, except when they fail.
+class FaultyStore(StoreWrapper):
+    """A wrapper around ``store`` that makes requests fail.
 
-    With one thread, equal seeds and equal calls give equal faults. With several, the order of their calls decides.
+    With one thread, equal seeds and equal calls give equal faults. With several threads, the order of their calls
+    decides.
 
     Args:
-        store: Where requests are carried out.
-        seed: For everything that is drawn.
+        store: The store that carries the requests out.
+        seed: Seed of all random choices.
         rates: Probability of each fault, by verb: ``{"put": {Fault.LOST_REPLY: 0.25}, "get": {Fault.TRUNCATED: 0.1}}``.
-        clock: Sleeps for :attr:`Fault.LATENCY`; needed only for that.
-        plan: What becomes of the next calls, as pairs of verb and fault; None lets one pass. It goes before ``rates``.
-        latency: Seconds.
-        late_after: A late request lands before one of the next so many calls of this store (drawn, at least 1).
+        clock: Clock that sleeps for :attr:`Fault.LATENCY`. Needed only for that.
+        plan: Faults of the next calls, as pairs of verb and fault. None lets one call pass. The plan has precedence
+            over ``rates``.
+        latency: Duration of :attr:`Fault.LATENCY`, in seconds.
+        late_after: Most calls of this store after which a late request lands. The number is drawn, at least 1.
 
     Attributes:
-        faults: What has been done so far: verb, key, fault.
+        faults: Faults so far, as verb, key and fault.
     """
 
     def __init__(
@@ -107,44 +110,47 @@ class FaultyStore(PassingStore):
         for verb, chances in self._rates.items():
             self._check(verb, *chances)
             if sum(chances.values()) > 1 or min(chances.values(), default=0) < 0:
-                message = f"The rates for {verb!r} are no probabilities, or exceed 1 in all: {chances}."
+                message = (
+                    f"The rates for {verb!r} are no probabilities, or exceed 1 in all: {chances}. Give rates between "
+                    "0 and 1 whose sum is at most 1."
+                )
                 raise ConfigurationError(message)
         for verb, fault in plan:
             self.fail_next(verb, fault)
 
     @property
     def late(self) -> int:
-        """How many requests have yet to land."""
+        """Number of late requests that have not landed yet."""
         with self._lock:
             return len(self._late)
 
     def fail_next(
         self, verb: Verb, *faults: Fault | None, key: str | None = None, late_after: int | None = None
     ) -> None:
-        """Decide what becomes of the next calls of ``verb``, one after the other; None lets one pass.
+        """Plan the faults of the next calls of ``verb``, one after the other. None lets one call pass.
 
         Args:
-            verb: The method.
-            faults: One for each of the next calls.
-            key: Only calls for this key count; others pass by the plan.
-            late_after: For late landings: before which following call, instead of a drawn one; or
+            verb: Method of the store.
+            faults: One fault for each of the next calls.
+            key: Key to which the plan applies; None for all keys.
+            late_after: Number of calls after which a late request lands, instead of a drawn one; or
                 :data:`ONLY_WHEN_TOLD`.
 
         Raises:
-            ConfigurationError: The verb cannot fail like this.
+            ConfigurationError: The verb cannot have this fault.
         """
         self._check(verb, *faults)
         with self._lock:
             self._plan += [_Planned(verb, key, fault, late_after) for fault in faults]
 
     def land_late(self) -> int:
-        """Carry out all late requests now; how many of them had a condition that (still) holds."""
+        """Carry out all late requests now. Returns the number of those whose condition still holds."""
         with self._lock:
             due, self._late = self._late, []
         return _carry_out(due)
 
     def stop(self) -> None:
-        """No more faults: forget plan and rates. Late requests still land."""
+        """End all faults: forget the plan and the rates. Late requests still land."""
         with self._lock:
             self._plan.clear()
             self._rates.clear()
@@ -161,7 +167,7 @@ class FaultyStore(PassingStore):
         fault = self._decide("get", key)
 
         def request() -> Download | None:
-            return self._store.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range)
+            return self.wrapped.get(key, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range)
 
         download = self._answer(fault, key, request)
         if download is not None and fault is Fault.TRUNCATED:
@@ -170,7 +176,8 @@ class FaultyStore(PassingStore):
             return _TruncatedDownload(download, keep, f"{self.url}/{key}")
         return download
 
-    def _pass(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+    def handle_request(self, verb: Verb, key: str, request: Callable[[], T], /) -> T:
+        """See :meth:`temaki.testing.StoreWrapper.handle_request`."""
         return self._answer(self._decide(verb, key), key, request)
 
     def put(
@@ -186,21 +193,21 @@ class FaultyStore(PassingStore):
         copied = None if metadata is None else dict(metadata)
 
         def request(body: bytes | ReadableBody = body) -> str:
-            return self._store.put(key, body, metadata=copied, if_match=if_match, if_none_match=if_none_match)
+            return self.wrapped.put(key, body, metadata=copied, if_match=if_match, if_none_match=if_none_match)
 
-        # Whoever sent a late request may change or close the file behind its body before it lands.
+        # A late request needs a copy of its body: the caller may change or close the body before it lands.
         return self._answer(self._decide("put", key), key, request, late=lambda: _with_copy(request, body))
 
     def delete(self, key: str) -> None:
         """See :meth:`temaki.store.Store.delete`."""
 
         def request() -> None:
-            self._store.delete(key)
+            self.wrapped.delete(key)
 
         self._answer(self._decide("delete", key), key, request, late=lambda: request)
 
     def _decide(self, verb: Verb, key: str) -> Fault | _Late | None:
-        """Let late requests land whose time has come, then choose what becomes of this one."""
+        """Let the late requests that are due land, then choose the fault of this request."""
         with self._lock:
             for request in self._late:
                 request.calls_left -= 1
@@ -256,7 +263,7 @@ class FaultyStore(PassingStore):
         if fault is Fault.LATENCY and self._clock is not None:
             self._clock.sleep(self._latency)
         if fault is Fault.LOST_REPLY:
-            with suppress(StoreError):  # A refusal is a reply, too.
+            with suppress(StoreError):  # a refusal is a reply, too
                 request()
             raise _unavailable(url, "the reply was lost", ambiguous=True)
         return request()
@@ -271,7 +278,7 @@ class FaultyStore(PassingStore):
                 raise ConfigurationError(message)
 
 
-class _TruncatedDownload(PassingDownload):
+class _TruncatedDownload(DownloadWrapper):
     def __init__(self, download: Download, keep: int, url: str) -> None:
         super().__init__(download)
         self._keep = keep
@@ -293,7 +300,7 @@ def _with_copy(request: Callable[[bytes], object], body: bytes | ReadableBody) -
 def _carry_out(requests: list[_Late]) -> int:
     landed = 0
     for request in requests:
-        with suppress(StoreError):  # Nobody hears of it: the condition is false by now, say.
+        with suppress(StoreError):  # nobody gets the error, for example of a condition that is false by now
             request.carry_out()
             landed += 1
     return landed

@@ -1,7 +1,7 @@
-"""Deciding from a history alone whether the promises were kept.
+"""Decides from a history alone whether the promises were kept.
 
-A history is what clients saw: when each operation was invoked and when it returned, what it read, what it meant to
-write, and how it ended. Nothing is asked of the library, of the store or of the scheduler.
+A history contains what clients saw: when each operation was invoked and when it returned, what it read, what it meant
+to write, and how it ended. The checker uses nothing from the library, the store or the scheduler.
 
 **Why this is cheap.** To decide whether a history is serializable is NP-complete in general (Papadimitriou, "The
 serializability of concurrent database updates", J. ACM 26(4), 1979), and so is linearizability of one plain register
@@ -27,18 +27,18 @@ Value = tuple[str, ...]
 
 
 class Outcome(Enum):
-    """How an operation ended, as its client was told."""
+    """The end of an operation, as its client saw it."""
 
     OK = auto()
-    """It returned: what was read is the answer, what was written is acknowledged."""
+    """The operation returned. Its reads are answers, and its write is acknowledged."""
     REFUSED = auto()
-    """It raised, or rolled back: nothing was stored, nor will be. What it had read counts all the same."""
+    """The operation raised or rolled back. Its write is not stored and never will be. Its reads still count."""
     UNKNOWN = auto()
-    """Nobody was told: an error that says so, or the client died. It may take effect at any later time, once."""
+    """The client died, or got an error that leaves it open. The write may take effect at any later time, once."""
 
 
 class Kind(Enum):
-    """What can be wrong with a history."""
+    """The kinds of anomalies in a history."""
 
     APPLIED_TWICE = "took effect more than once"
     LOST = "was acknowledged, and is lost"
@@ -60,16 +60,16 @@ class Operation:
     """One transaction of one client.
 
     Attributes:
-        name: Unique. A write appends it.
-        client: Who, for messages.
-        began: When it was invoked. All times are numbers from one clock that nobody involved can see; no two are equal.
-        ended: When it returned; None if it never did.
-        outcome: See :class:`Outcome`.
-        reads: What it read, in order, all within one snapshot. Empty if it got no answer.
-        writes: Whether it meant to append its name.
-        fresh_from: What was acknowledged before this time it has to see; None for ``began``. Earlier for an operation
-            in the middle of a session, which shows what was current when the session began, and under ``max_age``.
-        follows: A commit of the same session that it has to see.
+        name: Unique name of the operation. A write appends this name.
+        client: Name of the client, for messages.
+        began: Time of the invocation. All times are numbers of one clock that no client can see. No two are equal.
+        ended: Time of the return; None if it never returned.
+        outcome: Outcome of the operation.
+        reads: Values that it read, in order, all within one snapshot. Empty if it got no answer.
+        writes: True if it meant to append its name.
+        fresh_from: Time whose acknowledged commits the operation has to see; None for ``began``. It is earlier for an
+            operation in the middle of a session, which sees the version of the session's start, and under ``max_age``.
+        follows: Name of a commit of the same session that the operation has to see; None if there is none.
     """
 
     name: str
@@ -85,12 +85,12 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
-    """One thing that is wrong.
+    """One broken promise in a history.
 
     Attributes:
-        kind: What.
-        operation: The name of the operation.
-        detail: The facts.
+        kind: Kind of the anomaly.
+        operation: Name of the operation.
+        detail: The facts, as text.
     """
 
     kind: Kind
@@ -102,13 +102,13 @@ class Anomaly:
 
 
 def anomalies(history: Sequence[Operation], final: Value) -> list[Anomaly]:
-    """All that is wrong with a history; nothing if it is strictly serializable and each commit took effect as told.
+    """Find all anomalies of a history. A history that is strictly serializable and honest about commits has none.
 
-    Takes time linear in the history's size, but for sorting it.
+    The time is linear in the history's size, apart from sorting it.
 
     Args:
         history: The operations, in any order.
-        final: The register's value after all of them, when no request is under way any more.
+        final: The register's value after all operations, when no request is under way any more.
     """
     return _Check(history, final).run()
 
@@ -119,18 +119,18 @@ class _Check:
         self._final = final
         self._by_name: Mapping[str, Operation] = {operation.name: operation for operation in history}
         self._place = {name: number for number, name in enumerate(final, 1)}
-        self._found: list[Anomaly] = []
+        self._anomalies: list[Anomaly] = []
 
     def run(self) -> list[Anomaly]:
         self._check_effects()
         for operation in self._history:
             self._check_reads(operation)
-        if not self._found:  # else places mean nothing
+        if not self._anomalies:  # with other anomalies, places in the order mean nothing
             self._check_real_time()
-        return self._found
+        return self._anomalies
 
     def _report(self, kind: Kind, operation: str, detail: str) -> None:
-        self._found.append(Anomaly(kind, operation, detail))
+        self._anomalies.append(Anomaly(kind, operation, detail))
 
     # -- what took effect -----------------------------------------------------------------------------------------
 
@@ -182,13 +182,13 @@ class _Check:
     # -- when -----------------------------------------------------------------------------------------------------
 
     def _step(self, operation: Operation) -> int | None:
-        """Its place in the one order that is left: even for the write that makes a value, odd for who reads it."""
+        """The operation's place in the only possible order: even for a write, odd for a read of the write's value."""
         if operation.writes and operation.name in self._place:
             return 2 * self._place[operation.name]
         return 2 * len(operation.reads[0]) + 1 if operation.reads else None
 
     def _check_real_time(self) -> None:
-        """Whoever ended before another began has the lower place."""
+        """Make sure that an operation that ended before another one began has the lower place."""
         placed = [(operation, step) for operation in self._history if (step := self._step(operation)) is not None]
         times: list[float] = [-inf]
         floors: list[tuple[int, Operation | None]] = [(0, None)]

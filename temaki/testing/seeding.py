@@ -1,4 +1,4 @@
-"""Rows for tests."""
+"""Switches seeded entities to their rows for tests."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from temaki.orm.seeding import set_testing
 
 @contextmanager
 def use_testing_rows() -> Iterator[None]:
-    """Within it, ``generate_mapping`` and ``seed`` use ``testing_rows()`` of those seeded entities that have it.
+    """Use ``testing_rows()`` of seeded entities in ``generate_mapping`` and ``seed``, for entities that have it.
 
-    It holds for the whole process, all threads included.
+    It holds for the whole process, including all threads.
     """
     before = set_testing(True)
     try:

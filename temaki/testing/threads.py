@@ -1,4 +1,4 @@
-"""Calls in several threads."""
+"""Runs calls in several threads."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 def in_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Run each call in a thread of its own, all starting together, and return their results in order.
+    """Run each call in a thread of its own, and return their results in order. All calls start together.
 
     Raises:
-        BaseException: The first error of a call. All calls have ended by then.
+        BaseException: The first error of a call. It is raised after all calls have ended.
     """
     results: dict[int, T] = {}
     errors: list[BaseException] = []

@@ -13,7 +13,7 @@ from temaki.store import Store
 from temaki.stores.directory import DirectoryStore
 from temaki.stores.memory import MemoryStore
 from temaki.stores.s3.store import S3Store
-from temaki.testing import CountingStore, FaultyStore, Server, StoreTests
+from temaki.testing import CountingStore, FaultyStore, Server, StoreTests, StoreWrapper
 from temaki.testing.stores import KEYS
 
 
@@ -54,6 +54,7 @@ class TestDirectoryStore(StoreTests):
         return DirectoryStore(tmp_path / "missing")
 
 
+@pytest.mark.server
 class TestS3StoreOnMoto(StoreTests):
     """S3Store, talking to moto."""
 
@@ -93,6 +94,17 @@ class TestS3StoreOnSeaweedFS(StoreTests):
     @pytest.mark.skip(reason="SeaweedFS creates a missing bucket for an administrator's PUT, and refuses the others'")
     def test_nothing_is_written_to_a_missing_bucket(self, missing_bucket_store: Store) -> None:
         """Not a promise that this server lets anybody keep."""
+
+
+class TestStoreWrapper(StoreTests):
+    """A wrapper without hooks of its own changes nothing."""
+
+    listed: ClassVar[int] = 20
+
+    @pytest.fixture
+    def store(self) -> Store:
+        """One in memory."""
+        return StoreWrapper(MemoryStore())
 
 
 class TestCountingStore(StoreTests):

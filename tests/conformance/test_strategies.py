@@ -1,5 +1,7 @@
 """temaki's own strategies pass the suite that it publishes for everyone's."""
 
+from pony.orm import OptimisticCheckError
+
 from temaki.strategy import Strategy
 from temaki.testing import StrategyTests
 from temaki_strategies import AlwaysDownload, EtagCached, LeaseLocked, ReadOnly
@@ -43,3 +45,13 @@ class TestLeaseLockedOnHold(StrategyTests):
     def make_strategy(self) -> Strategy:
         """A second is longer than most of these tests."""
         return LeaseLocked(ttl=3, acquire_timeout=10, hold=0.2)
+
+
+class TestLeaseLockedAsPony(StrategyTests):
+    """lease-locked, going on in the current version as Pony does on a shared SQLite file."""
+
+    refusal = OptimisticCheckError
+
+    def make_strategy(self) -> Strategy:
+        """For applications without retry."""
+        return LeaseLocked(isolation="pony")

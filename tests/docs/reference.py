@@ -6,9 +6,10 @@ import inspect
 import re
 from collections.abc import Sequence
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from temaki import Database, settings
+from temaki import Database
+from temaki.config import settings
 from temaki.config.options import GENERAL
 from temaki.config.registry import available, load
 from tests.docs.pages import ROOT
@@ -57,6 +58,8 @@ def _options() -> str:
 
 def _type(hint: Any) -> str:
     """Name of a type, without the None that stands for a default that depends on others."""
+    if get_origin(hint) is Literal:
+        return " or ".join(f'"{value}"' for value in get_args(hint))
     (kind,) = {hint} if isinstance(hint, type) else set(get_args(hint)) - {NoneType}
     return str(kind.__name__)
 

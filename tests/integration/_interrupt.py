@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Any
 
+import temaki
 from temaki.stores.directory import _FileDownload
 from tests.integration._tripwire import Interrupts
 from tests.integration._worker import Application, Forked, Gate, create, hear, main, outcome_of, say
@@ -146,26 +147,39 @@ def at_places(url: str, cache_dir: str, stride: int, *thorough: str) -> dict[str
         url: The database's.
         cache_dir: For the working copy.
         stride: Of all places, one in so many.
-        thorough: Files in which no place is left out.
+        thorough: Files, and functions of files, in which no place is left out.
+
+    Returns:
+        What came of it for each place, and the functions for which no place was found: every function has one, at its
+        start.
     """
     Forked(create, url).result()
     Forked(increment, url).result()
     Forked(_interrupted_at, url, cache_dir, None).result()
     Forked(increment, url).result()
-    places = Forked(_interrupted_at, url, cache_dir, None).result()["places"]
-    report = {}
+    watched = Forked(_interrupted_at, url, cache_dir, None).result()
+    places = watched["places"]
+    functions = {place.rpartition(":")[0] for place in places}
+    without_place = [function for function in watched["entered"] if function not in functions]
+    struck = {}
     for place in [one for index, one in enumerate(places) if one.startswith(thorough) or not index % stride]:
         Forked(increment, url).result()
         code, result = Forked(_interrupted_at, url, cache_dir, place).end()
-        report[place] = {"code": code, "result": result, "read": Forked(read, url, cache_dir).end()[1]}
-    return report
+        struck[place] = {"code": code, "result": result, "read": Forked(read, url, cache_dir).end()[1]}
+    return {"without place": without_place, "struck": struck}
+
+
+class _Protected(Application):
+    """One with temaki's sessions: Pony's own may stay open where an interrupt strikes in its last steps."""
+
+    db_session = temaki.db_session
 
 
 def _interrupted_at(url: str, cache_dir: str, place: str | None) -> dict[str, Any]:
-    app = Application(url, cache_dir=cache_dir)
+    app = _Protected(url, cache_dir=cache_dir)
     with Interrupts(place) as wire:
         outcome = outcome_of(lambda: app.increment(retry=5))
-    found = {"places": [] if place else list(wire.passed), **_go_on(app, outcome)}
+    found = {"places": [] if place else list(wire.passed), "entered": list(wire.entered), **_go_on(app, outcome)}
     gc.collect()  # an interrupt's traceback refers to itself
     made = app.db.provider.engine.shared.lease._made
     return {**found, "lease users": len(made[1]._users) if made else 0}

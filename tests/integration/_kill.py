@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from temaki.engine.session import EngineSession
 from temaki.formats.file import StoredFile
 from temaki.replica.folder import Folder
 from temaki.replica.generation import Generation
 from temaki.replica.replica import Replica
 from temaki.stores.directory import DirectoryStore
-from temaki.strategy import Session
 from tests.integration._tripwire import Tripwire
 from tests.integration._worker import Application, Forked, create, kill_myself, main
 
@@ -80,8 +80,8 @@ POINTS: dict[str, Callable[[], None]] = {
     "after the upload has landed": lambda: _replace(DirectoryStore, "put"),
     "before the local commit": lambda: _replace(Replica, "commit_locally", before=True),
     "between local commit and upload": lambda: _replace(Replica, "commit_locally"),
-    "before the upload's image is made": lambda: _replace(Session, "prepare", before=True),
-    "between upload and acknowledgement": lambda: _replace(Session, "publish"),
+    "before the upload's image is made": lambda: _replace(EngineSession, "prepare", before=True),
+    "between upload and acknowledgement": lambda: _replace(EngineSession, "publish"),
     "before the checkpoint": lambda: _replace(Generation, "acknowledge", before=True),
     "half-way through the checkpoint": lambda: _replace(Generation, "acknowledge", before=True, act=_half_a_checkpoint),
     "after the checkpoint": lambda: _replace(Generation, "acknowledge"),

@@ -21,6 +21,7 @@ from temaki.testing import CountingStore
 from temaki.testing.threads import in_parallel
 from temaki_strategies import LeaseLocked
 from tests.integration._worker import Application, Forked, Gate, create, hear, main, outcome_of, say
+from tests.leases import operator
 
 
 class Writer(Application):
@@ -32,7 +33,7 @@ class Writer(Application):
         options: For the strategy.
     """
 
-    def __init__(self, url: str, gate: Any = None, **options: float) -> None:
+    def __init__(self, url: str, gate: Any = None, **options: Any) -> None:
         store, self.key = open_store(url)
         self.requests = CountingStore(gate or store)
         super().__init__(url, store=self.requests, strategy=LeaseLocked(**options))
@@ -120,8 +121,8 @@ def be_evicted(url: str, options: dict[str, float]) -> dict[str, Any]:
     def pause_and_renew() -> None:
         _pause()
         lease = writer.lease
-        assert lease._seen is not None
-        lease.renew(lease._seen.record.generation)
+        assert lease._tenure.generation is not None
+        lease.renew(lease._tenure.generation)
 
     try:
         writer.add(then=pause_and_renew)
@@ -247,7 +248,7 @@ def commit_in_workers(url: str, options: dict[str, float]) -> dict[str, bool]:
         worker.start()
         worker.join()
         assert worker.exitcode == 0, (method, worker.exitcode)
-        record = inherited.lease.inspect()
+        record = operator(inherited.lease).inspect()
         assert record is not None
         assert record.owner.pid == worker.pid
         held[method] = record.held

@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from pony.orm import PrimaryKey, Required, db_session
 
@@ -65,7 +65,12 @@ class Application:
         create: Whether to create it, with the counter at 0.
         create_tables: Whether to create it, without a counter.
         options: For ``bind_s3``.
+
+    Attributes:
+        db_session: Pony's own; subclasses may have temaki's.
     """
+
+    db_session: ClassVar[Any] = db_session
 
     def __init__(self, url: str, *, create: bool = False, create_tables: bool = False, **options: Any) -> None:
         self.db = Database()
@@ -84,12 +89,12 @@ class Application:
         self.db.bind_s3(url, **options)
         self.db.generate_mapping(create_tables=create or create_tables, check_tables=False)
         if create:
-            with db_session:
+            with self.db_session:
                 Counter(id=1, value=0)
 
     def value(self) -> int:
         """The counter, as a session of its own sees it; the rows agree."""
-        with db_session:
+        with self.db_session:
             found: int = self.Counter[1].value
             rows = self.db.select("count(*) from Row")[0]
         assert rows == found, f"the counter is {found}, and there are {rows} rows"
@@ -108,7 +113,7 @@ class Application:
     ) -> int:
         """Add one, in a session that is retried; the value that was committed."""
 
-        @db_session(retry=retry)
+        @self.db_session(retry=retry)
         def once() -> int:
             value = self.step(size, text)
             then()
@@ -118,11 +123,11 @@ class Application:
 
     def session(self) -> Any:
         """A session, for those who have no entity in hand."""
-        return db_session
+        return self.db_session
 
     def check(self) -> str:
         """SQLite's verdict on the working copy."""
-        with db_session:
+        with self.db_session:
             return str(self.db.execute("PRAGMA integrity_check").fetchone()[0])
 
 

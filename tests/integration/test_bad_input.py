@@ -107,7 +107,7 @@ class TestOptions:
             ({"timeuot": 3}, r"timeuot= of bind_s3: .*Did you mean timeout= of bind_s3\?"),
             ({"wholly_different": 3}, r"wholly_different= of bind_s3: .*Its options: max_age"),
             ({"max_age": "long"}, "max_age= of bind_s3: expected float; got 'long'"),
-            ({"max_age": -1.0}, "max_age is a number of seconds, 0 or more"),
+            ({"max_age": -1.0}, "max_age must be a number of seconds, 0 or more"),
             ({"timeout": 0}, "timeout= of bind_s3: expected seconds, a number greater than 0; got 0"),
             (
                 {"strategy": EtagCached(), "max_age": 3},

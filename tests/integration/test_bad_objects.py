@@ -339,7 +339,7 @@ class TestChangedUnderARunningProcess:
             flush()
             bucket.delete(KEY)
         assert isinstance(cause_of(caught.value), NotFoundError)
-        assert "nothing was stored" in str(cause_of(caught.value))
+        assert "Nothing was stored" in str(cause_of(caught.value))
         assert list(bucket.list()) == []
 
     def test_replaced_by_another_database(self, client: Client, bucket: MemoryStore, tmp_path: Path) -> None:

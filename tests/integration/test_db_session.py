@@ -28,8 +28,8 @@ from temaki import (
     TemakiError,
     cause_of,
     db_session,
-    engine,
 )
+from temaki.engine import shared
 from temaki.orm.db_session import DBSession
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
@@ -44,7 +44,7 @@ def clock(other: Client, monkeypatch: pytest.MonkeyPatch) -> ManualClock:
     """That of all databases that are bound from now on."""
     assert other
     clock = ManualClock()
-    monkeypatch.setattr(engine, "SystemClock", lambda: clock)
+    monkeypatch.setattr(shared, "SystemClock", lambda: clock)
     return clock
 
 
@@ -235,8 +235,8 @@ class TestPonysOwn:
             run(CommitUnknownError("?", url=KEY, commit_id="c"))
         assert asked == []
 
-    def test_without_wait(self, client: Client, other: Client, clock: ManualClock) -> None:
-        """Each try follows at once."""
+    def test_waits(self, client: Client, other: Client, clock: ManualClock) -> None:
+        """Each try after a conflict waits first; see ``test_orm_retry_waits.py``."""
         began = []
 
         @core.db_session(retry=3)
@@ -248,7 +248,7 @@ class TestPonysOwn:
                 in_thread(other.increment)
 
         run()
-        assert (len(began), clock.slept) == (4, [])
+        assert (len(began), len(clock.slept)) == (4, 3 + 1), "and once for the turn that it takes"
 
 
 class TestRunAgain:

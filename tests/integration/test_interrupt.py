@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import threading
 from typing import Any
 
 import pytest
 
 from tests.integration._children import Place
+from tests.integration._tripwire import Interrupts
 
 PROGRAM = "_interrupt.py"
 
@@ -95,23 +97,89 @@ def test_process_that_ends_by_it(place: Place, point: str, landed: bool) -> None
 LEASE = {"TEMAKI_STRATEGY": "lease-locked", "TEMAKI_TTL": "1", "TEMAKI_ACQUIRE_TIMEOUT": "30"}
 
 
+ENDS_A_SESSION = tuple(
+    f"core.py:{one}"
+    for one in (
+        "DBSessionContextManager.__exit__",
+        "DBSessionContextManager._commit_or_rollback",
+        "SessionCache.close",
+        "SessionCache.release",
+    )
+)
+
+
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("env", "stride", "thorough"),
     [
-        pytest.param({}, 12, ("replica.py", "pull.py", "threading.py", "filesystem.py"), id="etag-cached"),
-        pytest.param(LEASE, 40, ("lease.py", "lease_locked.py", "shared_lease.py"), id="lease-locked"),
+        pytest.param(
+            {},
+            24,
+            ("replica.py", "pull.py", "flights.py", "commit.py", "threading.py", "filesystem.py", *ENDS_A_SESSION),
+            id="etag-cached",
+        ),
+        pytest.param(
+            LEASE,
+            80,
+            ("lease.py", "lease_locked.py", "shared.py", "tenure.py", "waiting.py", "heartbeat.py"),
+            id="lease-locked",
+        ),
     ],
 )
 def test_wherever_it_strikes(place: Place, env: dict[str, str], stride: int, thorough: tuple[str, ...]) -> None:
     """In a session with a pull and a commit, at any place where CPython lets a signal's handler run."""
-    report = place.run(PROGRAM, "at_places", place.url, str(place.cache), stride, *thorough, env=env)
-    assert len(report) > 20
-    stuck = [at for at, found in report.items() if found["code"]]
+    child = place.start(PROGRAM, "at_places", place.url, str(place.cache), stride, *thorough, env=env)
+    report = child.result(patience=200)
+    assert report["without place"] == [], "functions that run, and in which the places to interrupt are overlooked"
+    struck = report["struck"]
+    assert all(any(at.startswith(one) for at in struck) for one in thorough)
+    stuck = [at for at, found in struck.items() if found["code"]]
     assert not stuck, f"interrupted there, the process could not go on: {stuck}"
-    for at, found in report.items():
+    for at, found in struck.items():
         result = found["result"]
         value = result["after"][0]
         assert result["runs"] <= 1, (at, found)
         assert (result["after"], result["next"], result["integrity"]) == ([value] * 2, value + 1, "ok"), (at, found)
         assert result["lease users"] == 0, (at, "its lease would be renewed for ever")
         assert found["read"] == {"read": value + 1, "integrity": "ok", "next": value + 2}, (at, found)
+
+
+class _Here(Interrupts):
+    homes = (__file__,)
+
+
+def _places(at: str | None = None) -> Interrupts:
+    with _Here(at) as wire:
+        _passes(threading.Lock())
+    return wire
+
+
+def _passes(lock: threading.Lock) -> int:
+    total = len("a")  # a call of C code
+    for number in (1, 2):  # the end of a turn
+        total += _doubled(number)
+    with lock:  # no place: nothing comes between taking the lock and the block
+        return total
+
+
+def _doubled(number: int) -> int:
+    return number * 2
+
+
+def test_places_are_those_at_which_python_looks_for_signals() -> None:
+    """Calls of C code, ends of turns and starts of functions are places, on each Python; taking a lock is none."""
+    wire = _places()
+    first = _passes.__code__.co_firstlineno
+    lines = {at.rpartition(":")[2].partition("+")[0] for at in wire.passed if ":_passes:" in at}
+    assert set(wire.entered) <= {at.rpartition(":")[0] for at in wire.passed}
+    assert any(":_doubled:" in at for at in wire.passed)
+    assert {str(first + 1), str(first + 2)} <= lines
+    assert str(first + 5) not in lines  # the first instruction after the lock is taken
+
+
+def test_an_interrupt_strikes_at_its_place_and_once() -> None:
+    """At the place that is named, and at no other; afterwards nothing is watched."""
+    for at in _places().passed:
+        with pytest.raises(KeyboardInterrupt):
+            _places(at)
+        assert _passes(threading.Lock()) == 7

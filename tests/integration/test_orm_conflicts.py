@@ -46,7 +46,10 @@ class TestCheckAtBegin:
 
     def test_newer_version_pulled_by_another_thread(self, client: Client, other: Client) -> None:
         """A session that has read the old one may not write, not even to another row; nothing is uploaded."""
-        with pytest.raises(ConflictError, match=r"Nothing was stored in .*@db_session\(retry=N\)"), db_session:
+        with (
+            pytest.raises(ConflictError, match=r"^Nothing was stored in .*: run .* again, as @db_session"),
+            db_session,
+        ):
             assert client.Counter[1].value == 0
             in_thread(other.increment)
             assert in_thread(client.value) == 1

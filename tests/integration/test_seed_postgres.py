@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from pony.orm import Optional, PrimaryKey, Required, Set, db_session
+from pony.orm import Json, Optional, PrimaryKey, Required, Set, db_session
 
 from temaki import Database, Seeded, SeedError
 from temaki.testing.threads import in_parallel
@@ -170,6 +170,20 @@ def test_first_starts_at_once(bind: Callable[[Any], None]) -> None:
     in_parallel([partial(db.generate_mapping, create_tables=True) for db in databases])
     with db_session:
         assert databases[0].select("SELECT count(*) FROM role") == [2]
+
+
+def test_large_float_in_json(bind: Callable[[Any], None]) -> None:
+    """PostgreSQL gives it back as a whole number with all its digits. That is the same number, and no loss."""
+
+    def thing(db: Any) -> None:
+        class Thing(db.Entity, Seeded):
+            id = PrimaryKey(int)
+            doc = Required(Json)
+            rows = [{"id": 1, "doc": {"large": 7.23279279085613e127, "small": 0.1}}]  # noqa: RUF012
+
+    db = mapped(thing, bind)
+    with db_session:
+        assert float(db.Thing[1].doc["large"]) == 7.23279279085613e127
 
 
 def test_inferred_entity(bind: Callable[[Any], None]) -> None:

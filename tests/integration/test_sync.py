@@ -13,6 +13,7 @@ from pony.orm import Database as PlainDatabase
 from pony.orm import Required, db_session, rollback
 
 from temaki import BookmarkError, ConfigurationError, Database, bind_s3, cause_of, sync_of
+from temaki.clock import Moment
 from temaki.errors import ConflictError
 from temaki.events import Conflict, Event, Failed, LeaseAcquired, LeaseLost, LeaseReleased, Published, Pulled, Unchanged
 from temaki.stores.memory import MemoryStore
@@ -21,6 +22,7 @@ from temaki.testing import Fault, FaultyStore
 from temaki.testing.strategies import Client
 from temaki_strategies import EtagCached, LeaseLocked
 from tests.hooked import HookedStore
+from tests.leases import operator
 
 
 def _kinds(events: list[Event]) -> list[type[Event]]:
@@ -146,10 +148,10 @@ def test_the_lease_is_told(bucket: MemoryStore, other: Client) -> None:
     lease: Any = shared.lease.get(ttl=3, acquire_timeout=10, hold=0)
 
     def evict() -> None:
-        record = lease.inspect()
+        record = operator(lease).inspect()
         assert record is not None
-        lease.break_(record)
-        lease._written = (float("-inf"), float("-inf"))  # so much later that it looks again
+        operator(lease).break_(record)
+        lease._tenure.written = Moment(float("-inf"), float("-inf"))  # so much later that it looks again
 
     evicting = _once(evict)
 

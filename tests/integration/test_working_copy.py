@@ -134,7 +134,7 @@ def test_symbolic_link_in_its_place(used: Place) -> None:
         name, message = child.ask("value")
         assert name == "WorkingCopyError"
         assert str(used.cache) in message
-        assert "not a folder of this user's own" in message
+        assert "not a folder that belongs to this user" in message
     assert {entry.name: entry.stat().st_mtime_ns for entry in elsewhere.iterdir()} == before
     assert home.is_symlink()
 

@@ -22,6 +22,7 @@ from temaki.errors import LeaseLostError, LeaseTimeoutError, PreconditionFailedE
 from temaki.lease.lease import Lease
 from temaki.lease.record import LeaseObject
 from temaki.lease.waiting import LONGEST_COURTESY, LONGEST_LOOK
+from temaki.remote.retry import RetryPolicy
 from temaki.store import Download, ReadableBody
 from temaki.stores.memory import MemoryStore
 from temaki.stores.rules import read_body
@@ -227,7 +228,7 @@ class Process:
         self.faulty = FaultyStore(simulation.store, seed=rng.getrandbits(32), rates=rates, late_after=6)
         self.wire = _Wire(self)
         ttl, jitter = simulation.ttl, random.Random(rng.getrandbits(32))
-        record = LeaseObject(self.wire, LEASE, clock=self.view, rng=jitter, timeout=ttl / 3)
+        record = LeaseObject(self.wire, LEASE, RetryPolicy(self.view, jitter, timeout=ttl / 3))
         self.lease = Lease(
             record,
             url="memory://simulation/app.sqlite",
@@ -254,7 +255,7 @@ class Process:
 
     def believes(self) -> bool:
         """Whether ``check`` would say yes without asking. While it gives the lease back, nobody can call that."""
-        return self.alive and not self.releasing and self.lease._believes()
+        return self.alive and not self.releasing and self.lease._tenure.believes()
 
     @property
     def waits(self) -> bool:
@@ -281,7 +282,7 @@ class Process:
         last = False
         while not last:
             self.pause(rng.choice([0.0, 0.05, 0.3, 0.3 * simulation.ttl]))
-            if self.lease._seen is not None and rng.random() < 0.5:
+            if self.lease._tenure.seen is not None and rng.random() < 0.5:
                 self._tick()
             last = simulation.closing_at is not None  # once more without faults: that must succeed
             generation = self._acquire(until_it_works=last)

@@ -5,9 +5,9 @@ Each ``type: ignore`` is a mistake that has to be found: one that is not is an e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, assert_type
+from typing import Any, ClassVar, TypeVar, assert_type
 
 import pony.orm
 from pony.orm import Required
@@ -32,12 +32,22 @@ from temaki import (
 from temaki.clock import Clock, SystemClock
 from temaki.events import Event, Published
 from temaki.orm.db_session import DBSession
-from temaki.store import Download, ObjectInfo, ReadableBody, Store
+from temaki.store import Download, Location, ObjectInfo, ReadableBody, Store, StoreOpener
 from temaki.stores import open_store
 from temaki.strategy import Session, Strategy
 from temaki.sync import Bookmark, Sync
-from temaki.testing import CountingStore, Fault, FaultyStore, ManualClock, StrategyTests, use_testing_rows
+from temaki.testing import (
+    CountingStore,
+    Fault,
+    FaultyStore,
+    ManualClock,
+    StoreWrapper,
+    StrategyTests,
+    use_testing_rows,
+)
 from temaki_strategies import AlwaysDownload, EtagCached, ReadOnly
+
+T = TypeVar("T")
 
 db = Database()
 assert_type(temaki.__version__, str)
@@ -255,6 +265,25 @@ class OwnStore:
         yield self.head(prefix)
 
 
+class OwnOpener(StoreOpener):
+    """A scheme of one's own."""
+
+    example = "own://bucket/key"
+
+    def open(self, location: Location, *, client: Any = None) -> Store:
+        """See :class:`StoreOpener`."""
+        assert_type(location.bucket, str)
+        return OwnStore()
+
+
+class OwnWrapper(StoreWrapper):
+    """A wrapper of one's own."""
+
+    def handle_request(self, verb: str, key: str, request: Callable[[], T], /) -> T:
+        """See :class:`StoreWrapper`."""
+        return request()
+
+
 class HalfAStore:
     """One that lacks most of it."""
 
@@ -272,6 +301,9 @@ def stores(clock: ManualClock) -> None:
     for store in (CountingStore(own), FaultyStore(half, seed=1, rates={"put": {Fault.LOST_REPLY: 0.1}}, clock=clock)):
         db.bind_s3("memory://name/key", store=store)
     assert_type(open_store("memory://name/key"), tuple[Store, str])
+    wrapper: Store = OwnWrapper(own)
+    assert_type(OwnOpener().split("bucket/key"), tuple[str, str])
+    db.bind_s3("memory://name/key", store=wrapper)
     clocks: list[Clock] = [SystemClock(), clock]
     assert_type(clocks[0].monotonic(), float)
     counting = CountingStore(own)

@@ -9,7 +9,7 @@ from pony.orm import Database as PlainDatabase
 from pony.orm import PrimaryKey, Required, db_session, select
 
 from temaki import ConfigurationError, Database, Seeded
-from temaki.orm.database import mapping_of
+from temaki.orm.binding import mapping_of
 from temaki.stores.memory import MemoryStore
 from temaki.testing import Binder
 

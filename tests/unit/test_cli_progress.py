@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from temaki.cli.progress import THRESHOLD, showing_progress
 from temaki.stores.memory import MemoryStore
-from temaki.stores.wrapper import PassingStore
+from temaki.stores.wrapper import StoreWrapper
 
 
 class _Terminal(io.StringIO):
@@ -21,8 +21,8 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _watched(store: PassingStore, size: int) -> tuple[object, Progress]:
-    body = store._sending(io.BytesIO(bytes(size)))
+def _watched(store: StoreWrapper, size: int) -> tuple[object, Progress]:
+    body = store.wrap_body(io.BytesIO(bytes(size)))
     return body, store._bar  # type: ignore[attr-defined]
 
 

@@ -1,12 +1,14 @@
-"""`replica.connection` on plain files: what raw SQL is refused, how that is explained, and what stays as in SQLite."""
+"""`replica.connection` on plain files: what raw SQL is refused, how it is explained, what stays as in SQLite."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,17 +110,57 @@ class TestTransactionStatements:
         getattr(writing, name)()
 
     def test_leaving_a_with_block_commits_nothing(self, writing: Connection, path: Path) -> None:
-        """``with connection:`` is Python's own way to commit."""
-        with pytest.raises((StatementRefusedError, sqlite3.DatabaseError)), writing:
+        """``with connection:`` is Python's own way to commit: it is explained, and the transaction goes on."""
+        explained = rf"end of `with connection:` commits.*{URL}.*call commit"
+        with pytest.raises(StatementRefusedError, match=explained), writing:
             run(writing, "UPDATE t SET x = 'two'")
+        assert rows(path) == [("one",)]
+        assert run(writing, "SELECT x FROM t").fetchall() == [("two",)]
+
+    @pytest.mark.parametrize("sql", ["CREATE TABLE u (x)", "PRAGMA user_version = 7", "ALTER TABLE t ADD COLUMN y"])
+    def test_a_with_block_counts_what_total_changes_does_not(self, writing: Connection, sql: str) -> None:
+        """A table that was made is a change that a commit would have to store."""
+        with pytest.raises(StatementRefusedError, match="end of `with connection:`"), writing:
+            run(writing, sql)
+
+    @pytest.mark.parametrize("state", ["live", "writing"])
+    def test_a_with_block_that_changes_nothing_is_allowed(self, state: str, request: pytest.FixtureRequest) -> None:
+        """There is nothing to commit; and the session's transaction goes on after it."""
+        connection: Connection = request.getfixturevalue(state)
+        with connection as same:
+            assert run(connection, "SELECT x FROM t").fetchall() == [("one",)]
+            run(connection, "PRAGMA table_info(t)")
+        assert same is connection
+        assert connection.in_transaction
+
+    def test_a_with_block_that_fails_undoes_the_transaction(self, writing: Connection, path: Path) -> None:
+        """As with plain SQLite. Whoever catches the exception cannot store what was undone."""
+        with pytest.raises(ZeroDivisionError), writing:  # noqa: PT012
+            run(writing, "UPDATE t SET x = 'two'")
+            raise ZeroDivisionError
+        assert run(writing, "SELECT x FROM t").fetchall() == [("one",)]
+        with pytest.raises(StatementRefusedError, match="cannot go on"):
+            run(writing, "UPDATE t SET x = 'three'")
+        with pytest.raises(StatementRefusedError, match="cannot go on"):
+            writing.commit_locally()
         assert rows(path) == [("one",)]
 
     def test_setting_the_isolation_level_commits_nothing(self, writing: Connection, path: Path) -> None:
-        """Setting it to None is another of Python's ways to commit."""
+        """Setting it to None is another of Python's ways to commit: explained. Outside of transactions it is none."""
         run(writing, "UPDATE t SET x = 'two'")
-        with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+        with pytest.raises(StatementRefusedError, match=rf"isolation_level = None commits.*{URL}.*call commit"):
             writing.isolation_level = None
         assert rows(path) == [("one",)]
+        writing.end_transaction()
+        writing.isolation_level = None
+        assert writing.isolation_level is None
+
+    def test_setting_the_isolation_level_keeps_the_snapshot(self, live: Connection, path: Path) -> None:
+        """In a session that reads there is nothing to commit, and its snapshot stays."""
+        live.isolation_level = None
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("INSERT INTO t VALUES (2, 'two')")
+        assert run(live, "SELECT x FROM t").fetchall() == [("one",)]
 
     def test_pythons_own_executescript_commits_nothing(self, writing: Connection, path: Path) -> None:
         """A cursor of another class brings Python's executescript, which commits first."""
@@ -149,14 +191,68 @@ class TestTransactionStatements:
 class TestPragmas:
     """How the file is journalled is temaki's affair. Everything else is the user's."""
 
-    @pytest.mark.parametrize("name", ["journal_mode", "locking_mode", "query_only", "wal_autocheckpoint"])
+    @pytest.mark.parametrize("name", ["locking_mode", "query_only"])
     def test_asking_is_allowed_and_setting_is_not(self, live: Connection, name: str) -> None:
         """With ``=``, in brackets, with the schema's name, in capitals."""
         before = run(live, f"PRAGMA {name}").fetchone()
-        for sql in (f"{name} = 1", f"{name}(1)", f"main.{name} = DELETE", f"{name.upper()} = 0"):
+        for sql in (f"{name} = 1", f"{name}(1)", f"main.{name} = EXCLUSIVE", f"{name.upper()} = 0"):
             with pytest.raises(StatementRefusedError, match=rf"{URL}: PRAGMA {name} cannot be changed: \w+"):
                 run(live, f"PRAGMA {sql}")
         assert run(live, f"PRAGMA {name}").fetchone() == before
+
+    @pytest.mark.parametrize("state", ["live", "writing"])
+    @pytest.mark.parametrize(
+        ("sql", "answer"),
+        [
+            ("journal_mode = WAL", [("wal",)]),
+            ("journal_mode = DELETE", [("wal",)]),
+            ("main.journal_mode(MEMORY)", [("wal",)]),
+            ("JOURNAL_MODE = off", [("wal",)]),
+            ("synchronous = NORMAL", []),
+            ("synchronous = FULL", []),
+            ("wal_autocheckpoint = 0", [(0,)]),
+            ("wal_autocheckpoint = 1000", [(0,)]),
+        ],
+    )
+    def test_what_cannot_matter_is_answered_and_not_done(
+        self, sql: str, answer: list[Any], state: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """SQLite answers in this way where it cannot comply. The log says so once."""
+        connection: Connection = request.getfixturevalue(state)
+        asked = ("journal_mode", "synchronous", "wal_autocheckpoint")
+        before = [run(connection, f"PRAGMA {name}").fetchone() for name in asked]
+        assert before == [("wal",), (0,), (0,)]
+        with caplog.at_level(logging.INFO):
+            for _ in range(2):
+                assert run(connection, f"PRAGMA {sql}").fetchall() == answer
+        assert [run(connection, f"PRAGMA {name}").fetchone() for name in asked] == before
+        assert [URL in line and "changes nothing here" in line for line in caplog.messages] == [True]
+        assert connection.in_transaction
+
+    @pytest.mark.parametrize("sql", ["locking_mode = NORMAL", "busy_timeout = 5000"])
+    def test_what_temaki_does_anyway_is_allowed(self, live: Connection, sql: str) -> None:
+        """Other applications' settings that change nothing here."""
+        run(live, f"PRAGMA {sql}")
+
+    def test_an_attached_file_is_journalled_as_its_owner_likes(self, live: Connection, tmp_path: Path) -> None:
+        """The rules are about the working copy."""
+        sqlite3.connect(tmp_path / "other.sqlite").close()
+        live.end_transaction()
+        run(live, f"ATTACH '{tmp_path / 'other.sqlite'}' AS other")
+        assert run(live, "PRAGMA other.journal_mode = MEMORY").fetchall() == [("memory",)]
+        run(live, "PRAGMA other.synchronous = FULL")
+        assert run(live, "PRAGMA other.synchronous").fetchone() == (2,)
+        assert run(live, "PRAGMA main.journal_mode").fetchone() == ("wal",)
+
+    @pytest.mark.parametrize("sql", ["PRAGMA query_only = OFF", "PRAGMA wal_checkpoint", "COMMIT", "DELETE FROM t"])
+    def test_refusals_are_errors_of_sqlites_too(self, live: Connection, sql: str) -> None:
+        """``except sqlite3.Error`` catches them. Code that expects an OperationalError, as of a column that is there
+        already, must not take a refusal for it.
+        """
+        with pytest.raises(sqlite3.Error) as caught:
+            live.execute(sql)
+        assert isinstance(caught.value, StatementRefusedError)
+        assert not isinstance(caught.value, sqlite3.OperationalError)
 
     @pytest.mark.parametrize("sql", ["PRAGMA wal_checkpoint", "PRAGMA wal_checkpoint(TRUNCATE)"])
     def test_checkpoint_is_refused(self, live: Connection, sql: str, path: Path) -> None:
@@ -173,6 +269,18 @@ class TestPragmas:
         assert run(live, "PRAGMA cache_size").fetchone() == (123,)
         assert run(live, "PRAGMA table_info(t)").fetchall()[0][1] == "id"
         assert run(live, "PRAGMA integrity_check").fetchone() == ("ok",)
+
+    def test_user_version_that_is_there_already_is_no_write(self, live: Connection, writing: Connection) -> None:
+        """SQLite would write the page, and temaki upload it."""
+        run(writing, "PRAGMA user_version = 7")
+        writing.commit_locally()
+        live.end_transaction()
+        for sql in ("PRAGMA user_version = 7", "pragma main.user_version(7);", "PRAGMA application_id=0"):
+            assert run(live, sql).fetchall() == []
+        for sql in ("PRAGMA user_version = 8", "PRAGMA user_version = 7; DELETE FROM t"):
+            with pytest.raises((StatementRefusedError, sqlite3.Warning, sqlite3.ProgrammingError)):
+                run(live, sql)
+        assert run(live, "PRAGMA user_version").fetchone() == (7,)
 
     def test_user_version_is_a_write(self, live: Connection, writing: Connection) -> None:
         """A pragma that writes to the file needs the write transaction, and works there."""

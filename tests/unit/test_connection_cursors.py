@@ -12,6 +12,7 @@ import pytest
 
 from temaki.errors import StatementRefusedError, TemakiError
 from temaki.replica.connection import Connection
+from temaki.replica.cursor import MOST_KEPT
 
 URL = "s3://bucket/app.sqlite"
 
@@ -158,17 +159,20 @@ class TestSnapshots:
     def test_ends_with_a_session_that_reads(
         self, live: Connection, path: Path, half_read: Callable[[Connection], sqlite3.Cursor]
     ) -> None:
-        """The next snapshot of the connection is a new one, and the old cursor says that it is closed."""
+        """The next snapshot of the connection is a new one. The old cursor goes on with what it has not given yet."""
         live.pin()
         cursor = half_read(live)
         assert cursor.fetchone() == (1,)
-        live.end_transaction()
+        live.end_transaction(keep=True)
         with closing(sqlite3.connect(path)) as other, other:
             other.execute("INSERT INTO t VALUES (4)")
         live.pin()
         assert live.cursor().execute("SELECT count(*) FROM t").fetchone() == (4,)
-        with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
-            cursor.fetchone()
+        if half_read is by_foreign_cursor:
+            with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
+                cursor.fetchone()
+        else:
+            assert cursor.fetchall() == [(2,), (3,)]
 
     @HalfReads
     def test_ends_with_a_commit(
@@ -213,10 +217,86 @@ class TestSnapshots:
         assert live.cursor().execute("SELECT count(*) FROM t").fetchone() == (4,)
 
 
+class TestRowsThatAreLeft:
+    """With plain SQLite a cursor can be read after a commit. Here it goes on with rows that were read before."""
+
+    def test_by_every_way_to_read(self, writing: Connection) -> None:
+        """One by one, some, all, in a loop; and then there are no more."""
+        cursors = [writing.execute("SELECT x FROM t") for _ in range(4)]
+        for cursor in cursors:
+            assert cursor.fetchone() == (1,)
+        writing.commit_locally()
+        assert [cursors[0].fetchone() for _ in range(3)] == [(2,), (3,), None]
+        assert [cursors[1].fetchmany(), cursors[1].fetchmany(5), cursors[1].fetchmany(5)] == [[(2,)], [(3,)], []]
+        assert [cursors[2].fetchall(), cursors[2].fetchall()] == [[(2,), (3,)], []]
+        assert list(cursors[3]) == [(2,), (3,)]
+
+    def test_a_cursor_that_was_read_or_never_used(self, writing: Connection) -> None:
+        """Has no more rows, and that is no error."""
+        read, unused = writing.execute("SELECT x FROM t"), writing.cursor()
+        assert len(read.fetchall()) == 3
+        writing.commit_locally()
+        assert [read.fetchone(), unused.fetchone(), unused.fetchall()] == [None, None, []]
+
+    def test_a_cursor_that_its_user_closed(self, writing: Connection) -> None:
+        """Stays closed, in SQLite's own words."""
+        cursor = writing.execute("SELECT x FROM t")
+        cursor.close()
+        writing.commit_locally()
+        with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
+            cursor.fetchone()
+
+    @pytest.mark.parametrize("left", [MOST_KEPT, MOST_KEPT + 1])
+    def test_a_limit_keeps_it_from_reading_a_whole_table(self, writing: Connection, left: int) -> None:
+        """Never fewer rows than there are: where not all are kept, none is, and the error says what to do."""
+        cursor = writing.execute(
+            "WITH RECURSIVE n(x) AS (SELECT 0 UNION ALL SELECT x + 1 FROM n WHERE x < ?) SELECT x FROM n", (left,)
+        )
+        assert cursor.fetchone() == (0,)
+        writing.commit_locally()
+        if left == MOST_KEPT:
+            assert len(cursor.fetchall()) == left
+            return
+        for read in (cursor.fetchone, cursor.fetchmany, cursor.fetchall, lambda: next(cursor)):
+            with pytest.raises(StatementRefusedError, match=rf"{URL} is over: more than {MOST_KEPT} .*fetchall\(\)"):
+                read()
+
+    def test_rows_of_a_rollback_are_not_kept(self, writing: Connection) -> None:
+        """They may show what was undone."""
+        cursor = writing.execute("INSERT INTO t VALUES (4) RETURNING x")
+        writing.end_transaction()
+        with pytest.raises(StatementRefusedError, match="it was rolled back"):
+            cursor.fetchone()
+
+    def test_a_failure_among_them_comes_when_they_are_read(self, writing: Connection, path: Path) -> None:
+        """The commit stands."""
+
+        def fails(x: int) -> int:
+            if x > 1:
+                raise ZeroDivisionError
+            return x
+
+        writing.create_function("fails", 1, fails)
+        writing.execute("INSERT INTO t VALUES (4)")
+        cursor = writing.execute("SELECT fails(x) FROM t")
+        writing.commit_locally()
+        assert count(path) == 4
+        with pytest.raises(sqlite3.OperationalError, match="user-defined function"):
+            cursor.fetchone()
+
+    def test_another_statement_needs_another_cursor(self, writing: Connection) -> None:
+        """It would read outside of the session's snapshot."""
+        cursor = writing.execute("SELECT x FROM t")
+        writing.commit_locally()
+        for run in (cursor.execute, cursor.executescript, lambda sql: cursor.executemany(sql, [])):
+            with pytest.raises(StatementRefusedError, match="Take a new cursor for each transaction"):
+                run("SELECT 1")
+
+
 class TestShortcuts:
     """``connection.execute`` and ``executemany`` follow the rules of ``cursor().execute``, and explain as well."""
 
-    @pytest.mark.parametrize("sql", ["COMMIT", "PRAGMA journal_mode = DELETE", "DELETE FROM t"])
+    @pytest.mark.parametrize("sql", ["COMMIT", "PRAGMA query_only = OFF", "DELETE FROM t"])
     def test_refusals_are_explained(self, live: Connection, sql: str) -> None:
         """The same error with the same words."""
         live.pin()

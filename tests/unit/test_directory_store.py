@@ -26,7 +26,7 @@ from temaki.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from temaki.stores import directory, filesystem
+from temaki.stores import directory, filesystem, sidecar
 from temaki.stores.directory import DirectoryStore
 from temaki.testing.stores import fetch
 from temaki.testing.threads import in_parallel
@@ -136,15 +136,15 @@ def test_a_reader_that_loses_the_race_for_the_sidecar_starts_again(
 ) -> None:
     """The file that was opened is replaced before its sidecar is read: the answer is the new version, whole."""
     store.put(KEY, b"old", metadata={"version": "old"})
-    read_sidecar = store._read_sidecar
+    read_sidecar = sidecar.read_sidecar
     writer = DirectoryStore(store.folder)
 
-    def late(key: str, name: str) -> tuple[str, dict[str, str]]:
+    def late(path: Path, url: str) -> tuple[str, dict[str, str]]:
         monkeypatch.undo()
         writer.put(KEY, b"new", metadata={"version": "new"})
-        return read_sidecar(key, name)
+        return read_sidecar(path, url)
 
-    monkeypatch.setattr(store, "_read_sidecar", late)
+    monkeypatch.setattr(directory, "read_sidecar", late)
     download = store.get(KEY)
     assert download is not None
     with download:
@@ -427,9 +427,10 @@ def _die_at(step: str) -> None:
             die()
 
     patch.setattr(directory, "write_durably", write)
+    patch.setattr(sidecar, "write_durably", write)
     patch.setattr(directory, "sync_folder", sync)
     if step == "swept":
-        patch.setattr(directory, "_sweep", die)
+        patch.setattr(directory, "sweep", die)
 
 
 _COUNTER = """

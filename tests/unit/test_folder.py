@@ -170,7 +170,7 @@ class TestOwnership:
         path = leave_clean(tmp_path).parent
         path.rename(tmp_path / "real")
         path.symlink_to(tmp_path / "real")
-        with pytest.raises(WorkingCopyError, match=r"not a folder of this user's own.*set cache_dir") as caught:
+        with pytest.raises(WorkingCopyError, match=r"not a folder that belongs to this user.*set cache_dir") as caught:
             Folder(URL, tmp_path)
         assert URL in str(caught.value)
 

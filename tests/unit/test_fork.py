@@ -18,6 +18,7 @@ from temaki.lease.lease import Lease
 from temaki.lease.record import LeaseObject
 from temaki.process import fork
 from temaki.process.fork import ProcessLock, process, require_own
+from temaki.remote.retry import RetryPolicy
 from temaki.replica.generation import Generation
 from temaki.stores.filesystem import FileLocks
 from temaki.stores.memory import MemoryStore
@@ -203,7 +204,7 @@ def test_a_child_inside_its_parents_file_lock_leaves_it_locked(tmp_path: Path, f
 def test_a_childs_exit_gives_no_lease_of_its_parent_back(forking: Callable[[], int]) -> None:
     """It inherits what the process does at its end, and may end without having used anything."""
     clock, rng, store = ManualClock(), random.Random(1), CountingStore(MemoryStore())
-    record = LeaseObject(store, "app.sqlite.lease", clock=clock, rng=rng, timeout=3)
+    record = LeaseObject(store, "app.sqlite.lease", RetryPolicy(clock, rng, timeout=3))
     lease = Lease(
         record, url="memory://x/app.sqlite", clock=clock, rng=rng, ttl=10, acquire_timeout=30, heartbeat=False
     )

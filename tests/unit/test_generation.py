@@ -158,7 +158,7 @@ def test_foreign_damage_is_not_uploaded(generation: Generation) -> None:
     generation.acknowledge(generation.uncommitted_to_store(writer), version(2))
     with open(f"{generation.path}-wal", "r+b") as wal:
         wal.truncate(40)
-    with pytest.raises(WorkingCopyError, match=rf"{URL} in .*damaged by something else.*Nothing was stored"):
+    with pytest.raises(WorkingCopyError, match=rf"damaged the working copy of {URL} in .*Nothing was stored"):
         generation.uncommitted_to_store(writer)
 
 

@@ -20,6 +20,7 @@ STAY_OUT = {
     "socket": "as http.client",
     "temaki.events": "5 ms: imported when somebody listens",
     "temaki.lease.lease": "imported by the strategy lease-locked",
+    "temaki.lease.waiting": "as temaki.lease.lease",
     "difflib": "imported to suggest a name in an error",
     "importlib.metadata": "22 ms: imported where a look into the folders finds nothing",
     "email": "10 ms with all that it imports: for the dates of answers, and by importlib.metadata",

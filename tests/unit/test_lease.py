@@ -1,4 +1,4 @@
-"""`temaki.lease.lease`: taking, keeping, losing and giving back. Time is a ManualClock's; nobody waits."""
+"""`temaki.lease.lease` and its parts: taking, keeping, losing, giving back. Time is a ManualClock's; nobody waits."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from temaki.lease.lease import Lease
 from temaki.lease.owner import Owner
 from temaki.lease.record import LeaseObject, LeaseRecord
 from temaki.lease.waiting import SLOT, ahead
+from temaki.remote.retry import RetryPolicy
 from temaki.stores.directory import DirectoryStore
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.counting import CountingStore
 from temaki.testing.faulty import Fault, FaultyStore
+from tests.leases import operator
 from tests.threads import Background, until
 
 KEY = "app.sqlite.lease"
@@ -48,7 +50,7 @@ class Host(Lease):
         self.clock = clock
         self.of: dict[int, list[object]] = {}
         rng = random.Random(1)
-        record = LeaseObject(self.faulty, KEY, clock=clock, rng=rng, timeout=TTL / 3)
+        record = LeaseObject(self.faulty, KEY, RetryPolicy(clock, rng, timeout=TTL / 3))
         super().__init__(
             record,
             url="memory://lease/app.sqlite",
@@ -72,6 +74,14 @@ class Host(Lease):
         if isinstance(user, int):
             user = self.of[user].pop() if self.of.get(user) else User()
         super().release(user, keep=keep)
+
+    def inspect(self) -> LeaseRecord | None:
+        """As the operator's."""
+        return operator(self).inspect()
+
+    def break_(self, shown: LeaseRecord) -> LeaseRecord:
+        """As the operator's."""
+        return operator(self).break_(shown)
 
     def requests(self) -> list[str]:
         """What it has asked since the last time."""
@@ -406,7 +416,7 @@ def test_a_contended_lease_goes_to_the_least_recently_served(bucket: MemoryStore
     assert hand_over(second, 2, third) == 3
     third.release(3)
     served = third.there().served
-    assert [ahead(served, host._turn.name(served)) for host in (first, second, third)] == [0, 1, 2]
+    assert [ahead(served, host._waiter._name.among(served)) for host in (first, second, third)] == [0, 1, 2]
     assert third.there().is_contended
     assert seconds_to_take(first, clock) == 0
     assert first.there().is_contended, "for one more time, whoever takes it: others may still be waiting"
@@ -592,11 +602,12 @@ from temaki.clock import SystemClock
 from temaki.lease.lease import Lease
 from temaki.process.exit import close_on_sigterm
 from temaki.lease.record import LeaseObject
+from temaki.remote.retry import RetryPolicy
 from temaki.stores.directory import DirectoryStore
 if "own" in sys.argv: signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 close_on_sigterm()
 clock, rng = SystemClock(), random.Random()
-record = LeaseObject(DirectoryStore(sys.argv[1]), "app.sqlite.lease", clock=clock, rng=rng, timeout=10)
+record = LeaseObject(DirectoryStore(sys.argv[1]), "app.sqlite.lease", RetryPolicy(clock, rng, timeout=10))
 Lease(record, url="x", clock=clock, rng=rng, ttl=30, acquire_timeout=60).acquire(sys)
 if "exit" not in sys.argv: os.kill(os.getpid(), signal.SIGTERM)
 if "exit" not in sys.argv: signal.pause()
@@ -611,7 +622,7 @@ def test_a_process_that_ends_gives_it_back(tmp_path: Path, how: str, code: int) 
     )
     assert done.returncode == code
     clock = ManualClock()
-    record = LeaseObject(DirectoryStore(str(tmp_path)), KEY, clock=clock, rng=random.Random(1), timeout=1).read()
+    record = LeaseObject(DirectoryStore(str(tmp_path)), KEY, RetryPolicy(clock, random.Random(1), timeout=1)).read()
     assert record is not None
     assert (record.record.held, record.record.generation) == (False, 1)
 
@@ -622,9 +633,10 @@ def test_a_process_that_ends_gives_it_back(tmp_path: Path, how: str, code: int) 
 def clone(host: Host, bucket: MemoryStore) -> Host:
     """What a second machine has that is restored from a snapshot of the host's: the same memory."""
     other = Host(bucket, host.clock, hold=host._hold)
-    for name in ("_seen", "_written", "_taken", "_idle_until", "_left", "_loss"):
-        setattr(other, name, getattr(host, name))
-    other._turn, other._sent = copy.copy(host._turn), copy.copy(host._sent)
+    for name in ("seen", "written", "taken", "left", "loss"):
+        setattr(other._tenure, name, getattr(host._tenure, name))
+    other._idle_until = host._idle_until
+    other._waiter._name, other._tenure.sent = copy.copy(host._waiter._name), copy.copy(host._tenure.sent)
     return other
 
 

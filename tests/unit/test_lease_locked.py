@@ -21,6 +21,7 @@ from temaki.testing.counting import CountingStore
 from temaki.testing.strategies import KEY, Client
 from temaki.version import LEASE_KEY
 from temaki_strategies import EtagCached, LeaseLocked
+from tests.leases import operator
 from tests.threads import in_thread
 
 LEASE = KEY + ".lease"
@@ -48,7 +49,7 @@ class Writer(Client):
 
     def stored(self) -> LeaseRecord:
         """The lease's record."""
-        record = self.lease.inspect()
+        record = operator(self.lease).inspect()
         assert record is not None
         return record
 
@@ -97,21 +98,21 @@ def stored_generation(bucket: MemoryStore) -> str | None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ttl": 0.5}, "ttl is a number of seconds, 1 or more, not 0.5"),
-        ({"ttl": float("nan")}, "ttl is a number"),
-        ({"ttl": float("inf")}, "ttl is a number"),
+        ({"ttl": 0.5}, "ttl must be a number of seconds, 1 or more; got 0.5"),
+        ({"ttl": float("nan")}, "ttl must be a number"),
+        ({"ttl": float("inf")}, "ttl must be a number"),
         (
             {"ttl": 30.0, "acquire_timeout": 30.0},
-            r"acquire_timeout is a number of seconds, more than ttl \(30\), not 30.0",
+            r"acquire_timeout must be a number of seconds, more than ttl \(30\); got 30.0",
         ),
-        ({"acquire_timeout": 10.0}, "acquire_timeout is a number"),
-        ({"acquire_timeout": float("inf")}, "acquire_timeout is a number"),
-        ({"acquire_timeout": float("nan")}, "acquire_timeout is a number"),
-        ({"hold": -0.1}, "hold is a number of seconds, 0 or more, not -0.1"),
-        ({"hold": float("nan")}, "hold is a number"),
+        ({"acquire_timeout": 10.0}, "acquire_timeout must be a number"),
+        ({"acquire_timeout": float("inf")}, "acquire_timeout must be a number"),
+        ({"acquire_timeout": float("nan")}, "acquire_timeout must be a number"),
+        ({"hold": -0.1}, "hold must be a number of seconds, 0 or more; got -0.1"),
+        ({"hold": float("nan")}, "hold must be a number"),
     ],
 )
-def test_options_out_of_range(options: dict[str, float], message: str) -> None:
+def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
     """Refused with what they may be; by name, with where the value came from."""
     with pytest.raises(ValueError, match=message):
         LeaseLocked(**options)
@@ -309,7 +310,7 @@ def test_a_lease_lost_in_mid_transaction(writer: Writer, other: Writer) -> None:
     def set_to_50() -> None:
         writer.Counter[1].value = 50
         writer.clock.skew(3600)
-        other.lease.break_(other.stored())
+        operator(other.lease).break_(other.stored())
 
     with pytest.raises(CommitException) as caught:
         set_to_50()
@@ -332,7 +333,7 @@ def test_retry_after_a_lost_lease(writer: Writer, other: Writer) -> None:
         writer.Counter[1].value += 1
         if len(runs) == 1:
             writer.clock.skew(3600)
-            other.lease.break_(other.stored())
+            operator(other.lease).break_(other.stored())
 
     once()
     assert runs == [1, 1]
@@ -345,7 +346,7 @@ def test_retry_after_a_lost_lease(writer: Writer, other: Writer) -> None:
 def test_two_databases_on_one_url_share_it(bucket: MemoryStore) -> None:
     """One process has one lease per database; with other options that cannot work, and says so."""
 
-    def bind(**options: float) -> Any:
+    def bind(**options: Any) -> Any:
         db = Database()
 
         class Counter(db.Entity):  # type: ignore[name-defined]

@@ -12,6 +12,7 @@ import pytest
 from temaki.errors import LeaseRecordError, StoreUnavailableError
 from temaki.lease.owner import Owner
 from temaki.lease.record import ChangedError, LeaseObject, LeaseRecord, Seen, _age, new_write_id
+from temaki.remote.retry import RetryPolicy
 from temaki.store import ObjectInfo
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
@@ -35,7 +36,7 @@ class Bucket:
         self.memory = MemoryStore("lease", clock=self.clock)
         self.counting = CountingStore(self.memory)
         self.faulty = FaultyStore(self.counting)
-        self.object = LeaseObject(self.faulty, KEY, clock=self.clock, rng=random.Random(1), timeout=10)
+        self.object = LeaseObject(self.faulty, KEY, RetryPolicy(self.clock, random.Random(1), timeout=10))
 
     def put(self, raw: bytes) -> None:
         """Have this in the record's place."""

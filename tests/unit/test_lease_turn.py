@@ -1,4 +1,4 @@
-"""`temaki.lease.waiting`: the order in which contenders are served."""
+"""`temaki.lease.waiting`: the fair order, in which contenders are served."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError,
 from temaki.formats.pages.pageone import materialised
 from temaki.formats.pages.pull import MismatchError, can_catch_up, collect, prove, save
 from temaki.remote.fetch import Source
+from temaki.remote.retry import RetryPolicy
 from temaki.remote.transfer import Target
 from temaki.replica.generation import Generation
 from temaki.replica.header import ROLLBACK_MODE, WAL_MODE, FormatError
@@ -44,7 +45,9 @@ COUNTS: Counter[str] = Counter()
 
 def source_of(store: Any) -> Source:
     """The head's object in a store that is never asked for long."""
-    return Source(store, KEY, URL, ManualClock(), 0.01, random.Random(1), 8 << 20, lambda _count, _seconds: False)
+    return Source(
+        store, KEY, URL, RetryPolicy(ManualClock(), random.Random(1), 0.01), 8 << 20, lambda _count, _seconds: False
+    )
 
 
 def commit_id(sequence: int) -> str:

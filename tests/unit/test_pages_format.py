@@ -23,6 +23,7 @@ from temaki.formats.pages.policy import TAIL_KEEP
 from temaki.formats.pages.pull import save
 from temaki.orm.cause import cause_of
 from temaki.remote.fetch import Source
+from temaki.remote.retry import RetryPolicy
 from temaki.remote.transfer import Target
 from temaki.replica.header import ROLLBACK_MODE
 from temaki.stores.memory import MemoryStore
@@ -89,7 +90,9 @@ class Bench:
     def fold(self, folder: Path) -> None:
         """A new base of the current version; what it covers is dropped, and collected at once."""
         head = self.head()
-        objects = Objects(Source(self.bucket, KEY, "u", ManualClock(), 1, random.Random(1), 1 << 23, _never))
+        objects = Objects(
+            Source(self.bucket, KEY, "u", RetryPolicy(ManualClock(), random.Random(1), 1), 1 << 23, _never)
+        )
         path = folder / f"{head.sequence}-{head.collection}.sqlite"
         target = Target(path, "u")
         save(objects, head, target)

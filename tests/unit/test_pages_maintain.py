@@ -16,6 +16,7 @@ from temaki.formats.pages.head import Marked, encode
 from temaki.formats.pages.maintain import CLAIM_LIFETIME, GRACE, KEPT, Collected, collect, fold
 from temaki.formats.pages.names import folder, key_of, new_name
 from temaki.remote.fetch import Source
+from temaki.remote.retry import RetryPolicy
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.strategies import KEY, Client
@@ -47,7 +48,8 @@ class Maintained(Bench):
 
     def on(self, store: object) -> Source:
         """Maintenance through this store."""
-        return Source(store, KEY, "u", self.clock, 60, random.Random(1), 1 << 23, lambda _count, _seconds: False)  # type: ignore[arg-type]
+        retrying = RetryPolicy(self.clock, random.Random(1), 60)
+        return Source(store, KEY, "u", retrying, 1 << 23, lambda _count, _seconds: False)  # type: ignore[arg-type]
 
     def listed(self) -> set[str]:
         """What is in the folder."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from temaki.config import registry
 from temaki.errors import ConfigurationError
 from temaki.strategy import Strategy
+from tests.installed import Install, installer
 
 MODULE = """
 from temaki.strategy import Strategy
@@ -27,26 +26,11 @@ class Outer:
 class Other: ...
 """
 
-Install = Callable[..., Path]
-
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Install a distribution, as far as entry points are concerned, into a folder of its own at the path's start."""
-
-    def install(distribution: str, entries: str, *, module: str = MODULE, group: str = registry.GROUP) -> Path:
-        folder = tmp_path / distribution
-        info = folder / f"{distribution}-1.0.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n", encoding="utf-8")
-        (info / "entry_points.txt").write_text(f"[{group}]\n{entries}\n", encoding="utf-8")
-        (folder / f"{distribution}_module.py").write_text(module, encoding="utf-8")
-        monkeypatch.syspath_prepend(folder)
-        monkeypatch.delitem(sys.modules, f"{distribution}_module", raising=False)
-        importlib.invalidate_caches()
-        return folder
-
-    return install
+    """Install a distribution that registers strategies."""
+    return installer(tmp_path, monkeypatch, module=MODULE, group=registry.GROUP)
 
 
 def refused(name: str) -> ConfigurationError:
@@ -155,6 +139,16 @@ def test_a_distribution_inside_a_zip_file_is_found(
             bundle.write(path, path.relative_to(folder))
     monkeypatch.syspath_prepend(archive)
     assert registry.load("zipped").__name__ == "Good"
+
+
+def test_what_is_installed_meanwhile_is_found(install: Install) -> None:
+    """What was read is read again once a folder of the path has changed."""
+    folder = install("sushi", "mine = sushi_module:Good")
+    assert registry.load("mine").__name__ == "Good"
+    later = folder / "maki-1.0.dist-info"
+    later.mkdir()
+    (later / "entry_points.txt").write_text(f"[{registry.GROUP}]\nmine = maki_module:Good\n", encoding="utf-8")
+    assert "is registered twice" in str(refused("mine"))
 
 
 def test_odd_entries_of_the_path_do_no_harm(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,6 +219,20 @@ class TestWriterLock:
         lock.release(ended)
         in_thread(lambda: lock.acquire(writing()))
 
+    def test_leftover_of_a_dead_thread_is_no_writer(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Its number is this thread's now. The log says what became of it, and its transaction is rolled back."""
+        lock, dead, alive = WriterLock(URL), in_session(), in_session()
+        dead.execute("CREATE TABLE t (x)")
+        lock.acquire(dead)
+        lock._thread = threading.Thread()
+        lock.acquire(alive)
+        assert dead.closed
+        assert [URL in line and "ended within a db_session" in line for line in caplog.messages] == [True]
+        with pytest.raises(ConfigurationError, match="already writing"):
+            lock.acquire(in_session())
+        lock.release(alive)
+        in_thread(lambda: lock.acquire(alive))
+
     def test_waiting_for_oneself_is_an_error(self) -> None:
         """Not a hang: the message names the URL and the way out. The session that has it still is the writer."""
         lock, mine, second = WriterLock(URL), in_session(), in_session()

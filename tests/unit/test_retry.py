@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from temaki.errors import AccessDeniedError, StoreUnavailableError
-from temaki.remote.retry import BASE_DELAY, LONGEST_DELAY, retry
+from temaki.remote.retry import BASE_DELAY, LONGEST_DELAY, RetryPolicy
 from temaki.testing.clock import ManualClock
 
 
@@ -43,9 +43,8 @@ def clock() -> ManualClock:
 
 def run(script: Script, timeout: float = 60, **options: object) -> str:
     """Retry it from now on."""
-    deadline = script.clock.monotonic() + timeout
-    rng = random.Random(1)
-    return retry(script, clock=script.clock, deadline=deadline, rng=rng, **options)  # type: ignore[arg-type]
+    attempts = RetryPolicy(script.clock, random.Random(1), timeout).begin()
+    return attempts.run(script, **options)  # type: ignore[arg-type]
 
 
 def test_success_is_returned_at_once(clock: ManualClock) -> None:
@@ -150,3 +149,17 @@ def test_equal_seeds_wait_equally(clock: ManualClock) -> None:
     other = ManualClock()
     run(Script(other, *(unavailable(number) for number in range(5))))
     assert clock.slept == other.slept
+
+
+def test_calls_that_belong_together_share_a_deadline(clock: ManualClock) -> None:
+    """Attempts that have begun end at one moment, whatever they are used for; a new beginning has all its time."""
+    policy = RetryPolicy(clock, random.Random(1), timeout=10)
+    attempts = policy.begin()
+    attempts.run(Script(clock, seconds=9))
+    late = Script(clock, *(unavailable(number) for number in range(1000)), seconds=1)
+    with pytest.raises(StoreUnavailableError):
+        attempts.run(late)
+    assert len(late.started) == 2
+    anew = Script(clock, unavailable(), unavailable(), seconds=1)
+    assert policy.run(anew) == "done"
+    assert len(anew.started) == 3

@@ -161,8 +161,8 @@ def test_many_stores_leave_nothing_behind(server: Loopback) -> None:
         put(store)
     del store
     gc.collect()
-    assert len(s3_client._shared._clients) == 0
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert len(s3_client._shared._clients) == 1  # the last one stays for the next store
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
     assert server.requests
 
 

@@ -59,7 +59,7 @@ def define_with(rows: Any, /, **settings: Any) -> Callable[[Any], None]:
     ("row", "column", "message"),
     [
         ({"id": 2, "lable": "x"}, "lable", "no such attribute. Did you mean 'label'?"),
-        ({"id": 2}, "label", "a value is required, and the row names none"),
+        ({"id": 2}, "label", "a value is required, but the row names none"),
         ({"id": 2, "label": None}, "label", "a value is required"),
         ({"id": 2, "label": " "}, "label", "a value is required"),
         ({"id": 2, "label": 7}, "label", "must be str"),
@@ -114,12 +114,12 @@ def test_missing_column_in_the_first_row() -> None:
     ("settings", "message"),
     [
         ({"rows": [("id", 1)]}, "row 1: it is tuple; a row is a dict"),
-        ({"rows": 7}, "rows gave int; it has to be a list of dicts"),
+        ({"rows": 7}, "rows gave int; it must be a list of dicts"),
         ({"rows": {"id": 1}}, "rows gave dict"),
         ({"get_rows": classmethod(lambda cls: None), "rows": None}, "Item has rows and get_rows"),
         ({"seed_policy": "replace"}, "'replace'. It can be 'upsert', 'insert', 'mirror'"),
-        ({"seed_key": "lable"}, "seed_key names it, and there is no such attribute"),
-        ({"seed_key": "day"}, "not unique. Say unique=True, or composite_key\\(day\\)"),
+        ({"seed_key": "lable"}, "seed_key names it, but there is no such attribute"),
+        ({"seed_key": "day"}, "not unique. Add unique=True, or composite_key\\(day\\)"),
         ({"rows": [{"id": 1, "label": "b"}], "seed_key": ("label",), "rows_from": "x.csv"}, "rows and rows_from"),
     ],
 )

@@ -123,7 +123,7 @@ def test_file_is_found_beside_the_module(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.csv", "", "is empty. Its first line has to name the attributes"),
+        ("x.csv", "", "is empty. Its first line must name the attributes"),
         ("x.csv", "id,nmae\n1,a\n", "the header of x.csv names it.*Did you mean 'name'"),
         ("x.csv", "id,id\n1,1\n", "names it twice"),
         ("x.csv", "id,name,flag,price\n1,a,no,1\n2,b\n", "row 2: line 3 of x.csv has 2 cells; the header has 4"),
@@ -223,8 +223,8 @@ def test_inferred_entity_without_a_key(tmp_path: Path) -> None:
     [
         ([], "no row to infer attributes from"),
         ([{"a": None}], "None in every row"),
-        ([{"a": 1}, {"a": "x"}], "row 2, a='x': it is str, and in the rows before it was int"),
-        ([{"a": True}, {"a": 1}], "row 2, a=1: it is int, and in the rows before it was bool"),
+        ([{"a": 1}, {"a": "x"}], "row 2, a='x': it is str, but in the rows before it was int"),
+        ([{"a": True}, {"a": 1}], "row 2, a=1: it is int, but in the rows before it was bool"),
         ([{"a": date(2024, 1, 1)}, {"a": datetime(2024, 1, 1)}], "row 2"),
         ([{"a": object()}], "row 1, a=.*no attribute can be inferred for type object"),
         ([{"id": 1}, {"x": 1}], "row 2, id=None: the primary key is missing"),

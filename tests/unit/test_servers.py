@@ -70,8 +70,8 @@ def test_a_server_can_be_stopped_and_started(number: int) -> None:
 
 
 def test_a_server_of_somebody_else_is_left_alone() -> None:
-    """What was not started here cannot be stopped from here."""
-    with pytest.raises(RuntimeError, match="was not started here"):
+    """What was not started by this module cannot be stopped from here."""
+    with pytest.raises(RuntimeError, match="was not started by this module"):
         Server("http://127.0.0.1:9", "", "").stop()
 
 

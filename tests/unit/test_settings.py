@@ -331,7 +331,7 @@ def test_arguments_are_not_converted_from_text(folder: Path) -> None:
     [
         ("tries", "0", "int >= 1"),
         ("tries", "x", "int"),
-        ("mode", "slow", "Literal['fast', 'safe']"),
+        ("mode", "slow", '"fast" or "safe"'),
         ("eager", "?", "bool"),
     ],
 )
@@ -538,7 +538,7 @@ def test_a_closed_folder_has_no_settings(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("temaki.config.settings.os.access", lambda path, mode: False)
     write(folder, temaki="url = broken")
     assert resolve({"url": URL}, environ={}, folder=folder).url == URL
-    assert f"Files in {folder} do not count" in str(refused(folder))
+    assert f"Files in {folder} were not read" in str(refused(folder))
 
 
 # -- cold start ---------------------------------------------------------------------------------------------------

@@ -12,10 +12,12 @@ from temaki.lease.lease import Lease
 from temaki.lease.record import SUFFIX, LeaseObject
 from temaki.lease.turn import BUSY, LONGEST, LOOK, PURPOSE, RECENT, SETTLE, TTL, Turns
 from temaki.observe.reporter import Reporter
+from temaki.remote.retry import RetryPolicy
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.counting import CountingStore
 from tests.hooked import HookedStore, failing
+from tests.leases import operator
 
 KEY = "app.sqlite"
 
@@ -76,7 +78,7 @@ def busy(writer: Turns) -> None:
 
 def lease(bucket: MemoryStore, clock: ManualClock, purpose: str = PURPOSE) -> Lease:
     """Another process's."""
-    record = LeaseObject(bucket, KEY + SUFFIX, clock=clock, rng=random.Random(2), timeout=1)
+    record = LeaseObject(bucket, KEY + SUFFIX, RetryPolicy(clock, random.Random(2), timeout=1))
     return Lease(
         record, url="u", clock=clock, rng=random.Random(3), ttl=TTL, acquire_timeout=9, purpose=purpose, heartbeat=False
     )
@@ -228,11 +230,11 @@ class TestTaking:
         taken = turns(bucket, clock).take(user, 60)
         assert taken is not None
         assert clock.slept == [SETTLE]
-        record = lease(bucket, clock).inspect()
+        record = operator(lease(bucket, clock)).inspect()
         assert record is not None
         assert (record.held, record.purpose) == (True, PURPOSE)
         taken.release(user)
-        record = lease(bucket, clock).inspect()
+        record = operator(lease(bucket, clock)).inspect()
         assert record is not None
         assert not record.held
 

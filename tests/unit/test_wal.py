@@ -617,6 +617,36 @@ class TestImage:
         assert (header.page_count, header.size_is_valid, header.change_counter) == (2, True, 9)
         assert integrity(image) == "ok"
 
+    @pytest.mark.parametrize("page_size", [512, 4096, 65536])
+    def test_single_pages_are_those_of_the_whole(self, page_size: int) -> None:
+        """Page by page an image has the very bytes that reading it through has, from the main file and from the WAL."""
+        with live_database(page_size) as live:
+            live.writer.execute("CREATE TABLE t (x)")
+            live.writer.executemany("INSERT INTO t VALUES (randomblob(?))", [(3000,)] * 40)
+            live.advance()
+            live.checkpoint()
+            live.writer.execute("UPDATE t SET x = randomblob(2000) WHERE rowid % 7 = 0")
+            found = live.advance()
+            assert found.page_count is not None
+            image = live.image(found.page_count, page_size)
+            whole = image.read()
+            pages = [image.page(number) for number in range(1, image.page_count + 1)]
+            assert b"".join(pages) == whole
+            for number in (0, image.page_count + 1):
+                with pytest.raises(ValueError, match=f"page {number} of {image.page_count}"):
+                    image.page(number)
+
+    def test_plain_file_is_an_image_of_its_own(self, tmp_path: Path) -> None:
+        """A database file at rest is read as version ``sequence``, with every page as changed."""
+        path = tmp_path / "plain"
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE t (x)")
+        with path.open("rb") as main:
+            image = Image.of_file(main.fileno(), 7)
+            data = image.read()
+        assert (read_header(data).change_counter, image.page_count, sorted(image.changed)) == (7, 2, [1, 2])
+        assert without_rewritten_fields(data) == without_rewritten_fields(path.read_bytes())
+
     def test_truncated_main_file_raises(self) -> None:
         """A main file that shrinks under the image is an error, not a database with zeros in it."""
         with descriptor(header_with() + bytes(4 * 512 - 100)) as main, descriptor(b"") as wal:

@@ -18,7 +18,6 @@ from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError,
 from temaki.formats.pages.pageimage import pack
 from temaki.formats.pages.pageone import canonical
 from temaki.formats.pages.pull import MismatchError, can_catch_up, collect, prove, save
-from temaki.remote.retry import retry
 from temaki.remote.swap import Rebuilt
 from temaki.remote.transfer import Target, ended_early
 from temaki.replica.header import FormatError
@@ -84,7 +83,7 @@ def read_stored(download: Download, url: str) -> tuple[Version, Head]:
 def _ahead(source: Source, download: Download) -> float:
     """By how many seconds the store's clock is ahead of ours, where it tells its time."""
     date = download.info.date
-    return 0.0 if date is None else date.timestamp() - source.clock.time()
+    return 0.0 if date is None else date.timestamp() - source.retrying.clock.time()
 
 
 def _all(download: Download) -> bytes:
@@ -193,9 +192,7 @@ class StoredPages(Stored):
         missing = corrupt(self._source, self.head, error.name, "the object is missing")
         if is_last:
             raise missing from error
-        download = retry(
-            self._source.get, clock=self._source.clock, deadline=self._source.deadline(), rng=self._source.rng
-        )
+        download = self._source.retrying.run(self._source.get)
         assert download is not None, "an unconditional GET has a body"
         if download.info.etag == self.version.etag or download.info.metadata.get(FORMAT_KEY) != PAGES_FORMAT:
             download.__exit__(None, None, None)
@@ -298,11 +295,11 @@ class _Commit:
             before = PagesKnowledge.of(self._task.generation)
             return Known(head, {} if before is None else before.numbers, _ahead(source, download))
 
-        return retry(attempt, clock=source.clock, deadline=source.deadline(), rng=source.rng)
+        return source.retrying.run(attempt)
 
     def _composed(self, before: Known | None) -> Known:
         task = self._task
-        identity = Identity(task.sequence, task.commit, self._source.clock.time())
+        identity = Identity(task.sequence, task.commit, self._source.retrying.clock.time())
         try:
             if before is None:
                 return first_head(self._objects, task.image, identity)
@@ -337,7 +334,7 @@ class _Commit:
             with download:
                 return download.info.metadata.get(COMMIT_KEY)
 
-        if retry(attempt, clock=source.clock, deadline=source.deadline(), rng=source.rng) != before.head.commit:
+        if source.retrying.run(attempt) != before.head.commit:
             raise self._lost()
 
     def _lost(self) -> ConflictError:

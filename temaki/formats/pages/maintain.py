@@ -16,14 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from temaki.errors import PreconditionFailedError, StoreUnavailableError
+from temaki.errors import PreconditionFailedError
 from temaki.formats.pages import policy
 from temaki.formats.pages.format import read_stored
 from temaki.formats.pages.head import MOST_CONDEMNED, Base, Head, Marked, encode
 from temaki.formats.pages.names import folder, is_name, key_of, new_name
 from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError, Objects, corrupt
 from temaki.formats.pages.pull import save
-from temaki.remote.retry import retry
 from temaki.remote.transfer import Target
 from temaki.replica.header import MODES_AT, ROLLBACK_MODE
 from temaki.version import FORMAT_KEY, PAGES_FORMAT
@@ -213,7 +212,7 @@ def _current(source: Source) -> _Current | None:
             download.__exit__(None, None, None)
             return None
         version, head = read_stored(download, source.url)
-        now = source.clock.time() if info.date is None else info.date.timestamp()
+        now = source.retrying.clock.time() if info.date is None else info.date.timestamp()
         return _Current(info, version, head, int(now))
 
     return _patiently(source, attempt)
@@ -236,4 +235,4 @@ def _swap(source: Source, current: _Current, new: Head) -> Head | None:
 
 
 def _patiently(source: Source, request: Callable[[], T]) -> T:
-    return retry(request, clock=source.clock, deadline=source.deadline(), rng=source.rng, on=(StoreUnavailableError,))
+    return source.retrying.run(request)

@@ -11,7 +11,6 @@ from typing import IO, TYPE_CHECKING, Final, TypeVar
 from temaki.errors import CorruptDatabaseError, NotFoundError, PreconditionFailedError
 from temaki.formats.pages.names import key_of
 from temaki.formats.pages.segment import SegmentReader, index_size
-from temaki.remote.retry import retry
 from temaki.remote.transfer import Parts, ended_early
 from temaki.replica.header import DATABASE_HEADER, FormatError, read_header
 
@@ -96,7 +95,7 @@ class Objects:
             StoreError: The store refused, or could not be reached.
         """
         source, key = self._source, key_of(self._source.key, name)
-        retry(lambda: source.store.put(key, content), clock=source.clock, deadline=source.deadline(), rng=source.rng)
+        source.retrying.run(lambda: source.store.put(key, content))
 
     def put_all(self, contents: Mapping[str, ReadableBody]) -> None:
         """As :meth:`put`, for several objects in parallel."""
@@ -195,7 +194,7 @@ class Objects:
 
     def _retry(self, attempt: Callable[[], T]) -> T:
         source = self._source
-        return retry(attempt, clock=source.clock, deadline=source.deadline(), rng=source.rng)
+        return source.retrying.run(attempt)
 
 
 def _checked_base(download: Download, base: Base, page_size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The one way in which seeding says what is wrong with a row."""
+"""The error for a row that cannot be stored, and the words that it is made of."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _LONGEST = 80
 def failure(
     entity: Any, why: str, *, row: int | None = None, column: str | None = None, value: Any = None
 ) -> SeedError:
-    """The error for something in an entity's rows.
+    """Return the error for something wrong in an entity's rows.
 
     Args:
         entity: The entity, or its name.
-        why: What is wrong, and what to do; a sentence.
-        row: The row's number, from 1.
-        column: The attribute's name.
-        value: The value.
+        why: What is wrong and what to do, in whole sentences.
+        row: The number of the row, from 1.
+        column: The name of the attribute.
+        value: The value in question.
     """
     name = entity if isinstance(entity, str) else entity.__name__
     place = [f"row {row}"] if row is not None else []
@@ -30,18 +30,18 @@ def failure(
 
 
 def shorten(value: Any) -> str:
-    """A value's ``repr``, of bounded length."""
+    """Return a value's ``repr``, cut to a bounded length."""
     text = repr(value)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def one_line(error: Exception) -> str:
-    """What the database says, without line breaks."""
+    """Return an error's message without line breaks and without its final full stop."""
     return " ".join(str(error).split()).removesuffix(".")
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """A suggestion for a name that is not known; and those that are."""
+    """Return a hint for an unknown name: the most similar known name, and all known names."""
     import difflib
 
     close = difflib.get_close_matches(name, known, n=1)

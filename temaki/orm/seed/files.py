@@ -18,20 +18,21 @@ _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, 
 
 
 def parse_csv(entity: Any, text: str, name: str) -> list[Row]:
-    """The rows of a CSV file with a header line, comma-separated (RFC 4180).
+    """Parse the rows of a comma-separated CSV file with a header line (RFC 4180).
 
-    An empty cell is None, or "" for a string that may be empty. A boolean is true/false, yes/no or 1/0; bytes are
-    hexadecimal; Json, arrays, sets and composite keys are JSON.
+    An empty cell is None, or "" for a string that may be empty. A boolean is true/false, yes/no or 1/0. Bytes are
+    hexadecimal. Json, arrays, sets and composite keys are JSON.
 
     Raises:
-        SeedError: The header names no attribute, a line has too many or too few cells, or a cell is not of its type.
+        SeedError: The header names an unknown attribute, a line has too many or too few cells, or a cell does not
+            have the type of its attribute.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[Row] = []
     try:
         header = next(reader, None)
         if header is None:
-            raise failure(entity, f"the file {name} is empty. Its first line has to name the attributes.", value=name)
+            raise failure(entity, f"the file {name} is empty. Its first line must name the attributes.", value=name)
         convert = _header(entity, header, name)
         for number, cells in enumerate(filter(None, reader), 1):
             if len(cells) != len(header):
@@ -44,20 +45,20 @@ def parse_csv(entity: Any, text: str, name: str) -> list[Row]:
                 }
             )
     except csv.Error as error:
-        why = f"line {reader.line_num} of {name} is no CSV: {error}."
+        why = f"line {reader.line_num} of {name} is no CSV: {error}. Correct the line."
         raise failure(entity, why, row=len(rows) + 1) from error
     return rows
 
 
 def _header(entity: Any, header: list[str], name: str) -> dict[str, Callable[[str], Any]]:
-    known = entity._adict_
+    attributes = entity._adict_
     for column in header:
-        if column not in known:
-            why = f"the header of {name} names it, and {entity.__name__} has no such attribute."
-            raise failure(entity, why + nearest(column, list(known)), column=column)
+        if column not in attributes:
+            why = f"the header of {name} names it, but {entity.__name__} has no such attribute."
+            raise failure(entity, why + nearest(column, list(attributes)), column=column)
         if header.count(column) > 1:
-            raise failure(entity, f"the header of {name} names it twice.", column=column)
-    return {column: _from_text(known[column]) for column in header}
+            raise failure(entity, f"the header of {name} names it twice. Remove one of the columns.", column=column)
+    return {column: _from_text(attributes[column]) for column in header}
 
 
 def _cell(entity: Any, number: int, column: str, cell: str, convert: Callable[[str], Any]) -> Any:
@@ -97,21 +98,25 @@ def _bool(text: str) -> bool:
 
 
 def parse_json(entity: Any, text: str, name: str) -> list[Row]:
-    """The rows of a JSON file: a list of objects. Bytes are hexadecimal strings, dates and times ISO ones.
+    """Parse the rows of a JSON file: a list of objects.
+
+    Bytes are hexadecimal strings. Dates and times are ISO 8601 strings.
 
     Raises:
-        SeedError: It is no such list.
+        SeedError: The file is not a list of objects.
     """
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
         raise failure(entity, f"the file {name} is no JSON: {error}.", value=name) from error
     if not isinstance(rows, list):
-        raise failure(entity, f"the file {name} has to contain a list of objects.", value=name)
+        raise failure(entity, f"the file {name} must contain a list of objects.", value=name)
     hexadecimal = [attr.name for attr in entity._attrs_ if attr.py_type is bytes]
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise failure(entity, f"in {name} it is no object.", row=number, value=row)
+            raise failure(
+                entity, f"in {name} it is no object. A row is an object, attribute to value.", row=number, value=row
+            )
         for column in hexadecimal:
             if isinstance(row.get(column), str):
                 row[column] = _cell(entity, number, column, row[column], bytes.fromhex)

@@ -1,8 +1,8 @@
-"""Fingerprints: what makes rows the same rows in another process, on another day.
+"""Fingerprints of rows: equal rows have equal fingerprints in every process, on every day.
 
-A list of a hundred thousand rows is fingerprinted at every start, so this goes column by column, at the speed of C.
-``marshal`` in version 2 writes equal values of the same types as the same bytes, in every process and version of
-Python; from version 3 on, and with ``pickle``, the bytes also depend on which objects happen to be shared.
+Every start fingerprints all rows, which may be a hundred thousand. So this goes column by column, at the speed of C.
+Version 2 of ``marshal`` writes equal values of the same types as the same bytes, in every process and version of
+Python. In version 3 and later, and with ``pickle``, the bytes also depend on which objects happen to be shared.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _CANONICAL = 2
 
 
 def digest(*parts: bytes) -> str:
-    """One digest of several parts; where one ends and the next begins counts."""
-    made = hashlib.sha256()
+    """Return one digest of several parts. The boundaries between the parts count."""
+    sha256 = hashlib.sha256()
     for part in parts:
-        made.update(b"%d:" % len(part))
-        made.update(part)
-    return made.hexdigest()
+        sha256.update(b"%d:" % len(part))
+        sha256.update(part)
+    return sha256.hexdigest()
 
 
 def of_rows(rows: Sequence[dict[str, Any]]) -> list[bytes]:
-    """The bytes that stand for the rows. The order of a row's columns does not count, that of the rows does."""
+    """Return bytes that stand for the rows. The order of the rows counts, the order of a row's columns does not."""
     if not rows:
         return [b"no rows"]
     names = dict.fromkeys(rows[0])
@@ -46,12 +46,12 @@ def of_rows(rows: Sequence[dict[str, Any]]) -> list[bytes]:
 
 
 def of_values(values: Iterable[Any]) -> bytes:
-    """The bytes that stand for a few values."""
+    """Return bytes that stand for a few values."""
     return _plain(list(values))
 
 
 def of_code(code: CodeType) -> bytes:
-    """The bytes that stand for what a function does, wherever its file and its lines are."""
+    """Return bytes that stand for what a function does, whatever file and line it is defined in."""
     constants = [of_code(each) if isinstance(each, CodeType) else repr(each).encode() for each in code.co_consts]
     return _plain([code.co_code, code.co_names, code.co_varnames, constants])
 
@@ -64,7 +64,7 @@ def _plain(value: Any) -> bytes:
 
 
 def _described(value: Any) -> Any:
-    """The same value, made of types that ``marshal`` knows."""
+    """Return a description of a value, made of types that ``marshal`` knows."""
     kind = type(value)
     if kind in {bool, int, float, str, bytes, type(None), type(...)}:
         return value
@@ -75,5 +75,5 @@ def _described(value: Any) -> Any:
     if kind in {set, frozenset}:
         return ["set", *sorted(marshal.dumps(_described(each), _CANONICAL) for each in value)]
     name = f"{kind.__module__}.{kind.__qualname__}"
-    wrapped = getattr(value, "wrapped", None)  # Pony's Json, whose repr is that of its content
+    wrapped = getattr(value, "wrapped", None)  # Pony's Json, whose repr is the repr of its content
     return [name, repr(value) if wrapped is None else _described(wrapped)]

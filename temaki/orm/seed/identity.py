@@ -1,4 +1,4 @@
-"""Keys that are equal for the same row, whether they come from rows or from the database."""
+"""Keys of rows: a row that was listed and the same row in the database have equal keys."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ Key = tuple[Any, ...]
 
 
 def identity_of(converters: Sequence[Any]) -> Callable[[Iterable[Any]], Key]:
-    """From parameters, or from what the database gives, to a key that is equal for the same row.
+    """Return a function from the values of a key to a key that can be compared.
 
-    A number that was given as text, or a date, comes back as another type on some databases.
+    The values may be parameters, or come from the database. Some databases return another type for a date, or for a
+    number that was given as text.
     """
     if all(isinstance(converter, IntConverter | StrConverter) for converter in converters):
         return tuple
@@ -22,7 +23,7 @@ def identity_of(converters: Sequence[Any]) -> Callable[[Iterable[Any]], Key]:
 
 
 def keyless_identity(columns: Sequence[str], converters: Sequence[Any]) -> Callable[[Iterable[Any]], Key]:
-    """As :func:`identity_of`, for rows that are recognised by all that they name."""
+    """Return a function as :func:`identity_of` does, for rows that are recognised by all their values."""
     identify = identity_of(converters)
     return lambda values: (*columns, *identify(values))
 
@@ -37,5 +38,5 @@ def _comparable(converter: Any, value: Any) -> Any:
 
 
 def converters_of(attrs: Iterable[Any]) -> list[Any]:
-    """The converters of the attributes' columns."""
+    """Return the converters of the attributes' columns."""
     return [converter for attr in attrs for converter in attr.converters]

@@ -1,4 +1,4 @@
-"""The attributes of an entity that is defined by its rows."""
+"""Inferring the attributes of an entity from its rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pony.orm.ormtypes import Json
 from temaki.orm.seed.failure import failure, shorten
 
 _TYPES: dict[type, type] = {
-    **{one: one for one in (bool, int, float, Decimal, str, datetime, date, time, timedelta, UUID, bytes)},
+    **{kind: kind for kind in (bool, int, float, Decimal, str, datetime, date, time, timedelta, UUID, bytes)},
     **dict.fromkeys((dict, list, tuple), Json),
 }
 _WIDER = {frozenset({int, float}): float, frozenset({int, Decimal}): Decimal}
@@ -26,7 +26,7 @@ _DECIMAL_DIGITS = 12
 def infer_attributes(
     entity: str, rows: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any]
 ) -> dict[str, Attribute]:
-    """Attributes for the columns of ``rows`` that ``overrides`` does not define.
+    """Return attributes for the columns of ``rows`` that ``overrides`` does not define.
 
     Raises:
         SeedError: See :meth:`temaki.Seeded.entity`.
@@ -35,16 +35,16 @@ def infer_attributes(
     if not columns and not any(isinstance(each, Attribute) for each in overrides.values()):
         raise failure(entity, "there is no row to infer attributes from. Give a row, or attributes by keyword.")
     has_key = any(isinstance(each, Attribute) and each.is_pk for each in overrides.values())
-    found = {}
+    inferred = {}
     for column in columns:
         if isinstance(overrides.get(column), Attribute):
             continue
         if not str(column).isidentifier() or column in _SETTINGS:
             raise failure(
-                entity, "it cannot be an attribute's name; rename it, or define the entity as a class.", column=column
+                entity, "it cannot be an attribute's name. Rename it, or define the entity as a class.", column=column
             )
-        found[column] = _infer(entity, column, rows, is_key=column == "id" and not has_key)
-    return found
+        inferred[column] = _infer(entity, column, rows, is_key=column == "id" and not has_key)
+    return inferred
 
 
 def _infer(entity: str, column: str, rows: Sequence[Mapping[str, Any]], *, is_key: bool) -> Attribute:
@@ -61,14 +61,14 @@ def _infer(entity: str, column: str, rows: Sequence[Mapping[str, Any]], *, is_ke
             wider = _WIDER.get(frozenset({kind, new}))
             if wider is None:
                 why = (
-                    f"it is {new.__name__}, and in the rows before it was {kind.__name__}. Make them alike, or "
-                    "give the attribute by keyword."
+                    f"it is {new.__name__}, but in the rows before it was {kind.__name__}. Use one type, or give the "
+                    "attribute by keyword."
                 )
                 raise failure(entity, why, row=number, column=column, value=value)
             new = wider
         kind = new
     if kind is None:
-        why = "there is nothing to infer it from, since it is None in every row. Give the attribute by keyword."
+        why = "it cannot be inferred, since it is None in every row. Give the attribute by keyword."
         raise failure(entity, why, column=column)
     present = [value for value in values if value is not None]
     if is_key:
@@ -78,10 +78,11 @@ def _infer(entity: str, column: str, rows: Sequence[Mapping[str, Any]], *, is_ke
 
 def _primary_key(entity: str, kind: type, values: list[Any]) -> Attribute:
     if None in values:
-        why = "the primary key is missing. Give every row an id, or none."
+        why = "the primary key is missing. Give an id to every row, or to none."
         raise failure(entity, why, row=values.index(None) + 1, column="id")
     if kind in {float, Json}:
-        raise failure(entity, f"{shorten(values[0])} cannot be a primary key.", row=1, column="id", value=values[0])
+        why = f"{shorten(values[0])} cannot be a primary key. Rename the column, or give the attribute by keyword."
+        raise failure(entity, why, row=1, column="id", value=values[0])
     return PrimaryKey(kind, **({"auto": True} if kind is int else {}), **_options(kind, values))
 
 
@@ -100,12 +101,12 @@ def _options(kind: type, present: list[Any]) -> dict[str, Any]:
     if kind is Decimal:
         return _decimal_options([Decimal(value) for value in present])
     if kind is str and any(value != value.strip() for value in present):
-        return {"autostrip": False}  # Pony would strip them
+        return {"autostrip": False}  # Pony would strip the values
     return {}
 
 
 def _decimal_options(values: list[Decimal]) -> dict[str, int]:
-    """As many digits as the values have, and no fewer than Pony's own: 12, 2 of them after the point."""
+    """Return the digits that the values need, but at least Pony's default: 12 digits, 2 of them after the point."""
     exponents = [int(value.as_tuple().exponent) for value in values if value.is_finite()]
     scale = max([2, *(-exponent for exponent in exponents)])
     whole = max([_DECIMAL_DIGITS - 2, *(value.adjusted() + 1 for value in values if value.is_finite())])

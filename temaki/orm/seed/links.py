@@ -1,4 +1,4 @@
-"""What rows say about other rows: links that had to wait, many-to-many sets, and whether the other rows are there."""
+"""Links between rows: whether the other rows exist, links that are set last, and many-to-many sets."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
-from temaki.orm.seed.convert import Prepared
 from temaki.orm.seed.failure import failure, one_line
 from temaki.orm.seed.identity import Key, converters_of, identity_of
+from temaki.orm.seed.prepared import Prepared
 from temaki.orm.seed.sql import Sql, Values
 
 # Pony has no public names for what an attribute maps to.
 
 
 def check_references(sql: Sql, rows: Prepared, attrs: Iterable[Any]) -> None:
-    """The rows that these attributes refer to must be there.
+    """Check that the rows exist that these attributes refer to.
 
     Raises:
-        SeedError: One is not.
+        SeedError: A row refers to a row that does not exist.
     """
     for attr in attrs:
         wanted = rows.references.get(attr, {})
@@ -31,16 +31,19 @@ def check_references(sql: Sql, rows: Prepared, attrs: Iterable[Any]) -> None:
 
 
 def _missing(sql: Sql, target: Any, wanted: dict[Key, tuple[int, Values]]) -> list[tuple[int, Values]]:
-    """Those of the keys that are not there: by whom they are wanted, and their parameters."""
+    """Return the missing ones of the wanted keys: the number of the row that refers to each, and its parameters."""
     columns = target._pk_columns_
     parameters = [values for _, values in wanted.values()]
-    found = sql.select_any_of(columns, target._table_, columns, parameters, also=of_class(sql, target))
-    present = set(map(identity_of(target._pk_converters_), found))
+    stored = sql.select_any_of(columns, target._table_, columns, parameters, also=of_class(sql, target))
+    present = set(map(identity_of(target._pk_converters_), stored))
     return [each for key, each in wanted.items() if key not in present]
 
 
 def of_class(sql: Sql, entity: Any, *, with_subclasses: bool = True) -> tuple[str, Values]:
-    """A condition for the rows of an entity that shares its table with others, with its parameters."""
+    """Return a condition for the rows of an entity that shares its table with others, and its parameters.
+
+    The condition begins with ``AND``. It is empty if no condition is needed.
+    """
     attr = entity._discriminator_attr_
     if attr is None or (with_subclasses and entity._root_ is entity):
         return "", ()
@@ -56,14 +59,23 @@ def _broken(rows: Prepared, attr: Any, number: int, key: Values) -> Exception:
     return failure(rows.entity, why, row=number, column=attr.name, value=value)
 
 
-def set_links(sql: Sql, rows: Prepared, known: set[Key] | None) -> None:
-    """The links that waited until all rows are there."""
+def set_links(sql: Sql, rows: Prepared, existing: set[Key] | None) -> None:
+    """Set the links that had to wait until all rows exist.
+
+    Args:
+        sql: Runs the statements.
+        rows: The rows, already written.
+        existing: The keys of rows that existed before; None if the policy does not need them.
+
+    Raises:
+        SeedError: A link refers to a row that does not exist, or the database refuses it.
+    """
     check_references(sql, rows, rows.links)
     for attr, by_key in rows.links.items():
         items = [
             (number, (values, rows.parameters[key]))
             for key, values in by_key.items()
-            if known is None or not _untouchable(rows, key, known)
+            if not _untouchable(rows, key, existing)
             for number in [rows.numbers[key]]
         ]
 
@@ -79,8 +91,8 @@ def _refusal(rows: Prepared, attr: Any) -> Callable[[Any, Exception], Exception]
     )
 
 
-def _untouchable(rows: Prepared, key: Key, known: set[Key]) -> bool:
-    return rows.declaration.policy == "insert" and key in known
+def _untouchable(rows: Prepared, key: Key, existing: set[Key] | None) -> bool:
+    return existing is not None and rows.declaration.policy == "insert" and key in existing
 
 
 # -- many-to-many ---------------------------------------------------------------------------------------------------
@@ -88,13 +100,13 @@ def _untouchable(rows: Prepared, key: Key, known: set[Key]) -> bool:
 
 @dataclass
 class _Relation:
-    """What the rows of one side or of both say about a many-to-many table, seen from the side that came first.
+    """The wanted content of a many-to-many table, from the rows of one side or both.
 
     Attributes:
-        attr: Of the first side.
-        wanted: The pairs that have to be there: as keys, and as parameters.
-        left: Keys at the first side whose set is given: what else they have goes.
-        right: The same at the other side.
+        attr: The attribute of the side that was collected first.
+        wanted: The pairs that must exist: their parameters, by their keys.
+        left: The keys at the first side whose set is given. Their other pairs are deleted.
+        right: The keys at the other side whose set is given.
     """
 
     attr: Any
@@ -104,23 +116,27 @@ class _Relation:
 
     @property
     def columns(self) -> tuple[list[str], list[str]]:
-        """The columns of the first side, and of the other."""
+        """The columns of the first side and of the other side."""
         attr = self.attr
         return (attr.columns, attr.reverse_columns) if attr.symmetric else (attr.reverse.columns, attr.columns)
 
 
 def write_sets(sql: Sql, all_rows: Sequence[tuple[Prepared, set[Key] | None]]) -> None:
-    """Bring the many-to-many tables to what the rows of either side say: a set that is named is all there is.
+    """Write the many-to-many tables. If a row names a set, the stored set becomes exactly that.
+
+    Args:
+        sql: Runs the statements.
+        all_rows: The rows of each entity, with the keys of rows that existed before, or None.
 
     Raises:
-        SeedError: A set names a row that is not there.
+        SeedError: A set names a row that does not exist.
     """
     relations: dict[Any, _Relation] = {}
-    for rows, known in all_rows:
+    for rows, existing in all_rows:
         for attr, by_key in rows.sets.items():
             _check_items(sql, rows, attr, by_key)
-            mine = {key: items for key, items in by_key.items() if known is None or not _untouchable(rows, key, known)}
-            _collect(relations.setdefault(attr.table, _Relation(attr)), attr, _by_primary_key(sql, rows, mine))
+            sets = {key: items for key, items in by_key.items() if not _untouchable(rows, key, existing)}
+            _collect(relations.setdefault(attr.table, _Relation(attr)), attr, _by_primary_key(sql, rows, sets))
     for relation in relations.values():
         _bring_to(sql, relation)
 
@@ -144,8 +160,8 @@ def _by_primary_key(sql: Sql, rows: Prepared, by_key: dict[Key, list[Values]]) -
     identify = identity_of(converters_of(rows.key))
     wanted = [rows.parameters[key] for key in by_key]
     columns = (*rows.key_columns, *entity._pk_columns_)
-    found = sql.select_any_of(columns, entity._table_, rows.key_columns, wanted)
-    return [(values[key_size:], by_key[identify(values[:key_size])]) for values in found]
+    stored = sql.select_any_of(columns, entity._table_, rows.key_columns, wanted)
+    return [(values[key_size:], by_key[identify(values[:key_size])]) for values in stored]
 
 
 def _collect(relation: _Relation, attr: Any, sets: list[tuple[Values, list[Values]]]) -> None:
@@ -166,12 +182,12 @@ def _collect(relation: _Relation, attr: Any, sets: list[tuple[Values, list[Value
 def _bring_to(sql: Sql, relation: _Relation) -> None:
     left, right = relation.columns
     attr = relation.attr
-    both = [*left, *right]
+    columns = [*left, *right]
     identify_left = identity_of(attr.entity._pk_converters_)
     identify_right = identity_of(attr.reverse.entity._pk_converters_)
-    there: dict[tuple[Key, Key], Values] = {}
-    for columns, keys in ((left, relation.left), (right, relation.right)):
-        for values in sql.select_any_of(both, attr.table, columns, keys.values()):
-            there[identify_left(values[: len(left)]), identify_right(values[len(left) :])] = values
-    sql.delete(attr.table, both, [values for pair, values in there.items() if pair not in relation.wanted])
-    sql.insert(attr.table, both, [values for pair, values in relation.wanted.items() if pair not in there])
+    stored: dict[tuple[Key, Key], Values] = {}
+    for side, keys in ((left, relation.left), (right, relation.right)):
+        for values in sql.select_any_of(columns, attr.table, side, keys.values()):
+            stored[identify_left(values[: len(left)]), identify_right(values[len(left) :])] = values
+    sql.delete(attr.table, columns, [values for pair, values in stored.items() if pair not in relation.wanted])
+    sql.insert(attr.table, columns, [values for pair, values in relation.wanted.items() if pair not in stored])

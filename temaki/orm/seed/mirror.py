@@ -1,14 +1,14 @@
-"""The policy ``mirror``: rows that are no longer listed go, unless others still refer to them."""
+"""The policy ``mirror``: delete rows that are no longer listed, unless other rows refer to them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from temaki.orm.seed.convert import Prepared
 from temaki.orm.seed.failure import failure
 from temaki.orm.seed.identity import converters_of, identity_of, keyless_identity
 from temaki.orm.seed.links import of_class
+from temaki.orm.seed.prepared import Prepared
 from temaki.orm.seed.sql import Sql, Values
 from temaki.orm.seeding import MIRROR
 
@@ -21,12 +21,12 @@ def delete_unlisted(sql: Sql, rows: Prepared, *, force: bool = False) -> None:
     """Delete the rows of exactly this entity that are not listed.
 
     Args:
-        sql: The session that wrote those that are.
-        rows: Those that are.
-        force: Whether all may go. An empty list is more often an outage, or a mistake, than meant.
+        sql: The session that wrote the listed rows.
+        rows: The listed rows.
+        force: Whether an empty list may delete all rows. Usually, an empty list is an outage or a mistake.
 
     Raises:
-        SeedError: Another row refers to one of them, or all would go.
+        SeedError: Another row refers to an unlisted one, or all rows would be deleted.
     """
     stale = _unlisted(sql, rows)
     if not stale:
@@ -35,19 +35,19 @@ def delete_unlisted(sql: Sql, rows: Prepared, *, force: bool = False) -> None:
     if not rows.numbers and not force:
         why = (
             f"{rows.declaration.source} gave none, and the policy {MIRROR!r} would delete all that are stored "
-            f"({len(stale)}). If that is meant, call db.seed(force=True) once."
+            f"({len(stale)}). If you mean that, call db.seed(force=True) once."
         )
         raise failure(entity, why)
     for attr in filter(lambda attr: attr.reverse, entity._attrs_):
         if attr.is_collection and attr.reverse.is_collection:
-            _let_go_of_set(sql, rows, attr, stale)
+            _delete_set(sql, rows, attr, stale)
         elif attr.reverse.columns and not attr.reverse.is_collection:
             _check_nobody_refers(sql, rows, attr, stale)
     sql.delete(entity._table_, entity._pk_columns_, stale)
 
 
 def _unlisted(sql: Sql, rows: Prepared) -> list[Values]:
-    """The primary keys, as parameters."""
+    """Return the primary keys of the stored rows that are not listed, as parameters."""
     entity = rows.entity
     primary = entity._pk_columns_
     condition, marks = of_class(sql, entity, with_subclasses=False)
@@ -62,30 +62,29 @@ def _unlisted(sql: Sql, rows: Prepared) -> list[Values]:
 
 
 def _listings(rows: Prepared) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Columns to look at, each with a function that says whether their values are listed."""
+    """Yield columns to read, each time with a function that says whether their values are listed."""
     if not rows.keyless:
         identify = identity_of(converters_of(rows.key))
         yield rows.key_columns, lambda values: identify(values) in rows.numbers
         return
     for batch in rows.batches:
         attrs = [attr for attr in rows.entity._attrs_with_columns_ if set(attr.columns) <= set(batch.columns)]
-        by_all = keyless_identity(batch.columns, converters_of(attrs))
-        yield batch.columns, lambda values, by_all=by_all: by_all(values) in rows.numbers
+        identify = keyless_identity(batch.columns, converters_of(attrs))
+        yield batch.columns, lambda values, identify=identify: identify(values) in rows.numbers
 
 
-def _let_go_of_set(sql: Sql, rows: Prepared, attr: Any, stale: list[Values]) -> None:
-    """Links of a set that the rows name are theirs and go with them; others are somebody else's."""
-    mine = attr.columns if attr.symmetric else attr.reverse.columns
-    theirs = attr.reverse_columns if attr.symmetric else attr.columns
+def _delete_set(sql: Sql, rows: Prepared, attr: Any, stale: list[Values]) -> None:
+    """Delete the many-to-many links of stale rows if the rows name that set. Otherwise, refuse if there are any."""
+    own_columns = attr.columns if attr.symmetric else attr.reverse.columns
+    other_columns = attr.reverse_columns if attr.symmetric else attr.columns
     if attr in rows.sets:
-        sql.delete(attr.table, mine, stale)
+        sql.delete(attr.table, own_columns, stale)
         if attr.symmetric:
-            sql.delete(attr.table, theirs, stale)
+            sql.delete(attr.table, other_columns, stale)
         return
-    other = attr.reverse.entity
-    found = sql.select_any_of((*mine, *theirs), attr.table, mine, stale)
-    size = len(mine)
-    _refuse(rows, attr, other, [(values[:size], values[size:]) for values in found])
+    linked = sql.select_any_of((*own_columns, *other_columns), attr.table, own_columns, stale)
+    size = len(own_columns)
+    _refuse(rows, attr, attr.reverse.entity, [(values[:size], values[size:]) for values in linked])
 
 
 def _check_nobody_refers(sql: Sql, rows: Prepared, attr: Any, stale: list[Values]) -> None:
@@ -93,8 +92,8 @@ def _check_nobody_refers(sql: Sql, rows: Prepared, attr: Any, stale: list[Values
     child = reverse.entity
     size = len(reverse.columns)
     columns = (*reverse.columns, *child._pk_columns_)
-    found = sql.select_any_of(columns, child._table_, reverse.columns, stale)
-    pairs = [(values[:size], values[size:]) for values in found]
+    referring = sql.select_any_of(columns, child._table_, reverse.columns, stale)
+    pairs = [(values[:size], values[size:]) for values in referring]
     if child._root_ is rows.entity._root_:
         identify = identity_of(child._pk_converters_)
         going = set(map(identify, stale))
@@ -103,7 +102,7 @@ def _check_nobody_refers(sql: Sql, rows: Prepared, attr: Any, stale: list[Values
 
 
 def _refuse(rows: Prepared, attr: Any, child: Any, pairs: Iterable[tuple[Values, Values]]) -> None:
-    """Each pair is a row that would go, and one that refers to it."""
+    """Raise if there are pairs: each is a row that would be deleted and a row that refers to it."""
     by_row: dict[Values, list[Values]] = {}
     for gone, referring in pairs:
         by_row.setdefault(gone, []).append(referring)
@@ -111,8 +110,8 @@ def _refuse(rows: Prepared, attr: Any, child: Any, pairs: Iterable[tuple[Values,
         names = [f"{child.__name__}[{_shown(each)}]" for each in sorted(others, key=repr)[:_NAMED]]
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
         why = (
-            f"{rows.entity.__name__}[{_shown(gone)}] is no longer listed, and cannot be deleted, since others refer to "
-            f"it ({attr.reverse}): {', '.join(names)}{more}. List it, or change those first."
+            f"{rows.entity.__name__}[{_shown(gone)}] is no longer listed, but cannot be deleted: other rows refer to "
+            f"it ({attr.reverse}): {', '.join(names)}{more}. List it, or change the other rows first."
         )
         raise failure(rows.entity, why, value=gone[0] if len(gone) == 1 else gone)
 

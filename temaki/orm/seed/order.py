@@ -1,4 +1,4 @@
-"""Entities before those that refer to them."""
+"""The order in which entities are written: each one before those that refer to it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from temaki.orm.seed.failure import failure
 def in_order(entities: Sequence[Any]) -> tuple[list[Any], set[Any]]:
     """Put entities after those that they refer to.
 
-    Where they refer to each other in a cycle, links that may be NULL are set after all rows are there. So are the links
-    of an entity to itself.
+    If entities refer to each other in a cycle, links that may be NULL are set after all rows exist. An entity's links
+    to itself are set then, too.
 
     Returns:
-        The entities in order, and the attributes to be set later.
+        The entities in order, and the attributes to set later.
 
     Raises:
-        SeedError: The links of a cycle are all required.
+        SeedError: All links of a cycle are required.
     """
     links = {entity: _links(entity, entities) for entity in entities}
     later = {attr for entity in entities for attr, target in links[entity] if target is entity and attr.nullable}
@@ -38,7 +38,7 @@ def in_order(entities: Sequence[Any]) -> tuple[list[Any], set[Any]]:
 
 
 def _links(entity: Any, entities: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """The attributes that refer to one of the entities, each with the entity."""
+    """Return the attributes that refer to one of the entities, each with the entity it refers to."""
     return [
         (attr, target)
         for attr in entity._attrs_with_columns_
@@ -59,7 +59,7 @@ def _blocking(
 
 
 def _cycle(waiting: list[Any], links: dict[Any, list[tuple[Any, Any]]], later: set[Any]) -> Exception:
-    """Follow the links until an entity comes again; those before it only hang on the cycle."""
+    """Follow the links until an entity repeats. The entities before it lead to the cycle, but are not in it."""
     path = [waiting[0]]
     names: list[str] = []
     while True:

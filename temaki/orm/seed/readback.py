@@ -1,11 +1,12 @@
-"""Whether the database gives back what the rows gave.
+"""Reading seeded rows back: the database must return the values that the rows gave.
 
-Databases round, truncate and convert without a word: SQLite keeps a Decimal as a floating-point number of some 15
-digits, a datetime with a time zone as text that Pony cannot read, and NaN as NULL. So what was stored is read through
-Pony's converters, as a session would read it, and compared with the rows.
+Databases round, truncate and convert silently. SQLite stores a Decimal as a floating-point number of some 15 digits, a
+datetime with a time zone as text that Pony cannot read, and NaN as NULL. So the stored values are read through Pony's
+converters, as a session reads them, and compared with the rows.
 
-What a declaration asks for is no difference: the value is compared as the attribute's own validation leaves it
-(``"7"`` for an int, text without surrounding whitespace, microseconds up to the declared precision).
+A change that the declaration asks for is no difference. The comparison uses the value that the attribute's own
+validation returns: ``7`` for ``"7"`` in an int, text without surrounding whitespace, microseconds up to the declared
+precision.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from pony.orm.dbapiprovider import (
 )
 from pony.orm.ormtypes import Json
 
-from temaki.orm.seed.convert import Batch, Prepared
 from temaki.orm.seed.failure import failure, shorten
 from temaki.orm.seed.identity import Key, converters_of, identity_of, keyless_identity
+from temaki.orm.seed.prepared import Batch, Prepared
 from temaki.orm.seed.source import Row
 from temaki.orm.seed.sql import Sql, Values, balanced
 from temaki.orm.seeding import INSERT, is_inferred
@@ -41,22 +42,22 @@ from temaki.orm.seeding import INSERT, is_inferred
 _log = logging.getLogger("temaki.seed")
 
 _UNCHANGED = (BlobConverter, BoolConverter, IntConverter, RealConverter, StrConverter)
-"""Of these, what the driver gives is what Pony gives, if it equals the parameter and the row's value."""
+"""Converters that return the driver's value unchanged if it equals the parameter and the row's value."""
 
 
-def check_stored(sql: Sql, rows: Prepared, listed: Sequence[Row], known: set[Key] | None) -> None:
-    """Read the rows that were just written, and compare.
+def check_stored(sql: Sql, rows: Prepared, listed: Sequence[Row], existing: set[Key] | None) -> None:
+    """Read the rows that were just written, and compare them with the rows that the entity gave.
 
     Args:
-        sql: The session that wrote them.
-        rows: What was written.
+        sql: The session that wrote the rows.
+        rows: The written rows.
         listed: The rows as the entity gave them.
-        known: The keys of the rows that had been there, where the policy leaves those alone.
+        existing: The keys of rows that existed before; None if the policy does not need them.
 
     Raises:
-        SeedError: The database gives another value than a row gave.
+        SeedError: The database returns another value than a row gave.
     """
-    untouched = known if known is not None and rows.declaration.policy == INSERT else set()
+    untouched = existing if existing is not None and rows.declaration.policy == INSERT else set()
     for batch in rows.batches:
         attrs = _compared(rows, batch, listed)
         if not attrs:
@@ -71,11 +72,11 @@ def check_stored(sql: Sql, rows: Prepared, listed: Sequence[Row], known: set[Key
 
 
 def _compared(rows: Prepared, batch: Batch, listed: Sequence[Row]) -> list[Any]:
-    """The attributes whose values the rows of a batch name, without links: those were looked up already."""
+    """Return the attributes that the rows of a batch name, without links, which were looked up already."""
     if not batch.numbers:
         return []
     named = listed[batch.numbers[0] - 1]
-    stays = set() if rows.keyless else set(rows.entity._pk_attrs_) - set(rows.key)  # an existing row keeps its own
+    stays = set() if rows.keyless else set(rows.entity._pk_attrs_) - set(rows.key)  # an existing row keeps its key
     return [
         attr
         for attr in rows.entity._attrs_with_columns_
@@ -92,44 +93,44 @@ def _compared(rows: Prepared, batch: Batch, listed: Sequence[Row]) -> list[Any]:
 
 
 def _read(sql: Sql, rows: Prepared, batch: Batch, written: Sequence[bool]) -> list[Values]:
-    """The stored values of the batch's columns, in the order of its rows."""
+    """Return the stored values of the batch's columns, in the order of its rows."""
     columns = batch.columns
     keys = list(compress(batch.keys, written))
     values = list(compress(batch.values, written))
-    found: dict[Key, Values] = {}
+    stored: dict[Key, Values] = {}
     if rows.keyless:
         attrs = [attr for attr in rows.entity._attrs_with_columns_ if set(attr.columns) <= set(columns)]
-        by_all = keyless_identity(columns, converters_of(attrs))
+        identify = keyless_identity(columns, converters_of(attrs))
         for each in sql.select(columns, rows.entity._table_):
-            found.setdefault(by_all(each), each)
+            stored.setdefault(identify(each), each)
     else:
         places = [columns.index(column) for column in rows.key_columns]
         identify = identity_of(converters_of(rows.key))
         wanted = [tuple([each[place] for place in places]) for each in values]
         for each in sql.select_any_of(columns, rows.entity._table_, rows.key_columns, wanted):
-            found[identify([each[place] for place in places])] = each
+            stored[identify([each[place] for place in places])] = each
     numbers = compress(batch.numbers, written)
     return [
-        found[key] if key in found else _read_one(sql, rows, columns, each, number)
+        stored[key] if key in stored else _read_one(sql, rows, columns, each, number)
         for key, each, number in zip(keys, values, numbers, strict=True)
     ]
 
 
 def _read_one(sql: Sql, rows: Prepared, columns: tuple[str, ...], values: Values, number: int) -> Values:
-    """One row whose key came back as another: the database compares in its own way, and finds it by the parameters."""
+    """Return the stored values of one row whose key reads back differently. The database itself finds it by key."""
     by = columns if rows.keyless else rows.key_columns
     parameters = [values[columns.index(column)] for column in by]
     if sql.dialect == "SQLite":
         conditions = [f"{sql.name(column)} IS {sql.mark}" for column in by]
     else:
         conditions = [f"NOT ({sql.differs(sql.name(column), sql.mark)})" for column in by]
-    found = sql.select(columns, rows.entity._table_, balanced("AND", conditions), parameters)
-    if not found:
+    matching = sql.select(columns, rows.entity._table_, balanced("AND", conditions), parameters)
+    if not matching:
         why = (
             "the row cannot be found again by the values that were stored. Name a key whose values the database keeps."
         )
         raise failure(rows.entity, why, row=number)
-    return found[-1]
+    return matching[-1]
 
 
 # -- comparing --------------------------------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ def _check_column(
     rows: Prepared, attr: Any, given: Sequence[Any], stored: Sequence[Any], numbers: Sequence[int]
 ) -> None:
     converter = attr.converters[0]
-    if isinstance(converter, _UNCHANGED) and given == stored:  # at the speed of C, which is most of the columns
+    if isinstance(converter, _UNCHANGED) and given == stored:  # most columns; at the speed of C
         return
     rounded: list[int] = []
     for number, value, raw in zip(numbers, given, stored, strict=True):
@@ -167,7 +168,7 @@ def _check_column(
 
 
 def _same(entity: Any, attr: Any, given: Any, read: Any) -> bool:
-    """Whether two values are the same to whoever reads the attribute."""
+    """Whether a program that reads the attribute gets the given value."""
     if given is None or read is None:
         return given is read
     converter = attr.converters[0]
@@ -175,7 +176,7 @@ def _same(entity: Any, attr: Any, given: Any, read: Any) -> bool:
     compare = next((how for kind, how in _COMPARISONS.items() if isinstance(converter, kind)), _same_value)
     try:
         return compare(converter, given, expected, read)
-    except (ArithmeticError, TypeError, ValueError):  # they cannot even be compared
+    except (ArithmeticError, TypeError, ValueError):  # the values cannot be compared
         return False
 
 
@@ -187,19 +188,19 @@ def _same_value(converter: Any, given: Any, expected: Any, read: Any) -> bool:  
     defines_equality = any("__eq__" in each.__dict__ for each in type(read).__mro__ if each is not object)
     if type(expected) is not type(read) or defines_equality:
         return False
-    # A type of the user's own: what it is stored as decides.
-    one, other = (converter.py2sql(converter.val2dbval(value)) for value in (expected, read))
-    return bool(one == other)
+    # A type of the user's own without equality: compare the parameters.
+    expected_parameter, read_parameter = (converter.py2sql(converter.val2dbval(value)) for value in (expected, read))
+    return bool(expected_parameter == read_parameter)
 
 
 def _same_number(converter: Any, given: Any, expected: Any, read: Any) -> bool:  # noqa: ARG001 - one shape for all
-    if isinstance(given, int):  # a float need not have its digits
+    if isinstance(given, int):  # a float may not have all its digits
         return bool(given == read)
     return bool(expected == read)
 
 
 def _same_bool(converter: Any, given: Any, expected: Any, read: Any) -> bool:  # noqa: ARG001 - one shape for all
-    return bool(given == read)  # Pony takes anything for a bool, "false" for True
+    return bool(given == read)  # Pony converts any value to a bool: "false" becomes True
 
 
 def _same_decimal(converter: Any, given: Any, expected: Any, read: Any) -> bool:
@@ -207,7 +208,7 @@ def _same_decimal(converter: Any, given: Any, expected: Any, read: Any) -> bool:
         return False
     if expected.is_nan():
         return read.is_nan()
-    if isinstance(given, float) and converter.exp is not None:  # it has no digits of its own
+    if isinstance(given, float) and converter.exp is not None:  # a float has no decimal digits of its own
         expected = expected.quantize(converter.exp)
     return bool(expected == read)
 
@@ -221,7 +222,7 @@ def _same_array(converter: Any, given: Any, expected: Any, read: Any) -> bool:  
 
 
 def _same_content(given: Any, read: Any) -> bool:
-    """Whether JSON has kept all: it has no tuples, no keys but text, and neither NaN nor infinity."""
+    """Whether JSON kept everything. JSON has no tuples, no keys but text, no NaN and no infinity."""
     if isinstance(given, Json):
         given = given.wrapped
     if isinstance(given, dict):
@@ -231,14 +232,20 @@ def _same_content(given: Any, read: Any) -> bool:
             and all(isinstance(key, str) and key in read and _same_content(given[key], read[key]) for key in given)
         )
     if isinstance(given, list):
-        return (
-            isinstance(read, list)
-            and len(given) == len(read)
-            and all(_same_content(one, other) for one, other in zip(given, read, strict=True))
-        )
+        return isinstance(read, list) and len(given) == len(read) and all(map(_same_content, given, read))
     if isinstance(given, float) and not math.isfinite(given):
         return False
+    if isinstance(given, float) and type(read) is int:
+        return _as_float(read) == given  # PostgreSQL writes 7e127 with all its digits
     return bool(given == read)
+
+
+def _as_float(number: int) -> float | None:
+    """The number as JSON readers with floats alone have it; None if it is beyond them."""
+    try:
+        return float(number)
+    except OverflowError:
+        return None
 
 
 _COMPARISONS: dict[type, Callable[[Any, Any, Any, Any], bool]] = {
@@ -251,9 +258,10 @@ _COMPARISONS: dict[type, Callable[[Any, Any, Any, Any], bool]] = {
 
 
 def _is_declared_rounding(attr: Any, given: Any, read: Any) -> bool:
-    """Whether the user declared so many digits, and the database rounded the value to the nearest float that it has.
+    """Whether the user declared more digits than SQLite keeps, and SQLite rounded the value to the nearest float.
 
-    So it does with every value that the application stores there: that is the declaration's fault, not the rows'.
+    SQLite does that with every value that the application stores in this column. The declaration is the cause, not
+    the rows.
     """
     converter = attr.converters[0]
     if not isinstance(converter, DecimalConverter) or is_inferred(attr):

@@ -1,4 +1,4 @@
-"""One start of a database with seeded entities: what is due, and applying it."""
+"""The seeder: decides which rows of a database's entities are due, and applies them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from pony.orm import core
 
 from temaki.orm.seed import ledger
-from temaki.orm.seed.convert import prepare
 from temaki.orm.seed.failure import failure
 from temaki.orm.seed.ledger import Ledger
 from temaki.orm.seed.links import check_references, set_links, write_sets
 from temaki.orm.seed.mirror import delete_unlisted
 from temaki.orm.seed.order import in_order
+from temaki.orm.seed.prepare import prepare
 from temaki.orm.seed.readback import check_stored
 from temaki.orm.seed.source import Source, source_of
 from temaki.orm.seed.sql import Sql
@@ -25,34 +25,34 @@ from temaki.orm.seeding import MIRROR, Declaration
 
 _log = logging.getLogger("temaki.seed")
 _POSTGRES_LOCK = 0x74656D616B69
-"""Of those that start at once, one creates tables and seeds. "temaki", as a number."""
+"""The key of the advisory lock that lets one start at a time create tables and seed: "temaki" as a number."""
 
 
 class Seeder:
-    """Applies the rows of a database's entities.
+    """Applies the rows of a database's seeded entities.
 
-    Rows are read, and ``get_rows()`` called, when this is made; its methods may be called again after a conflict.
+    The constructor reads the rows and calls ``get_rows()``. The methods may be called again after a conflict.
 
     Args:
         db: The database, mapped.
-        found: What its entities say.
-        allow_stale: Whether rows that were applied before will do where there are none to be had.
+        declared: The declarations of its seeded entities.
+        allow_stale: Whether stored rows may be kept if the rows of an entity cannot be had.
 
     Raises:
-        SeedError: Rows cannot be read.
+        SeedError: The rows of an entity cannot be read.
     """
 
-    def __init__(self, db: Any, found: Sequence[Declaration], *, allow_stale: bool = False) -> None:
+    def __init__(self, db: Any, declared: Sequence[Declaration], *, allow_stale: bool = False) -> None:
         self._db = db
-        self._sources = [source_of(declaration, allow_stale=allow_stale) for declaration in found]
-        _check_width(db, [declaration.entity for declaration in found])
+        self._sources = [source_of(declaration, allow_stale=allow_stale) for declaration in declared]
+        _check_width(db, [declaration.entity for declaration in declared])
 
     def add_ledger(self) -> None:
-        """Let the table of what was applied be created with the others."""
+        """Add the ledger to the schema, so that it is created with the other tables."""
         ledger.add_table(self._db)
 
     def has_tables(self) -> bool:
-        """Whether all tables exist that rows may go to; in a session."""
+        """Whether all tables exist, the ledger aside. Call this in a session."""
         return all(self._exists(table) for name, table in self._db.schema.tables.items() if name != ledger.TABLE)
 
     def _exists(self, table: Any) -> bool:
@@ -60,36 +60,42 @@ class Seeder:
         return table.exists(self._db.provider, connection, case_sensitive=False) is not None
 
     def is_due(self) -> bool:
-        """Whether there is anything to apply; in a session that reads. Says what is skipped."""
+        """Whether any rows must be applied. Logs which rows are skipped. Call this in a session."""
         if not self._exists(ledger.add_table(self._db)):
             return True
-        found = Ledger(self._db)
+        applied = Ledger(self._db)
         for source in self._sources:
-            found.report(source)
-        return any(map(found.is_due, self._sources))
+            applied.report(source)
+        return any(map(applied.is_due, self._sources))
 
     def lock(self) -> None:
-        """Wait for others that create tables or seed; first in a transaction. SQLite has one writer anyway."""
+        """Wait for other starts that create tables or seed. Call this first in a transaction.
+
+        SQLite needs no lock, since it has one writer at a time.
+        """
         sql = Sql(self._db)
         if sql.dialect == "PostgreSQL":
             sql.run("SELECT pg_advisory_xact_lock(%s)", (_POSTGRES_LOCK,))
 
     def apply(self, *, force: bool = False) -> None:
-        """Apply what is due, or everything, within the current transaction.
+        """Apply the due rows in the current transaction.
+
+        Args:
+            force: Whether to apply all rows, due or not.
 
         Raises:
-            SeedError: Rows cannot be stored. The transaction is to be rolled back.
+            SeedError: A row cannot be stored. The caller must roll the transaction back.
         """
         sql = Sql(self._db)
         table = ledger.add_table(self._db)
         if not self._exists(table):
             sql.run(table.get_create_command())
-        book = Ledger(self._db)
-        due = {source.entity: source for source in self._sources if force or book.is_due(source)}
+        applied = Ledger(self._db)
+        due = {source.entity: source for source in self._sources if force or applied.is_due(source)}
         entities, later = in_order(list(due))
         self._write(sql, [due[entity] for entity in entities], later, force=force)
         for entity in entities:
-            book.record(sql, due[entity])
+            applied.record(sql, due[entity])
         self._call_hooks(sql, [due[entity] for entity in entities])
 
     def _write(self, sql: Sql, sources: list[Source], later: set[Any], *, force: bool) -> None:
@@ -98,12 +104,12 @@ class Seeder:
             listed = source.read()
             rows = prepare(source.declaration, listed, later)
             check_references(sql, rows, [attr for attr in rows.references if attr not in later])
-            known = write_rows(sql, rows)
-            check_stored(sql, rows, listed, known)
-            written.append((rows, known))
+            existing = write_rows(sql, rows)
+            check_stored(sql, rows, listed, existing)
+            written.append((rows, existing))
             _log.info("%s: %d rows applied (%s)", source.entity.__name__, len(listed), source.declaration.policy)
-        for rows, known in written:
-            set_links(sql, rows, known)
+        for rows, existing in written:
+            set_links(sql, rows, existing)
         write_sets(sql, written)
         for rows, _ in reversed(written):
             if rows.declaration.policy == MIRROR:
@@ -121,19 +127,26 @@ class Seeder:
         if broken:
             table, *_, parent = min(broken, key=repr)
             names = ", ".join(entity.__name__ for entity in hooked)
-            raise failure(names, f"after_seed left a row in {table} that refers to none in {parent}.")
+            raise failure(
+                names,
+                f"after_seed left a row in {table} that refers to none in {parent}. Correct after_seed().",
+            )
 
     @staticmethod
     def _broken_links(sql: Sql) -> set[Any]:
-        """In the transaction that creates tables, SQLite does not check foreign keys: Pony has that switched off."""
+        """Return the broken foreign keys of SQLite, which Pony does not check while it creates tables."""
         if sql.dialect != "SQLite":
             return set()
-        found = sql.run("PRAGMA foreign_key_check").fetchall()
-        return {(table, rowid, number, parent) for table, rowid, parent, number in found}
+        violations = sql.run("PRAGMA foreign_key_check").fetchall()
+        return {(table, rowid, number, parent) for table, rowid, parent, number in violations}
 
 
 def _check_width(db: Any, entities: Sequence[Any]) -> None:
-    """SQLite's own error names the table, and neither the entity nor the limit."""
+    """Check that SQLite allows so many columns. Its own error names neither the entity nor the limit.
+
+    Raises:
+        SeedError: A table has more columns than SQLite allows.
+    """
     if db.provider.dialect != "SQLite":
         return
     with closing(sqlite3.connect(":memory:")) as connection:

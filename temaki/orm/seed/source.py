@@ -1,4 +1,4 @@
-"""Where an entity's rows come from."""
+"""The source of an entity's rows: a list, a function or a file."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Source:
-    """One entity's rows, at one start.
+    """The rows of one entity at one start.
 
     Attributes:
-        declaration: What the entity says.
-        read: Gives the rows; for a file this is when it is parsed.
-        fingerprint: Of the rows' content, and of how they are to be stored.
-        origin: Of the code that brings them. Rows that are listed are their own origin; those that are computed can
-            change while their origin stays the same.
-        empty: Whether there are certainly none. Of a file that is not known before it is parsed.
-        unavailable: Why the rows that are stored already have to do, for as long as they are not due anew.
+        declaration: The entity's declaration.
+        read: A function that returns the rows. It parses a file only when it is called.
+        fingerprint: The fingerprint of the rows' content and of how they are stored.
+        origin: The fingerprint of the code that computes the rows, or of the rows themselves if they are listed.
+            Computed rows can change while their origin stays the same.
+        empty: Whether there are certainly no rows. Always False for a file, which is parsed later.
+        unavailable: The reason why the rows cannot be had, so that stored rows are kept; None if they can be had.
     """
 
     declaration: Declaration
@@ -46,15 +46,16 @@ class Source:
 
 
 def source_of(declaration: Declaration, *, allow_stale: bool = False) -> Source:
-    """Find an entity's rows and take their fingerprint; calls ``get_rows``. The database must be mapped.
+    """Find an entity's rows, call ``get_rows`` if needed, and take their fingerprint. The database must be mapped.
 
     Args:
-        declaration: What the entity says.
-        allow_stale: Whether the rows that were applied before will do where there are none to be had. An outage often
-            looks like an empty answer, so it counts as none for the policy that would delete everything.
+        declaration: The entity's declaration.
+        allow_stale: Whether rows that were applied before may be kept if rows cannot be had. An outage often looks
+            like an empty list. So an empty list counts as an outage if the policy is ``"mirror"``, which would delete
+            everything.
 
     Raises:
-        SeedError: There are none, or they are no rows.
+        SeedError: The rows cannot be had, or the source gives something else than rows.
     """
     if not allow_stale:
         return _source_of(declaration)
@@ -94,26 +95,26 @@ def _rows(declaration: Declaration) -> list[Row]:
     except SeedError:
         raise
     except Exception as error:
-        said = f"{type(error).__name__}: {one_line(error)}" if str(error) else type(error).__name__
+        cause = f"{type(error).__name__}: {one_line(error)}" if str(error) else type(error).__name__
         why = (
-            f"{declaration.source} raised {said}. If the database has rows of an earlier start, allow_stale_seeds=True "
-            "lets it start with those."
+            f"{declaration.source} raised {cause}. If the database has rows of an earlier start, "
+            "allow_stale_seeds=True lets it start with those."
         )
         raise failure(declaration.entity, why) from error
 
 
 def _shape(declaration: Declaration) -> bytes:
-    """How the rows are to be stored: the columns, the policy and the key."""
+    """Return bytes that stand for how the rows are stored: the columns, the policy and the key."""
     entity = declaration.entity
     columns = [(attr.name, type(attr).__name__, str(attr.py_type), list(attr.columns)) for attr in entity._attrs_]
     return fingerprint.of_values([repr(entity._table_), columns, declaration.policy, declaration.key])
 
 
 def _checked(declaration: Declaration, value: Any) -> list[Row]:
-    """A list of dicts, without a copy where it is one."""
+    """Return the rows as a list of dicts: the value itself, if it is one."""
     entity, source = declaration.entity, declaration.source
     if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
-        why = f"{source} gave {type(value).__name__}; it has to be a list of dicts."
+        why = f"{source} gave {type(value).__name__}; it must be a list of dicts."
         raise failure(entity, why, value=value)
     rows = value if isinstance(value, list) else list(value)
     if set(map(type, rows)) <= {dict}:
@@ -150,25 +151,26 @@ def _parse(declaration: Declaration, path: Path, content: bytes) -> list[Row]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise failure(declaration.entity, f"the file {path.name} is not UTF-8: {error}.", value=path.name) from error
+        why = f"the file {path.name} is not UTF-8: {error}. Save it as UTF-8."
+        raise failure(declaration.entity, why, value=path.name) from error
     if path.suffix.lower() == ".csv":
         return files.parse_csv(declaration.entity, text, path.name)
     return files.parse_json(declaration.entity, text, path.name)
 
 
 def check_names(entity: Any, rows: list[Row]) -> None:
-    """Every column must be an attribute.
+    """Check that every column is an attribute.
 
     Raises:
-        SeedError: One is not.
+        SeedError: A row names an unknown attribute.
     """
-    known = entity._adict_
+    attributes = entity._adict_
     names = {name for shape in {tuple(row) for row in rows} for name in shape}
-    unknown = {name for name in names if name not in known}
+    unknown = {name for name in names if name not in attributes}
     if not unknown:
         return
     for number, row in enumerate(rows, 1):
         for name, value in row.items():
             if name in unknown:
-                why = f"{entity.__name__} has no such attribute.{nearest(str(name), list(known))}"
+                why = f"{entity.__name__} has no such attribute.{nearest(str(name), list(attributes))}"
                 raise failure(entity, why, row=number, column=str(name), value=value)

@@ -1,4 +1,4 @@
-"""Statements that Pony has no words for, in the words of each kind of database."""
+"""SQL statements that Pony cannot build, in the dialect of each database."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ _CONDITIONS_PER_LEVEL = 100
 
 
 class Sql:
-    """Runs statements in the current session of a database.
+    """Builds and runs statements in the current session of a database.
 
     Args:
         db: The database.
+
+    Attributes:
+        dialect: The name that Pony gives the kind of database.
+        mark: The placeholder of a parameter.
+        on_conflict: Whether the database has ``INSERT … ON CONFLICT``.
     """
 
     def __init__(self, db: Any) -> None:
@@ -39,28 +44,28 @@ class Sql:
     # -- words --------------------------------------------------------------------------------------------------------
 
     def name(self, name: Any) -> str:
-        """A quoted name of a table or column."""
+        """Return the quoted name of a table or column."""
         quoted: str = self._provider.quote_name(name)
         return quoted if self.mark == "?" else quoted.replace("%", "%%")
 
     def names(self, names: Iterable[Any]) -> str:
-        """Quoted names, with commas."""
+        """Return quoted names, separated by commas."""
         return ", ".join(map(self.name, names))
 
     def marks(self, number: int) -> str:
-        """Places of parameters, with commas."""
+        """Return placeholders of parameters, separated by commas."""
         return ", ".join([self.mark] * number)
 
     def equal(self, columns: Iterable[str]) -> str:
-        """That columns equal parameters."""
+        """Return the condition that columns equal parameters."""
         return balanced("AND", [f"{self.name(column)} = {self.mark}" for column in columns])
 
     def differs(self, left: str, right: str) -> str:
-        """That two expressions differ, of which either may be NULL."""
+        """Return the condition that two expressions differ. Either may be NULL."""
         return _DIFFERS.get(self.dialect, "{0} IS DISTINCT FROM {1}").format(left, right)
 
     def any_of(self, columns: Sequence[str], number: int) -> str:
-        """That columns equal one of so many tuples of parameters."""
+        """Return the condition that columns equal one of ``number`` tuples of parameters."""
         if len(columns) == 1:
             return f"{self.name(columns[0])} IN ({self.marks(number)})"
         return f"({balanced('OR', [f'({self.equal(columns)})'] * number)})"
@@ -68,35 +73,39 @@ class Sql:
     # -- statements ---------------------------------------------------------------------------------------------------
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> Any:
-        """Run one statement, in a transaction that writes; gives a cursor."""
+        """Run one statement in a transaction that writes.
+
+        Returns:
+            A cursor.
+        """
         if self.mark != "?" and not values:
-            sql = sql.replace("%%", "%")  # nothing is put in, and so nobody reads the one for the other
+            sql = sql.replace("%%", "%")  # without parameters, the driver does not unescape
         return self._db._exec_sql(sql, tuple(values) or None, start_transaction=True)  # noqa: SLF001 - Pony's way in
 
     def run_each(self, sql: str, rows: Iterable[Values]) -> None:
-        """Run one statement for each of the rows."""
+        """Run one statement once for each row of parameters."""
         listed = list(rows)
         if listed:
             self._db._exec_sql(sql, listed, start_transaction=True)  # noqa: SLF001 - Pony's way in
 
     def insert(self, table: Any, columns: Sequence[str], rows: Sequence[Values], ending: str = "") -> None:
-        """Insert rows. SQLite takes them one by one at full speed; to a server several travel together."""
+        """Insert rows: one by one into SQLite, which costs nothing extra, and many per statement into a server."""
         begin = f"INSERT INTO {self.name(table)} ({self.names(columns)}) VALUES "
         if not columns:
             begin = f"INSERT INTO {self.name(table)} DEFAULT VALUES"
             for _ in rows:
                 self.run(begin)
             return
-        one = f"({self.marks(len(columns))})"
+        row_marks = f"({self.marks(len(columns))})"
         if self.dialect == "SQLite":
-            self.run_each(begin + one + ending, rows)
+            self.run_each(begin + row_marks + ending, rows)
             return
         for chunk in chunks(rows, max(1, min(_ROWS_PER_STATEMENT, self.limit // len(columns)))):
-            self.run(begin + ", ".join([one] * len(chunk)) + ending, [value for row in chunk for value in row])
+            self.run(begin + ", ".join([row_marks] * len(chunk)) + ending, [value for row in chunk for value in row])
 
     @property
     def limit(self) -> int:
-        """How many parameters a statement may have."""
+        """The largest number of parameters in a statement."""
         limit: int = self._provider.max_params_count
         return limit
 
@@ -105,7 +114,7 @@ class Sql:
         return fitting if len(columns) == 1 else min(_KEYS_PER_STATEMENT, fitting)
 
     def select(self, what: Sequence[str], table: Any, where: str = "", values: Sequence[Any] = ()) -> list[Values]:
-        """The rows of a query."""
+        """Return the rows of a query."""
         sql = f"SELECT {self.names(what)} FROM {self.name(table)}" + (f" WHERE {where}" if where else "")
         return list(map(tuple, self.run(sql, values).fetchall()))
 
@@ -117,13 +126,13 @@ class Sql:
         keys: Iterable[Values],
         also: tuple[str, Values] = ("", ()),
     ) -> Iterator[Values]:
-        """The rows whose columns equal one of the keys, asked for in statements that are not too long.
+        """Yield the rows whose columns equal one of the keys, in as many statements as needed.
 
         Args:
-            what: The columns wanted.
+            what: The columns to return.
             table: The table.
-            columns: The columns compared.
-            keys: Parameters for them.
+            columns: The columns to compare.
+            keys: The parameters of each key, one for each of ``columns``.
             also: Another condition, with its parameters.
         """
         condition, extra = also
@@ -135,18 +144,18 @@ class Sql:
     def update(
         self, table: Any, columns: Sequence[str], key: Sequence[str], rows: Iterable[tuple[Values, Values]]
     ) -> None:
-        """Set columns of the rows with these keys, where that changes anything.
+        """Set columns of the rows with these keys. Rows that would not change are not written.
 
         Args:
             table: The table.
-            columns: What to set.
-            key: By what to find the row.
-            rows: Pairs: values of ``columns``, values of ``key``.
+            columns: The columns to set.
+            key: The columns by which a row is found.
+            rows: Pairs of the values of ``columns`` and the values of ``key``.
         """
         settings = ", ".join(f"{self.name(column)} = {self.mark}" for column in columns)
         changed = balanced("OR", [self.differs(self.name(column), self.mark) for column in columns])
         sql = f"UPDATE {self.name(table)} SET {settings} WHERE {self.equal(key)} AND ({changed})"
-        self.run_each(sql, (values + found + values for values, found in rows))
+        self.run_each(sql, (values + key_values + values for values, key_values in rows))
 
     def delete(self, table: Any, columns: Sequence[str], keys: Sequence[Values]) -> None:
         """Delete the rows with these keys."""
@@ -161,19 +170,19 @@ class Sql:
         items: Sequence[Any],
         explain: Callable[[Any, Exception], Exception],
     ) -> None:
-        """Write all items at once; where the database refuses, find out which of them it refuses.
+        """Write all items at once. If the database refuses, find the item that it refuses.
 
         Args:
-            write: Writes some.
-            items: All.
-            explain: Makes an error of an item and of what the database said.
+            write: Writes some items.
+            items: All items.
+            explain: Returns the error to raise, from an item and the database's error.
         """
         if not items:
             return
         self.run("SAVEPOINT temaki_seed")
         try:
             write(items)
-        except Exception:  # noqa: BLE001 - a refusal; the database says of which kind, and which item it was is found here
+        except Exception:  # noqa: BLE001 - the database refused one of the items: the loop finds it
             self.run("ROLLBACK TO SAVEPOINT temaki_seed")
             for item in items:
                 try:
@@ -184,7 +193,10 @@ class Sql:
 
 
 def balanced(word: str, conditions: Sequence[str]) -> str:
-    """Conditions, joined by AND or OR. A chain of a thousand is deeper than SQLite allows (SQLITE_MAX_EXPR_DEPTH)."""
+    """Return conditions joined by AND or OR.
+
+    A chain of a thousand is deeper than SQLite allows (SQLITE_MAX_EXPR_DEPTH), so long chains are nested in groups.
+    """
     joined = f" {word} "
     while len(conditions) > _CONDITIONS_PER_LEVEL:
         conditions = [f"({joined.join(group)})" for group in chunks(conditions, _CONDITIONS_PER_LEVEL)]
@@ -192,7 +204,7 @@ def balanced(word: str, conditions: Sequence[str]) -> str:
 
 
 def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of at most so many items."""
+    """Yield lists of at most ``size`` items."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk

@@ -1,4 +1,4 @@
-"""Rows into their table: insert what is missing, update what has changed, and touch nothing else."""
+"""Writing rows into their table: insert missing rows, update changed ones, touch nothing else."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import compress
 from typing import Any
 
-from temaki.orm.seed.convert import Batch, Prepared
 from temaki.orm.seed.failure import failure, one_line
 from temaki.orm.seed.identity import Key, converters_of, identity_of, keyless_identity
+from temaki.orm.seed.prepared import Batch, Prepared
 from temaki.orm.seed.sql import Sql, Values, balanced
 from temaki.orm.seeding import INSERT
 
@@ -16,10 +16,10 @@ from temaki.orm.seeding import INSERT
 
 
 def write_rows(sql: Sql, rows: Prepared) -> set[Key] | None:
-    """Bring a table to what the rows say.
+    """Write the rows of an entity into its table.
 
     Returns:
-        The keys of rows that had been there; None where nobody needs to know.
+        The keys of rows that existed before; None if neither the policy nor the statements need them.
 
     Raises:
         SeedError: The database refused a row.
@@ -28,46 +28,46 @@ def write_rows(sql: Sql, rows: Prepared) -> set[Key] | None:
     if entity._discriminator_attr_ is not None and not rows.keyless:
         _check_class(sql, rows)
     looks_first = _has_to_look(sql, rows)
-    # With the policy "insert" an existing row may have any values: nobody may take them for those of our rows.
-    known = _known(sql, rows) if looks_first or rows.declaration.policy == INSERT else None
+    # With the policy "insert", an existing row may differ from ours, so it must not be compared with them.
+    existing = _existing_keys(sql, rows) if looks_first or rows.declaration.policy == INSERT else None
     for batch in rows.batches:
-        if looks_first and known is not None:
-            _insert_or_update(sql, rows, batch, known)
+        if looks_first and existing is not None:
+            _insert_or_update(sql, rows, batch, existing)
         else:
             _upsert(sql, rows, batch)
     if sql.dialect == "PostgreSQL":
         _advance_sequence(sql, rows)
-    return known
+    return existing
 
 
 def _has_to_look(sql: Sql, rows: Prepared) -> bool:
-    """Whether to ask which rows exist before writing, because the upsert of the database would not do."""
+    """Whether to look up existing rows before writing, because the database's upsert is not enough."""
     if rows.keyless or not sql.on_conflict:
         return True
     if rows.declaration.policy == INSERT and (rows.links or rows.sets):
         return True
-    # An upsert takes a new number for every row, and so writes even where it changes none.
+    # An upsert takes a new number from the sequence for every row, so it writes even if it changes no row.
     key = rows.entity._pk_attrs_
     return len(key) == 1 and bool(key[0].auto) and any(key[0].column not in batch.columns for batch in rows.batches)
 
 
-def _known(sql: Sql, rows: Prepared) -> set[Key]:
+def _existing_keys(sql: Sql, rows: Prepared) -> set[Key]:
     entity = rows.entity
-    found: set[Key] = set()
+    existing: set[Key] = set()
     for batch in rows.batches:
         if rows.keyless:
             attrs = [attr for attr in entity._attrs_with_columns_ if set(attr.columns) <= set(batch.columns)]
             identify = keyless_identity(batch.columns, converters_of(attrs))
-            found.update(map(identify, sql.select(batch.columns, entity._table_)))
+            existing.update(map(identify, sql.select(batch.columns, entity._table_)))
         else:
             columns = rows.key_columns
-            found.update(
+            existing.update(
                 map(
                     identity_of(converters_of(rows.key)),
                     sql.select_any_of(columns, entity._table_, columns, _keys(batch, columns)),
                 )
             )
-    return found
+    return existing
 
 
 def _keys(batch: Batch, columns: Sequence[str]) -> list[Values]:
@@ -90,9 +90,9 @@ def _upsert(sql: Sql, rows: Prepared, batch: Batch) -> None:
     _write(sql, rows, batch.numbers, batch.values, lambda some: sql.insert(table, batch.columns, some, ending))
 
 
-def _insert_or_update(sql: Sql, rows: Prepared, batch: Batch, known: set[Key]) -> None:
+def _insert_or_update(sql: Sql, rows: Prepared, batch: Batch, existing: set[Key]) -> None:
     table = rows.entity._table_
-    old = [key in known for key in batch.keys]
+    old = [key in existing for key in batch.keys]
     new = [not each for each in old]
     numbers = list(compress(batch.numbers, new))
     _write(sql, rows, numbers, list(compress(batch.values, new)), lambda some: sql.insert(table, batch.columns, some))
@@ -122,25 +122,29 @@ def _write(sql: Sql, rows: Prepared, numbers: Sequence[int], values: Sequence[An
 
 
 def _check_class(sql: Sql, rows: Prepared) -> None:
-    """Entities that inherit share a table, and so a key: a row must not change its class."""
+    """Check that no row changes the class of an existing one. Entities that inherit share a table and its keys.
+
+    Raises:
+        SeedError: A row of another class has the same key.
+    """
     entity = rows.entity
     attr = entity._discriminator_attr_
     columns = (*rows.key_columns, attr.column)
     identify = identity_of(converters_of(rows.key))
     for batch in rows.batches:
-        found = sql.select_any_of(columns, entity._table_, rows.key_columns, _keys(batch, rows.key_columns))
-        for *key, mark in found:
+        stored = sql.select_any_of(columns, entity._table_, rows.key_columns, _keys(batch, rows.key_columns))
+        for *key, mark in stored:
             if mark != entity._discriminator_:
                 other = attr.code2cls.get(mark)
                 name = other.__name__ if other else repr(mark)
-                why = f"there is a row with this key already, and it is a {name}."
+                why = f"there is a row with this key already, and it is a {name}. Give the row another key."
                 value = key[0] if len(key) == 1 else tuple(key)
                 column = rows.key[0].name if len(rows.key) == 1 else None
                 raise failure(entity, why, row=rows.numbers[identify(key)], column=column, value=value)
 
 
 def _advance_sequence(sql: Sql, rows: Prepared) -> None:
-    """PostgreSQL's sequence knows nothing of keys that were given: the next row would take one of them."""
+    """Move PostgreSQL's sequence past the keys that the rows gave. Otherwise the next row would get one of them."""
     (attr, *others) = rows.entity._pk_attrs_
     if others or not attr.auto or not any(attr.column in batch.columns for batch in rows.batches):
         return

@@ -87,7 +87,11 @@ class SharedClient:
 
 
 class _Shared:
-    """All clients of this process that somebody uses."""
+    """All clients of this process that somebody uses, and the one that was asked for last.
+
+    The last one stays for whoever comes next: a test suite that binds and drops one database after the other would
+    otherwise make a client for each of them.
+    """
 
     def __init__(self) -> None:
         self._lock = ProcessLock()
@@ -97,6 +101,7 @@ class _Shared:
     def reset_after_fork(self) -> None:
         """Share no connection with the parent: two processes on one TLS stream garble it."""
         self._clients: weakref.WeakValueDictionary[object, SharedClient] = weakref.WeakValueDictionary()
+        self._last: SharedClient | None = None
 
     def get(self, place: Place | None) -> SharedClient:
         key = (place, _configuration())
@@ -104,7 +109,9 @@ class _Shared:
             found = self._clients.get(key)
             if found is None or found.is_given_up:
                 found = self._clients[key] = SharedClient(place)
-            return found
+            before, self._last = self._last, found
+        del before  # outside of the lock: closing a client takes a moment
+        return found
 
 
 _shared: Final = _Shared()

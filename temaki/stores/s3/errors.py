@@ -28,8 +28,8 @@ from temaki.errors import (
     TemakiError,
 )
 from temaki.stores.s3.denied import BUSY, REFUSED_CREDENTIALS, S3_CODES, denial
-from temaki.stores.s3.request import Request
-from temaki.stores.s3.unsent import proxy_of, refused_by_proxy, unavailable, unsent
+from temaki.stores.s3.request import Request, unavailable
+from temaki.stores.s3.unsent import proxy_of, refused_by_proxy, unsent
 
 _OPERATIONS = {
     "GetObject",

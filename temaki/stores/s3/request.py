@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from temaki.errors import StoreUnavailableError
+
 if TYPE_CHECKING:
     from temaki.stores.s3.client import SharedClient
 
@@ -63,3 +65,25 @@ def current() -> Request | None:
     """The request that this thread is making."""
     found: Request | None = getattr(_now, "request", None)
     return found
+
+
+def unavailable(
+    request: Request,
+    what: str,
+    *,
+    ambiguous: bool = True,
+    status: int | None = None,
+    code: str | None = None,
+    service: str | None = None,
+    advice: str = "",
+) -> StoreUnavailableError:
+    """The error for a request without a usable answer."""
+    fate = ""
+    if request.verb in {"put", "delete"}:
+        fate = " It may have been carried out all the same." if ambiguous else " Nothing was changed."
+    message = f"{request.url}: {what}.{fate} Try again."
+    facts = {"url": request.url, "status": status, "code": code, "ambiguous": ambiguous}
+    if service is not None:
+        facts |= {"service": service, "advice": advice}
+        message += f" {advice}" if advice else ""
+    return StoreUnavailableError(message, **facts)

@@ -1,19 +1,19 @@
-"""Seeded schedules of processes on one database, with everything that can go wrong between them and the store.
+"""Runs seeded schedules of processes on one database, with all faults that can happen between them and the store.
 
-Several clients, each with a working copy and threads of its own, run real sessions through the real provider on real
-SQLite files, against one bucket. One scheduler interleaves them at every request, at every lock, whenever time is
-asked for, and between the parts of a commit and a pull. What goes wrong is drawn from the seed: lost replies, requests
-that land late, 409s, refused connections, truncated bodies, bodies and 404s that no store should send, freezes beyond a
-lease's ttl, clocks that are off or are set, processes that are killed or exit anywhere and come back with their cache
-folder or without.
+Several clients run real sessions through the real provider on real SQLite files, against one bucket. Each client has a
+working copy and threads of its own. One scheduler interleaves them at every request, at every lock, at every use of a
+clock, and between the parts of a commit and a pull. The seed decides the faults: lost replies, requests that land late,
+409s, refused connections, truncated bodies, bodies and 404s that no store should send, freezes beyond a lease's ttl,
+clocks that are wrong or are set, processes that are killed or exit anywhere and come back with or without their cache
+folder.
 
-One seed is one schedule, always the same. What clients saw is judged by :mod:`temaki.testing.histories`.
+One seed is one schedule, always the same. :mod:`temaki.testing.histories` judges what the clients saw.
 
     >>> from temaki.testing.simulation import check_seeds
     >>> check_seeds(range(10))
 
-What is not simulated: parallel ranges of one download (they run in a pool of real threads), forks, two processes on
-one cache folder, power cuts, a full disk. These have tests with real processes.
+Not simulated: parallel ranges of one download (they run in real threads), forks, two processes on one cache folder,
+power cuts, a full disk. Tests with real processes cover these.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def check_seeds(seeds: Iterable[int]) -> int:
     """Run one schedule for each seed.
 
     Returns:
-        How many operations they had in all.
+        Number of operations in all schedules.
 
     Raises:
-        Violation: A promise was broken; with the seed, and the shortest history that was found.
+        Violation: A promise was broken. The message has the seed and the shortest history that was found.
     """
     count = 0
     with substitutes.installed():
@@ -48,7 +48,7 @@ def check_seeds(seeds: Iterable[int]) -> int:
 
 
 def shortest(world: World) -> tuple[World, Violation | None, Sequence[int]]:
-    """The shortest schedule found that fails as this one does: what came of it, and the choices to replay."""
+    """Find a short schedule that fails as this one does. Returns its world, its violation and its choices."""
     choices = shrink(world.choices.record, lambda candidate: run(replay=candidate)[1] is not None)
     return *run(replay=choices), choices
 

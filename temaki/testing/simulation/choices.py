@@ -1,4 +1,4 @@
-"""Where all chance in a schedule comes from: a seed, or the record of another schedule."""
+"""The random choices of a schedule: from a seed, or from the record of another schedule."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ T = TypeVar("T")
 
 
 class Choices:
-    """A sequence of small numbers, drawn one after the other. 0 always stands for the plainest thing that can happen.
+    """A sequence of small numbers, drawn one after the other. 0 always stands for the simplest event.
 
-    So a schedule that fails is made shorter by leaving numbers out and setting others to 0, without knowing what they
-    mean (see :mod:`temaki.testing.simulation.shrinking`).
+    So a failing schedule can be shortened without knowing what its numbers mean: some numbers are left out, and others
+    are set to 0 (see :mod:`temaki.testing.simulation.shrinking`).
 
     Args:
-        seed: Draws them.
-        replay: Gives them instead of the seed; after its end all are 0.
+        seed: Seed from which the numbers are drawn.
+        replay: Numbers to use instead of the seed's. After their end, all numbers are 0.
 
     Attributes:
-        record: What has been drawn so far.
+        record: The numbers drawn so far.
     """
 
     def __init__(self, seed: int = 0, replay: Sequence[int] | None = None) -> None:
@@ -29,13 +29,13 @@ class Choices:
         self.record: list[int] = []
 
     def below(self, count: int) -> int:
-        """0 to ``count - 1``, each as likely."""
+        """Draw a number from 0 to ``count - 1``; all are equally likely."""
         number = int(self._rng.random() * count) if self._replay is None else min(self._replayed(), count - 1)
         self.record.append(number)
         return number
 
     def one_of(self, odds: Sequence[float]) -> int:
-        """0, mostly; or with probability ``odds[n]`` the number ``n + 1``."""
+        """Draw 0, or with probability ``odds[n]`` the number ``n + 1``."""
         number = 0
         if self._replay is None:
             drawn = self._rng.random()
@@ -50,11 +50,11 @@ class Choices:
         return number
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Draw True with this probability."""
         return bool(self.one_of((probability,)))
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of the options, the plainest first."""
+        """Draw one of the options. The simplest one comes first."""
         return options[self.below(len(options))]
 
     def _replayed(self) -> int:

@@ -1,4 +1,4 @@
-"""What the library's modules get in place of ``threading``, so that the scheduler sees who waits for whom."""
+"""A substitute for the module ``threading``, so that the scheduler sees which task waits for which."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOOK = 0.01  # seconds
 
 
 class SimulatedLock:
-    """As ``threading.Lock``."""
+    """A substitute for ``threading.Lock``."""
 
     _reentrant = False
 
@@ -24,7 +24,7 @@ class SimulatedLock:
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: D102
         task = running()
         if task is None:
-            me: object = real.get_ident()  # before or after the schedule, with nobody to wait for
+            me: object = real.get_ident()  # before or after the schedule, when no other task runs
         else:
             me = task
             if not (self._reentrant and self._owner is me):
@@ -65,7 +65,7 @@ class SimulatedLock:
 
 
 class SimulatedRLock(SimulatedLock):
-    """As ``threading.RLock``."""
+    """A substitute for ``threading.RLock``."""
 
     _reentrant = True
 
@@ -74,7 +74,7 @@ class SimulatedRLock(SimulatedLock):
 
 
 class SimulatedCondition:
-    """As ``threading.Condition``."""
+    """A substitute for ``threading.Condition``."""
 
     def __init__(self, lock: SimulatedLock | None = None) -> None:
         self._lock = lock or SimulatedRLock()
@@ -126,7 +126,7 @@ class SimulatedCondition:
 
 
 class SimulatedThread:
-    """As ``threading.Thread``; belongs to the process that starts it."""
+    """A substitute for ``threading.Thread``. A thread belongs to the process that starts it."""
 
     def __init__(
         self, *, target: Callable[..., object], name: str = "thread", args: tuple[Any, ...] = (), daemon: bool = False
@@ -156,13 +156,13 @@ class SimulatedThread:
 
 
 class SimulatedThreading:
-    """Stands in for the module ``threading``."""
+    """A substitute for the module ``threading``."""
 
     Lock, RLock, Condition, Thread = SimulatedLock, SimulatedRLock, SimulatedCondition, SimulatedThread
 
     @staticmethod
     def current_thread() -> object:
-        """The running task's handle."""
+        """Get the handle of the running task."""
         task = running()
         return real.current_thread() if task is None else task.handle
 

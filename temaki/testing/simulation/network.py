@@ -1,4 +1,4 @@
-"""The bucket that all processes share, and each one's way to it."""
+"""The network between the processes and the bucket that they share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 KEY: Final = "app.sqlite"
-_WAYS: Final = (0.0, 0.0, 0.0, 0.01, 0.1, 0.6)  # seconds to the store, or back
+_WAYS: Final = (0.0, 0.0, 0.0, 0.01, 0.1, 0.6)  # seconds that a request or an answer travels
 _FAULTS: Final[dict[Verb, tuple[Fault, ...]]] = {
     "put": (Fault.LOST_REPLY, Fault.LATE_LANDING, Fault.CONFLICT_409, Fault.FAIL_BEFORE, Fault.REFUSED),
     "get": (Fault.TRUNCATED, Fault.LOST_REPLY, Fault.REFUSED),
@@ -29,9 +29,9 @@ _FAULTS: Final[dict[Verb, tuple[Fault, ...]]] = {
 
 
 class Wire:
-    """A process's way to the bucket: a :class:`~temaki.store.Store`.
+    """The connection of a process to the bucket: a :class:`~temaki.store.Store`.
 
-    Requests and answers take their time, and may be lost. A request that was on its way when the process died may land
+    Requests and answers take time, and may be lost. A request that was on its way when the process died may land
     afterwards.
     """
 
@@ -45,11 +45,11 @@ class Wire:
 
     @property
     def late(self) -> int:
-        """How many requests have yet to land."""
+        """Number of late requests that have not landed yet."""
         return self._faulty.late
 
     def land(self) -> int:
-        """Let them land now; how many had an effect."""
+        """Let the late requests land now. Returns the number of those that had an effect."""
         return self._faulty.land_late()
 
     def get(
@@ -96,7 +96,7 @@ class Wire:
         """See :meth:`temaki.store.Store.put`."""
         process = self._process
         process.pause(self._way())
-        data = read_body(body)  # what has left the process; from here on it may land without it
+        data = read_body(body)  # these bytes have left the process: they may land even if it dies
 
         def request(store: Any = self._faulty) -> str:
             etag: str = store.put(key, data, metadata=metadata, if_match=if_match, if_none_match=if_none_match)
@@ -115,11 +115,11 @@ class Wire:
             process.sent = False
 
     def delete(self, key: str) -> None:
-        """See :meth:`temaki.store.Store.delete`. Nobody does."""
+        """See :meth:`temaki.store.Store.delete`. Never called: it raises."""
         raise AssertionError(f"{key} is deleted")
 
     def list(self, prefix: str = "") -> Any:
-        """See :meth:`temaki.store.Store.list`. Nobody does."""
+        """See :meth:`temaki.store.Store.list`. Never called: it raises."""
         raise AssertionError(f"{prefix} is listed")
 
     def _request(self, verb: Verb, key: str, call: Callable[[], T]) -> T:
@@ -127,7 +127,7 @@ class Wire:
         process.sent = verb == "put"
         process.pause(self._way())
         if process.sent and world.choices.chance(world.crash_rate):
-            world.crash(process)  # the worst of all moments gets a chance of its own
+            world.crash(process)  # this is the worst moment for a crash, so it has a probability of its own
             raise Crash
         process.sent = False
         fault = world.choices.one_of((world.fault_rate,) * len(_FAULTS[verb]))
@@ -156,7 +156,7 @@ class Wire:
 
 
 class _SlowDownload:
-    """A body that takes its time: others come in between its header and its rest."""
+    """A slow download: other tasks run between its header and its rest."""
 
     def __init__(self, download: Download, process: Actor) -> None:
         self._download, self._process = download, process
@@ -177,7 +177,7 @@ class _SlowDownload:
 
 
 class _BadDownload(_SlowDownload):
-    """What no store should answer: all of an object, it says, and it is none of it, or the first half."""
+    """An answer that no store should give: it claims to be a whole object, and has nothing or only the first half."""
 
     def __init__(self, download: Download, half: bool, process: Actor) -> None:
         super().__init__(download, process)

@@ -1,4 +1,4 @@
-"""A process: a working copy, its databases, its clocks, its way to the bucket; and how it ends."""
+"""A simulated process: its working copy, its databases, its clocks, its network, and its end."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class View:
-    """The true time as a machine's clocks show it.
+    """The clocks of one machine, which show the true time with errors.
 
-    The wall clock is off, and may be set; the monotonic one started elsewhere, and may stand still while the machine
-    is suspended. Both run at the true rate.
+    The wall clock is wrong, and may be set. The monotonic clock starts at a number of its own, and may stand still
+    while the machine is suspended. Both run at the true rate.
     """
 
     def __init__(self, world: Stage, number: int) -> None:
@@ -39,28 +39,28 @@ class View:
         self.slept = 0.0
 
     def monotonic(self) -> float:
-        """Seconds since some moment."""
+        """Seconds since a moment of the machine's own."""
         return self._world.scheduler.now + self._offset - self.slept
 
     def time(self) -> float:
-        """Seconds since what it takes for the epoch."""
+        """Seconds since the epoch, by the machine's wrong clock."""
         return 1_750_000_000.0 + self._world.scheduler.now + self.skew
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Wait for ``seconds`` of the schedule's time."""
         task = running()
         assert task is not None
         task.pause(seconds)
 
 
 class _Named:
-    """What the provider asks of Pony's ``Database``."""
+    """A substitute for Pony's ``Database``, as far as the provider uses it."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
 
     def call_on_connect(self, connection: object) -> None:
-        """The user's handlers take their time, between the session's entering a generation and its snapshot."""
+        """Let time pass, as the user's handlers do: between the entry into a generation and the snapshot."""
         self._process.pause(self._process.world.choices.pick((0.0, 0.0, 0.1, 1.0)))
 
 
@@ -68,16 +68,17 @@ class Process:
     """One incarnation of a client.
 
     Args:
-        world: Where it lives.
-        number: Which client.
-        folder: Its ``cache_dir``.
+        world: The schedule that it is in.
+        number: Number of the client.
+        incarnation: Number of times that the client was restarted.
+        folder: Folder for ``cache_dir``.
 
     Attributes:
-        dead: It was killed; what still runs in it changes nothing.
-        frozen_until: Until then it does nothing.
-        sent: A PUT is on its way.
-        met_bad_answer: It was sent what no store should send.
-        has_seen: A session of it has read something, so that it must never again believe that there is nothing.
+        dead: True if it was killed. Threads that still run in it change nothing.
+        frozen_until: Time until which it does nothing, in seconds of the schedule.
+        sent: True while a PUT is on its way.
+        met_bad_answer: True if it got an answer that no store should give.
+        has_seen: True if one of its sessions has read a database. Then it must never believe that there is none.
     """
 
     def __init__(self, world: Stage, number: int, incarnation: int, folder: Path) -> None:
@@ -101,16 +102,16 @@ class Process:
         )
 
     def provider(self, name: str, options: dict[str, Any]) -> StoreProvider:
-        """A ``Database`` bound in this process, as far as a session needs it."""
+        """Make the provider of a ``Database`` that is bound in this process."""
         factory = _strategy(name)
         return StoreProvider(_Named(self), Engine(self.shared, factory(**options)))
 
     def spawn(self, name: str, run: Callable[[], None]) -> Task:
-        """A thread of it."""
+        """Start a thread of this process."""
         return self.world.scheduler.spawn(self, f"{self.name}.{name}", run)
 
     def pause(self, seconds: float) -> None:
-        """Time passes for the thread that asks."""
+        """Let time pass for the calling thread."""
         task = running()
         assert task is not None
         task.pause(seconds)
@@ -118,14 +119,14 @@ class Process:
     # -- its end --------------------------------------------------------------------------------------------------
 
     def kill(self, *, politely: bool) -> Path:
-        """End it here and now.
+        """End the process at once.
 
         Args:
-            politely: As an interpreter that exits, which closes its connections, and SQLite checkpoints when the last
-                one closes. Else as ``kill -9``: files stay as they are.
+            politely: True to exit as an interpreter does: it closes its connections, and SQLite checkpoints when the
+                last one closes. False to end as with ``kill -9``: the files stay as they are.
 
         Returns:
-            A copy of its folder as it left it. (The folder itself still belongs to what unwinds.)
+            A copy of the folder as the process left it. (The threads that unwind still use the folder itself.)
         """
         self.dead = True
         if politely:
@@ -137,7 +138,7 @@ class Process:
         return copy
 
     def bury(self) -> None:
-        """Close what it had open, after its threads have ended."""
+        """Close everything that the process had open, after its threads have ended."""
         for generation in self.generations:
             _close_all(generation)
             generation.dispose() if generation._is_open else None  # noqa: SLF001
@@ -146,12 +147,12 @@ class Process:
             folder.die()
         made = self.shared.lease._made  # noqa: SLF001
         if made is not None:
-            made[1].reset_after_fork()  # holds nothing any more, so that nothing is given back when Python exits
+            made[1].reset_after_fork()  # it holds nothing any more, so Python's exit releases nothing
 
 
 @cache
 def _strategy(name: str) -> Callable[..., Strategy]:
-    return load(name)  # reads all installed distributions: dearer than a schedule
+    return load(name)  # cached, because it reads all installed distributions, which takes longer than a schedule
 
 
 def _close_all(generation: Generation) -> None:

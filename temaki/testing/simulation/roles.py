@@ -1,4 +1,4 @@
-"""What the parts of a simulation know of each other: the schedule as processes see it, a process as its parts do."""
+"""The interfaces between the parts of the simulation: the schedule for processes, and a process for its parts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Stage(Protocol):
     """The schedule that is running: :class:`temaki.testing.simulation.world.World`.
 
     Attributes:
-        choices: Decide everything.
+        choices: The random choices of the schedule.
         scheduler: Runs the tasks.
-        bucket: What all processes share.
+        bucket: The bucket that all processes share.
         history: The operations of all clients.
         timeout: Seconds after which no new attempt of a request is made.
-        fault_rate: How often a request goes wrong, between 0 and 1.
-        hostile_rate: How often an answer is one that no store should give.
-        crash_rate: How often a process dies while a PUT is on its way.
+        fault_rate: Probability of each fault of a request, between 0 and 1.
+        hostile_rate: Probability of an answer that no store should give.
+        crash_rate: Probability that a process dies while a PUT is on its way.
     """
 
     choices: Choices
@@ -39,32 +39,32 @@ class Stage(Protocol):
     crash_rate: float
 
     def log(self, who: str, *what: Any) -> None:
-        """Something happened."""
+        """Record an event."""
 
     def next_folder(self) -> Path:
-        """A new folder's name."""
+        """Choose the name of a new folder."""
 
     def tick_before(self, seconds: float) -> int:
-        """The tick that was current so many seconds ago."""
+        """Get the tick that was current ``seconds`` ago."""
 
     def crash(self, process: Any) -> None:
         """Kill a process."""
 
     def wake_director(self) -> None:
-        """A program is done."""
+        """Tell the director that a program is done."""
 
 
 class Actor(Protocol):
     """A process, as its programs and its way to the bucket see it: :class:`temaki.testing.simulation.process.Process`.
 
     Attributes:
-        name: For people.
-        number: Which client it is.
-        dead: It was killed.
-        sent: A PUT is on its way.
-        met_bad_answer: It was sent what no store should send.
-        has_seen: A session of it has read something.
-        shared: What its databases share.
+        name: Name of the process, for people.
+        number: Number of the client.
+        dead: True if it was killed.
+        sent: True while a PUT is on its way.
+        met_bad_answer: True if it got an answer that no store should give.
+        has_seen: True if one of its sessions has read a database.
+        shared: The objects that its databases share.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Actor(Protocol):
         """The schedule that it is in."""
 
     def pause(self, seconds: float) -> None:
-        """Time passes for the thread that asks."""
+        """Let time pass for the calling thread."""
 
     def provider(self, name: str, options: dict[str, Any]) -> StoreProvider:
-        """A database bound in this process, under a strategy with these options."""
+        """Make the provider of a database that is bound in this process, with this strategy."""

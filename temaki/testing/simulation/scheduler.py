@@ -1,8 +1,8 @@
-"""One thread at a time, and who goes on is drawn.
+"""Runs one thread at a time, and draws which one goes on.
 
-Each task is a thread of its own, since the library's code blocks where it waits. One of them has the baton; it hands it
-on at a **step**: at each lock, each request, each moment in which the library asks for time, and between the parts of a
-commit and a pull. Time is the scheduler's own; it goes on only when nobody can run.
+Each task is a thread of its own, because the library's code blocks while it waits. One task has the baton. It hands the
+baton on at a **step**: at each lock, each request, each use of a clock, and between the parts of a commit and a pull.
+The scheduler has its own time, which moves only when no task can run.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _GRAIN = 1e-4  # seconds
 
 
 class Violation(AssertionError):  # noqa: N818 - what has happened, not an error of the program
-    """What must hold does not."""
+    """A promise was broken."""
 
 
 class Crash(BaseException):
-    """The process is no more. What runs on the way out changes nothing that others can see."""
+    """The process was killed. Code that runs while it unwinds changes nothing that others can see."""
 
 
 class Host(Protocol):
-    """A process, as far as the scheduler knows it."""
+    """A process, as the scheduler sees it."""
 
     dead: bool
     frozen_until: float
@@ -35,8 +35,8 @@ class Task:
     """One thread of a process.
 
     Attributes:
-        wake_at: When it can go on; None while it waits for another task.
-        unwinding: Its process is dead, and it knows.
+        wake_at: Time at which it can go on, in seconds of the schedule; None while it waits for another task.
+        unwinding: True if its process is dead and the task has noticed.
     """
 
     def __init__(self, scheduler: Scheduler, host: Host, name: str, run: Callable[[], None], *, daemon: bool) -> None:
@@ -57,7 +57,7 @@ class Task:
             self._run()
         except Crash:
             self.unwinding = True
-        except BaseException as error:  # noqa: BLE001 - whoever runs the schedule gets it
+        except BaseException as error:  # noqa: BLE001 - handed to the caller of Scheduler.run
             if not self.unwinding:
                 self.scheduler.fail(error)
         self.finished = True
@@ -66,14 +66,14 @@ class Task:
     # -- where others may come in between -------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Something may happen here: another task goes on, or trouble comes."""
+        """Let another task go on, or a fault happen."""
         if not self.unwinding:
             self.scheduler.chaos(self)
             if self.host.dead:
                 self._after_waiting()
 
     def pause(self, seconds: float) -> None:
-        """Time passes for this task, and others run."""
+        """Let time pass for this task, while others run."""
         if self.unwinding:
             raise Crash
         self.wake_at = self.scheduler.now + seconds
@@ -83,8 +83,8 @@ class Task:
     def wait(self, waiters: list[Task], timeout: float | None) -> None:
         """Wait until another task takes this one off ``waiters``, or for ``timeout`` seconds."""
         if self.unwinding:
-            raise Crash  # nobody will come
-        # Timers have a grain: a remainder too small to move the clock would be waited for again and again.
+            raise Crash  # no other task will wake it
+        # Timers have a smallest step: a remainder that is too small to move the clock would never be over.
         self.wake_at = None if timeout is None else self.scheduler.now + max(timeout, _GRAIN)
         waiters.append(self)
         self.hand_on()
@@ -111,12 +111,12 @@ class Scheduler:
     """Runs tasks, one at a time.
 
     Args:
-        choices: Decides.
-        chaos: Called at each step of a task, before it goes on; may call :meth:`Task.hand_on`.
+        choices: Draws which task goes on.
+        chaos: Called at each step of a task, before it goes on. May call :meth:`Task.hand_on`.
 
     Attributes:
-        now: Seconds since the schedule began.
-        ticks: Counts what happens: a clock for real-time order that only the test sees.
+        now: Time since the schedule began, in seconds.
+        ticks: Number of events so far: a clock for real-time order that only the test sees.
     """
 
     def __init__(self, choices: Choices, chaos: Callable[[Task], None]) -> None:
@@ -131,12 +131,12 @@ class Scheduler:
         self._done.acquire()
 
     def tick(self) -> int:
-        """The number of what happens now."""
+        """Count an event, and return its number."""
         self.ticks += 1
         return self.ticks
 
     def spawn(self, host: Host, name: str, run: Callable[[], None], *, daemon: bool = False) -> Task:
-        """A new task; it runs when it is chosen. A daemon does not keep the schedule going."""
+        """Make a task. It runs when it is chosen. A daemon does not keep the schedule going."""
         task = Task(self, host, name, run, daemon=daemon)
         self.tasks.append(task)
         return task
@@ -145,7 +145,7 @@ class Scheduler:
         """Run all tasks to their end.
 
         Raises:
-            BaseException: What a task raised, or :class:`Violation` if all wait for each other.
+            BaseException: The first error of a task, or :class:`Violation` if all tasks wait for each other.
         """
         global _active  # noqa: PLW0603 - see running()
         assert _active is None, "one schedule at a time"
@@ -161,12 +161,12 @@ class Scheduler:
             raise self.failure
 
     def fail(self, error: BaseException) -> None:
-        """End the schedule with an error: the first one."""
+        """End the schedule with an error. The first error counts."""
         self.failure = self.failure or error
         self.over = True
 
     def leave(self) -> None:
-        """Whoever has the baton is finished; choose another, or end."""
+        """Give the baton to another task, because the task that has it is finished; or end the schedule."""
         if all(task.finished or task.daemon for task in self.tasks):
             self.over = True
         chosen = None
@@ -179,9 +179,9 @@ class Scheduler:
             chosen.gate.release()
 
     def next(self, current: Task | None) -> Task:
-        """Who goes on. ``current`` has the baton and stays a candidate if it is ready."""
+        """Choose the task that goes on. ``current`` has the baton, and stays a candidate if it is ready."""
         for task in self.tasks:
-            # The dead first: their ends are one step for all others.
+            # Tasks of dead processes come first: for all others, their end is one step.
             if not task.finished and not task.unwinding and (self.over or task.host.dead):
                 return task
         while True:
@@ -195,7 +195,7 @@ class Scheduler:
             self.now = first
 
     def _ready(self, current: Task | None) -> tuple[list[Task], float | None]:
-        """Who can go on now, ``current`` first; and when the first of the others can."""
+        """Get the tasks that can go on now, ``current`` first; and the time at which the next one can."""
         ready: list[Task] = []
         first: float | None = None
         for task in self.tasks:
@@ -213,6 +213,6 @@ _active: Scheduler | None = None
 
 
 def running() -> Task | None:
-    """The task that has the baton, if it is the one who asks; None outside of a schedule."""
+    """Get the task that has the baton, if it is the calling thread; None outside of a schedule."""
     task = _active.running if _active is not None else None
     return task if task is not None and task.thread is real.current_thread() else None

@@ -1,8 +1,8 @@
-"""Finding a short schedule that still fails.
+"""Finds a short schedule that still fails.
 
-A schedule is a sequence of choices in which 0 is always the plainest: no fault, no crash, no other task, one client
-less. So it gets shorter by cutting numbers out and setting numbers to 0 ("internal reduction": MacIver and Donaldson,
-"Test-case reduction via test-case generation", ECOOP 2020), and whatever comes out is a schedule again.
+A schedule is a sequence of choices. 0 is always the simplest choice: no fault, no crash, no other task, one client
+less. So a schedule gets shorter if numbers are cut out or set to 0 ("internal reduction": MacIver and Donaldson,
+"Test-case reduction via test-case generation", ECOOP 2020). The result is always a schedule again.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 
 
 def shrink(choices: Sequence[int], fails: Callable[[Sequence[int]], bool], *, budget: int = 600) -> list[int]:
-    """A shorter sequence that still fails; the given one if nothing can be left out.
+    """Find a shorter sequence that still fails. Returns the given one if nothing can be left out.
 
     Args:
-        choices: Fail.
-        fails: Tries a sequence.
-        budget: How often to try.
+        choices: A sequence that fails.
+        fails: Tells whether a sequence fails.
+        budget: Largest number of tries.
     """
     best = _trimmed(choices)
     size = max(1, len(best) // 2)
@@ -42,7 +42,7 @@ def shrink(choices: Sequence[int], fails: Callable[[Sequence[int]], bool], *, bu
 
 
 def _trimmed(choices: Sequence[int]) -> list[int]:
-    """Without the zeros at the end, which are implied."""
+    """Cut the zeros at the end, which are implied."""
     end = len(choices)
     while end and not choices[end - 1]:
         end -= 1

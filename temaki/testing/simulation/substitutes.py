@@ -1,4 +1,4 @@
-"""What the library's modules get while schedules run: locks that the scheduler knows, chance that a seed decides."""
+"""Installs substitutes in the library's modules while schedules run: simulated locks, and seeded random numbers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from unittest import mock
 from temaki.engine import flights
 from temaki.engine.engine import Engine
 from temaki.formats.file import StoredFile
-from temaki.lease import lease, turn
+from temaki.lease import heartbeat, lease, turn
 from temaki.lease import shared as shared_lease
+from temaki.orm.pool import LeftOpen
 from temaki.remote import remote
 from temaki.replica import replica
 from temaki.replica.connection import Connection
@@ -24,6 +25,8 @@ from temaki.replica.replica import Replica
 from temaki.testing.simulation.locks import SimulatedThreading
 from temaki.testing.simulation.scheduler import running
 
+LOCKING: Final = (flights, heartbeat, lease, remote, replica, shared_lease, turn)
+"""Modules that get the scheduler's ``threading``: their threads wait for each other while others run."""
 _STEPS: Final[tuple[tuple[type, str], ...]] = (
     (StoredFile, "save"),
     (Replica, "install"),
@@ -38,11 +41,11 @@ _STEPS: Final[tuple[tuple[type, str], ...]] = (
     (Folder, "forget"),
     (Folder, "reuse"),
 )
-"""Before and after each of these, others may come in between, or the process may die."""
+"""Methods before and after which other tasks may run, or the process may die."""
 
 
 class _Random:
-    """Stands in for the module ``random``: a generator that nobody has seeded is seeded all the same."""
+    """A substitute for the module ``random``: generators without a seed get one, too."""
 
     @staticmethod
     def Random(seed: int = 0) -> random.Random:  # noqa: N802 - the module's name for it
@@ -55,7 +58,7 @@ class _Random:
 
 
 class _Entropy:
-    """Stands in for ``os.urandom``, for tasks only."""
+    """A substitute for ``os.urandom``, for tasks only."""
 
     def __init__(self) -> None:
         self._real = os.urandom
@@ -83,7 +86,7 @@ def _stepping(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _belonging(init: Callable[..., None]) -> Callable[..., None]:
-    """Each generation is known to the process that opens it, which closes it in the end."""
+    """Register each generation with the process that opens it, which closes it in the end."""
 
     @functools.wraps(init)
     def with_owner(self: Generation, *args: Any, **kwargs: Any) -> None:
@@ -95,24 +98,29 @@ def _belonging(init: Callable[..., None]) -> Callable[..., None]:
     return with_owner
 
 
+def _nothing(_: object) -> None:
+    pass
+
+
 _entropy: _Entropy | None = None
 
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """Let schedules run in here. Again is no error."""
+    """Install the substitutes, so that schedules can run. Nested uses are allowed."""
     global _entropy  # noqa: PLW0603 - one process, one schedule at a time
     if _entropy is not None:
         _entropy.reset()
         yield
         return
-    users = (flights, lease, remote, replica, shared_lease, turn)
-    patches: list[Any] = [mock.patch.object(module, "threading", SimulatedThreading()) for module in users]
+    patches: list[Any] = [mock.patch.object(module, "threading", SimulatedThreading()) for module in LOCKING]
     patches += [mock.patch.object(module, "random", _Random()) for module in (remote, shared_lease)]
     patches += [mock.patch.object(owner, name, _stepping(getattr(owner, name))) for owner, name in _STEPS]
     _entropy = _Entropy()
     patches += [mock.patch.object(os, "urandom", _entropy)]
     patches += [mock.patch.object(Generation, "__init__", _belonging(Generation.__init__))]
+    # A task only ends within a session where its process was killed, and then nothing is tidied up.
+    patches += [mock.patch.object(LeftOpen, "__del__", _nothing)]
     started = []
     try:
         for patch in patches:

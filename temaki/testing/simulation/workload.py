@@ -1,4 +1,4 @@
-"""What clients do: sessions on the real provider, called in the order in which Pony calls it."""
+"""The clients' sessions: they call the real provider in the order in which Pony calls it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from temaki.testing.simulation.roles import Actor, Stage
 
 KINDS: Final = ("write", "read", "immediate", "twice", "rollback", "violate")
-"""A deferred write (it reads first); a read; a write from the start; two transactions in one session; a write that is
-rolled back; one that SQLite refuses at COMMIT, for a foreign key."""
+"""Kinds of sessions: a deferred write (it reads first); a read; a write from the start; two transactions in one
+session; a write that is rolled back; a write that SQLite refuses at COMMIT, for a foreign key."""
 
 SCHEMA: Final = (
     "CREATE TABLE history (position INTEGER PRIMARY KEY, name TEXT, filler BLOB)",
@@ -37,7 +37,7 @@ _EXPECTED: Final = (ConflictError, CommitUnknownError, LeaseTimeoutError, LeaseL
 
 
 class _Cache:
-    """What the provider looks at in Pony's ``SessionCache``."""
+    """A substitute for Pony's ``SessionCache``, as far as the provider uses it."""
 
     db_session = None
     saved_fk_state = None
@@ -87,16 +87,16 @@ class _Session:
         self.fresh_from = self.world.tick_before(max_age)
         self.follows: str | None = None
         self.attempt: _Attempt | None = None
+        self.connection: Connection | None = None
 
     def run(self, kind: str) -> bool:
-        """Whether it did what it meant to do."""
+        """Run the session. Returns True if it did what it meant to do."""
         cache = _Cache(immediate=kind in {"immediate", "twice"})
         core.local.db2cache = {self.provider.database: cache}
-        connection: Connection | None = None
         self._start("r" if not cache.immediate else "w", writes=cache.immediate)
         try:
-            connection, _ = self.provider.connect()
-            self._transact(connection, cache, kind)
+            self._connect(cache)
+            self._transact(cache, kind)
         except Crash:
             self._died()
             raise
@@ -105,26 +105,49 @@ class _Session:
                 self._died()
                 raise
             self._failed(error, kind)
-            if connection is not None:
-                self.provider.rollback(connection, cache)
+            if self.connection is not None:
+                self.provider.rollback(self.connection, cache)
             return kind == "violate" and isinstance(error, IntegrityError)
         finally:
-            if connection is not None and not self.process.dead:
-                self.provider.release(connection, cache)
+            if self.connection is not None and not self.process.dead:
+                self.provider.release(self.connection, cache)
         return True
+
+    def _connect(self, cache: _Cache) -> None:
+        """As Pony's ``SessionCache.connect``."""
+        connection, _ = self.provider.connect()
+        try:
+            self.provider.set_transaction_mode(connection, cache)
+        except Exception:
+            if not self.process.dead:
+                self.provider.drop(connection, cache)
+            raise
+        self.connection = connection
+
+    def _begin_to_write(self, cache: _Cache) -> None:
+        """As Pony's ``SessionCache.prepare_connection_for_query_execution``: connect anew if the provider says so."""
+        assert self.connection is not None
+        cache.immediate = True
+        try:
+            self.provider.set_transaction_mode(self.connection, cache)
+        except Exception as error:
+            if self.process.dead or not self.provider.should_reconnect(error):
+                raise
+            self.world.log(self.process.name, "connects anew, to go on in the current version")
+            moved, self.connection = self.connection, None
+            self.provider.drop(moved, cache)
+            self._connect(cache)
 
     def _start(self, letter: str, *, writes: bool) -> _Attempt:
         self.attempt = _Attempt(self, self.program.new_name(letter), writes=writes)
         return self.attempt
 
-    def _transact(self, connection: Connection, cache: _Cache, kind: str) -> None:
-        provider, task = self.provider, self.task
-        attempt = self.attempt
+    def _transact(self, cache: _Cache, kind: str) -> None:
+        task, attempt = self.task, self.attempt
         assert attempt is not None
-        provider.set_transaction_mode(connection, cache)
         if not cache.immediate:
             for _ in range(2):
-                attempt.reads.append(self._read(connection))
+                attempt.reads.append(self._read(self._connected))
                 task.step()
             self.process.has_seen |= bool(attempt.reads[0])
             attempt.end(Outcome.OK)
@@ -132,15 +155,19 @@ class _Session:
             if kind == "read":
                 return
             attempt = self._start("w", writes=True)
-            cache.immediate = True
-            provider.set_transaction_mode(connection, cache)
-        self._write(connection, cache, attempt, kind)
+            self._begin_to_write(cache)
+        self._write(self._connected, cache, attempt, kind)
         if kind == "twice":
             self.follows = attempt.name
             self.fresh_from = attempt.began
             again = self._start("w", writes=True)
-            provider.set_transaction_mode(connection, cache)
-            self._write(connection, cache, again, kind)
+            self._begin_to_write(cache)
+            self._write(self._connected, cache, again, kind)
+
+    @property
+    def _connected(self) -> Connection:
+        assert self.connection is not None
+        return self.connection
 
     def _write(self, connection: Connection, cache: _Cache, attempt: _Attempt, kind: str) -> None:
         attempt.reads.append(self._read(connection))
@@ -169,13 +196,13 @@ class _Session:
             return ()
         cursor = connection.cursor()
         if self.world.choices.chance(0.2):
-            # Half read, and kept beyond the session: it must not keep the session's snapshot.
+            # A cursor that is half read, and that outlives the session. It must not keep the session's snapshot.
             self.program.kept = connection.cursor().execute("SELECT name FROM history UNION ALL SELECT 1")
         return tuple(name for (name,) in cursor.execute("SELECT name FROM history ORDER BY position").fetchall())
 
     def _has_table(self, connection: Connection) -> bool:
-        found = connection.cursor().execute("SELECT count(*) FROM sqlite_master WHERE name = 'history'").fetchone()
-        return bool(found[0])
+        row = connection.cursor().execute("SELECT count(*) FROM sqlite_master WHERE name = 'history'").fetchone()
+        return bool(row[0])
 
     def _died(self) -> None:
         attempt, self.attempt = self.attempt, None
@@ -190,7 +217,7 @@ class _Session:
         if isinstance(error, NotFoundError):
             fine = self.process.met_bad_answer
         elif isinstance(error, CorruptDatabaseError):
-            # Found by the pull, before SQLite has seen any of it.
+            # The pull must find this, before SQLite sees any of the file.
             fine = self.process.met_bad_answer and getattr(error, "reason", None) is not None
         elif isinstance(error, IntegrityError):
             fine = kind == "violate"
@@ -203,7 +230,7 @@ class _Session:
 
 
 class Program:
-    """What one thread of a client does, over all of the client's incarnations."""
+    """The program of one thread of a client, over all incarnations of the client."""
 
     def __init__(self, world: Stage, number: int, thread: int, strategy: tuple[str, dict[str, Any]]) -> None:
         self.world, self.number, self.thread, self.strategy = world, number, thread, strategy
@@ -214,12 +241,12 @@ class Program:
         self._names = 0
 
     def new_name(self, letter: str) -> str:
-        """A name for an operation."""
+        """Make a unique name for an operation."""
         self._names += 1
         return f"{letter}{self.number}{'abc'[self.thread]}{self._names}"
 
     def run(self, process: Actor) -> None:
-        """Do what is left to be done."""
+        """Run the sessions that are left."""
         provider = process.provider(*self.strategy)
         choices = self.world.choices
         while self.left:
@@ -232,7 +259,7 @@ class Program:
         self.world.wake_director()
 
     def finish(self, process: Actor) -> None:
-        """With all trouble over: it must work now."""
+        """Run a session that must succeed, because all faults are over."""
         provider = process.provider(*self.strategy)
         for _ in range(20):
             if self._session(process, provider).run("immediate" if self.writes else "read"):

@@ -1,4 +1,4 @@
-"""One schedule: its processes, its bucket, its trouble, and what came of it."""
+"""One schedule: its processes, its bucket, its faults, and its result."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ STRATEGIES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("always-download", {}),
     ("lease-locked", {**_LEASE, "hold": 0.0}),
     ("lease-locked", {**_LEASE, "hold": 1.0}),
+    ("lease-locked", {**_LEASE, "isolation": "pony"}),
     ("read-only", {}),
     ("etag-cached", {"max_age": 0.5}),
     ("read-only", {"max_age": 0.5}),
@@ -43,7 +44,7 @@ Event = tuple[float, str, tuple[Any, ...]]
 
 
 class _Director:
-    """No process: who sees to it that a schedule comes to its end."""
+    """The host of the task that brings a schedule to its end. It is no process."""
 
     dead = False
     frozen_until = 0.0
@@ -56,12 +57,12 @@ class World:
     """One schedule, from its seed to its verdict. Use :func:`run`.
 
     Args:
-        choices: Decide everything.
-        home: A folder for all working copies.
+        choices: The random choices of the schedule.
+        home: Folder for all working copies.
 
     Attributes:
         history: The operations of all clients.
-        events: All that happened, for people.
+        events: All events, for people.
     """
 
     def __init__(self, choices: Choices, home: Path) -> None:
@@ -119,7 +120,7 @@ class World:
     # -- running --------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run it to its end, and judge it.
+        """Run the schedule to its end, and judge its history.
 
         Raises:
             Violation: A promise was broken.
@@ -133,9 +134,9 @@ class World:
         finally:
             for process in self.processes:
                 process.bury()
-        found = anomalies(self.history, self.final)
-        if found:
-            raise Violation("; ".join(str(anomaly) for anomaly in found))
+        broken = anomalies(self.history, self.final)
+        if broken:
+            raise Violation("; ".join(str(anomaly) for anomaly in broken))
 
     def _start(self, number: int, folder: Path, delay: float = 0.0) -> None:
         incarnation = self._incarnations.get(number, -1) + 1
@@ -164,7 +165,7 @@ class World:
         self.final = self._stored()
 
     def _stored(self) -> Value:
-        """What any SQLite finds in the bucket in the end."""
+        """Read the final value from the bucket with plain SQLite."""
         try:
             download = self.bucket.get(KEY)
         except NotFoundError:
@@ -181,12 +182,12 @@ class World:
             task.wait(self._directing, 0.5)
 
     def wake_director(self) -> None:
-        """Something has come to its end."""
+        """Wake the director, because a program is done."""
         for task in self._directing:
             task.wake_at = self.scheduler.now
 
     def _calm_down(self) -> None:
-        """No more trouble; what was under way lands now."""
+        """End all faults. Late requests land now."""
         self.odds = (self.switch_rate,)
         self.fault_rate = self.hostile_rate = self.crash_rate = 0.0
         self.log("", "no more trouble")
@@ -227,7 +228,7 @@ class World:
         task.hand_on()
 
     def _set_clock(self, process: Process) -> None:
-        if not process.view.sleeps:  # both clocks wrong at once: then nobody could tell the time
+        if not process.view.sleeps:  # with both clocks wrong at once, no code could measure time
             by = self.choices.pick((1.0, -1.0, 3600.0, -3600.0))
             process.view.skew += by
             self.log(process.name, f"has its wall clock set by {by:+g} s")
@@ -240,16 +241,16 @@ class World:
     # -- for the rest of the simulation ---------------------------------------------------------------------------
 
     def next_folder(self) -> Path:
-        """A name for a cache folder; nothing is there yet."""
+        """Choose the name of a new cache folder."""
         self._folders += 1
         return self.home / str(self._folders)
 
     def log(self, who: str, *what: Any) -> None:
-        """Remember an event."""
+        """Record an event."""
         self.events.append((self.scheduler.now, who, what))
 
     def tick_before(self, seconds: float) -> int:
-        """The number of what happens now; or of what happened last so many seconds ago."""
+        """Get the number of a new event; or, with ``seconds``, of the last event before that time."""
         now, tick = self.scheduler.now, self.scheduler.tick()
         self._times.append(now)
         self._ticks.append(tick)
@@ -259,23 +260,23 @@ class World:
         return self._ticks[at - 1] if at else 0
 
     def lines(self) -> list[str]:
-        """What happened, for people, and for comparing two runs."""
-        return [f"{when:8.3f} {who:4} {' '.join(_shown(one) for one in what)}" for when, who, what in self.events]
+        """List the events as text, for people, and for comparing two runs."""
+        return [f"{when:8.3f} {who:4} {' '.join(_shown(fact) for fact in facts)}" for when, who, facts in self.events]
 
 
-def _shown(one: Any) -> str:
-    if isinstance(one, Operation):
-        ended = f"until {one.ended}" if one.ended is not None else "died"
-        reads = " then ".join(f"[{' '.join(value)}]" for value in one.reads) or "nothing"
-        return f"{one.name}: from {one.began} {ended}, {one.outcome.name}, {'writes, ' * one.writes}read {reads}"
-    if isinstance(one, Exception):
-        return type(one).__name__
-    return str(one)
+def _shown(fact: Any) -> str:
+    if isinstance(fact, Operation):
+        ended = f"until {fact.ended}" if fact.ended is not None else "died"
+        reads = " then ".join(f"[{' '.join(value)}]" for value in fact.reads) or "nothing"
+        return f"{fact.name}: from {fact.began} {ended}, {fact.outcome.name}, {'writes, ' * fact.writes}read {reads}"
+    if isinstance(fact, Exception):
+        return type(fact).__name__
+    return str(fact)
 
 
 @cache
 def _first_version() -> bytes:
-    """The smallest database in which clients can write, as version 1. Small pages are soon checked and sent."""
+    """Make the smallest database in which clients can write, as version 1. Small pages are fast to check and send."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.execute("PRAGMA page_size = 512")
         for statement in workload.SCHEMA:
@@ -288,8 +289,8 @@ def _first_version() -> bytes:
 
 @contextmanager
 def _home() -> Iterator[Path]:
-    """A folder in memory, where the machine has one."""
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+    """Make a temporary folder, in memory if the machine allows that."""
+    memory = Path("/dev/shm")  # noqa: S108 - the folder gets an unpredictable name
     where = memory if memory.is_dir() else Path(tempfile.gettempdir())
     _sweep(where)
     path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=where))
@@ -301,7 +302,7 @@ def _home() -> Iterator[Path]:
 
 @cache
 def _sweep(where: Path) -> None:
-    """Remove what runs that were killed have left behind. Once in a process."""
+    """Remove the folders that killed runs have left behind. Runs once per process."""
     for left in where.glob(f"{_PREFIX}*"):
         with suppress(ValueError):
             pid = int(left.name.removeprefix(_PREFIX).partition("-")[0])
@@ -317,11 +318,11 @@ def run(seed: int = 0, replay: Sequence[int] | None = None) -> tuple[World, Viol
     """Run one schedule.
 
     Args:
-        seed: All of it.
-        replay: Choices to use in place of a seed's.
+        seed: Seed of the whole schedule.
+        replay: Choices to use instead of the seed's.
 
     Returns:
-        The schedule, and what is wrong with it.
+        The schedule, and the promise that it broke; None if it broke none.
     """
     with substitutes.installed(), _home() as home:
         world = World(Choices(seed, replay), home)
@@ -329,8 +330,8 @@ def run(seed: int = 0, replay: Sequence[int] | None = None) -> tuple[World, Viol
             world.run()
         except Violation as violation:
             return world, violation
-        except (Exception, Crash) as error:  # noqa: BLE001 - whatever it is, it is no documented error
-            found = Violation(f"{type(error).__name__}: {error}")
-            found.__cause__ = error
-            return world, found
+        except (Exception, Crash) as error:  # noqa: BLE001 - any other error is undocumented, so it is a violation
+            undocumented = Violation(f"{type(error).__name__}: {error}")
+            undocumented.__cause__ = error
+            return world, undocumented
         return world, None
