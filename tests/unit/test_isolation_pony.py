@@ -36,6 +36,7 @@ from temaki.strategy import Strategy
 from temaki.testing.clock import ManualClock
 from temaki.testing.counting import CountingStore
 from temaki_strategies import EtagCached, LeaseLocked
+from tests.leases import operator
 from tests.threads import in_thread
 
 KEY = "app.sqlite"
@@ -98,7 +99,7 @@ class Worker(Application):
     @property
     def lease_is_held(self) -> bool:
         """Whether the record says so."""
-        record = self.db.provider.engine.shared.lease._made[1].inspect()
+        record = operator(self.db.provider.engine.shared.lease._made[1]).inspect()
         return record is not None and record.held
 
 
@@ -532,5 +533,5 @@ def test_option_by_name() -> None:
     assert (made.isolation, LeaseLocked().isolation) == ("pony", "snapshot")
     with pytest.raises(ConfigurationError, match='ISOLATION: expected "snapshot" or "pony"; got'):
         make_strategy(LeaseLocked, {"isolation": Option("isolation", "serializable", ENVIRONMENT)})
-    with pytest.raises(ValueError, match='isolation is "snapshot" or "pony", not 1'):
+    with pytest.raises(ValueError, match='isolation must be "snapshot" or "pony"; got 1'):
         LeaseLocked(isolation=1)  # type: ignore[arg-type]
