@@ -98,3 +98,96 @@ quick-pytest: .venv/.complete
 
 # In this order: what fails most often and fastest first.
 CHECKS := lint types layers pytest docs wheel
+
+.PHONY: test
+test: .venv/.complete ## Everything that has to hold: linters, types, layers, docs, the wheel, all tests
+	@for check in $(CHECKS); do $(MAKE) --no-print-directory $$check || { echo "make test: failed in: make $$check" >&2; exit 1; }; done
+
+.PHONY: lint
+lint: .venv/.complete ## ruff, its rules and its format
+	$(say) 'ruff'
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: types
+types: .venv/.complete ## mypy, strict
+	$(say) 'mypy'
+	@$(BIN)/mypy $(SOURCES)
+
+.PHONY: layers
+layers: .venv/.complete ## import-linter: who may import whom
+	$(say) 'import-linter'
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: pytest
+pytest: .venv/.complete ## All tests; make pytest PYTEST_ARGS="-k lease"
+	$(say) 'pytest'
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+# Each has an environment of its own, from the same lock: .venv/python3.12, and so on.
+define on_each_python
+	@set -eu; \
+	for python in $(PYTHONS); do \
+		version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		home=".venv/python$$version"; \
+		if [ ! "$$home/.complete" -nt uv.lock ] || [ ! "$$home/.complete" -nt pyproject.toml ]; then \
+			printf '\n== environment: %s with Python %s, from uv.lock\n' "$$home" "$$version"; \
+			UV_PROJECT_ENVIRONMENT="$$home" UV_PYTHON="$$python" UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy \
+				$(UV) sync --quiet --frozen --compile-bytecode --all-groups; \
+			touch "$$home/.complete"; \
+		fi; \
+		printf '\n== pytest on Python %s%s\n' "$$version" '$(2)'; \
+		"$$home/bin/python" -m pytest $(PYTEST_ARGS) $(1); \
+	done
+endef
+
+.PHONY: test-pythons
+test-pythons: .venv/.complete ## All tests on each Python of this machine, from 3.11 on
+	$(call on_each_python)
+	$(say) 'pytest on the Python of .venv'
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+.PHONY: quick-pythons
+quick-pythons: .venv/.complete ## The quick half of the tests on each other Python of this machine, from 3.11 on
+	$(call on_each_python,$(QUICK_TESTS),$(comma) the quick half)
+
+.PHONY: docs
+docs: .venv/.complete ## The documentation, into site/; warnings are errors
+	$(say) 'mkdocs'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+.PHONY: wheel
+wheel: .venv/.complete ## The wheel, built through the sdist, tried in an empty environment away from the sources
+	$(say) 'wheel'
+	@set -eu; \
+	away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; trap 'exit 1' INT TERM; \
+	$(UV_ENV) $(UV) build --quiet --out-dir "$$away/dist"; \
+	$(UV_ENV) $(UV) export --quiet --frozen --no-default-groups --no-emit-project --output-file "$$away/locked.txt"; \
+	$(PY) -m venv --without-pip "$$away/venv"; \
+	UV_LINK_MODE=copy $(UV) pip install --quiet --python "$$away/venv/bin/python" --require-hashes -r "$$away/locked.txt"; \
+	UV_LINK_MODE=copy $(UV) pip install --quiet --python "$$away/venv/bin/python" --no-deps "$$away"/dist/*.whl; \
+	cp tests/wheel/check_wheel.py "$$away/"; \
+	(cd "$$away" && PYTHONPATH= venv/bin/python check_wheel.py); \
+	: 'a last command that is no program: some shells replace themselves by that one, and then run no trap'
+
+# The whole of the simulation ten times over: another 100,000 seeds take a quarter of an hour on two cores.
+.PHONY: soak
+soak: .venv/.complete ## 100,000 schedules of the simulation; make soak SCHEDULES=1000000
+	$(say) 'soak'
+	@SCHEDULES=$(or $(SCHEDULES),100000) $(PY) -m pytest -n auto --dist loadscope tests/stateful/test_simulation.py
+
+.PHONY: bench
+bench: .venv/.complete ## The measurements in benchmarks/, one after the other
+	@set -e; for script in benchmarks/[!_]*.py; do printf '\n== %s\n' "$$script"; $(PY) "$$script"; done
+	$(say) 'side by side: writes docs/benchmarks/'
+	@$(PY) -m benchmarks.side_by_side.run
+
+.PHONY: format
+format: .venv/.complete ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+.PHONY: clean
+clean: ## Remove .venv and everything that can be made again
+	rm -rf .venv dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	find temaki temaki_pytest strategies examples tests benchmarks demo -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
