@@ -144,7 +144,7 @@ class TestNoDatabase:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"temaki-format": "2"}, r"newer temaki.*format 2 .*Upgrade temaki"),
+            ({"temaki-format": "3"}, r"newer temaki.*format 3 .*Upgrade temaki"),
             ({"temaki-format": "nonsense"}, "metadata are not as temaki writes them"),
             ({"temaki-seq": "99"}, r"another tool.*changed it and kept the metadata"),
             ({"temaki-lineage": "someone-else"}, "does not begin with"),
