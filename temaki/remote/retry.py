@@ -40,7 +40,7 @@ class RetryPolicy:
         return Attempts(self.clock, self.rng, self.clock.monotonic() + self.timeout)
 
     def run(self, call: Callable[[], T]) -> T:
-        """Make one request that begins now. Raises what the last attempt raised; see :func:`retry`."""
+        """Make one request that begins now. Raises what the last attempt raised; see :meth:`Attempts.run`."""
         return self.begin().run(call)
 
 
@@ -66,71 +66,55 @@ class Attempts:
         wait: Callable[[BaseException | None], float] | None = None,
         on_failure: Callable[[Exception], None] | None = None,
     ) -> T:
-        """Run ``call`` as :func:`retry` does."""
-        return retry(
-            call, clock=self.clock, deadline=self.deadline, rng=self.rng, on=on, wait=wait, on_failure=on_failure
-        )
+        """Run ``call`` until it succeeds, raises an error that is not in ``on``, or the deadline has passed.
 
+        The wait between attempts doubles each time, unless ``wait`` is given; up to half of it is left out at random.
+        No attempt starts after the deadline, with one exception: there are always two attempts. The reason is a process
+        that was frozen in the middle of a request (AWS Lambda between invocations). It wakes up on a dead connection,
+        beyond any deadline, and only a second attempt tells what became of the first. An attempt under way is never cut
+        short.
 
-def retry(
-    call: Callable[[], T],
-    *,
-    clock: Clock,
-    deadline: float,
-    rng: random.Random,
-    on: tuple[type[Exception], ...] = (StoreUnavailableError,),
-    wait: Callable[[BaseException | None], float] | None = None,
-    on_failure: Callable[[Exception], None] | None = None,
-) -> T:
-    """Run ``call`` until it succeeds, raises an error that is not in ``on``, or the deadline has passed.
+        Args:
+            call: Makes one attempt.
+            on: Errors that are worth another attempt. Every other error is raised at once.
+            wait: Gives the longest wait after an error, in seconds. Default: twice as long each time.
+            on_failure: Called with each error in ``on``, before anything else happens.
 
-    The wait between attempts doubles each time, unless ``wait`` is given; up to half of it is left out at random. No
-    attempt starts after the deadline, with one exception: there are always two attempts. The reason is a process that
-    was frozen in the middle of a request (AWS Lambda between invocations). It wakes up on a dead connection, beyond any
-    deadline, and only a second attempt tells what became of the first. An attempt under way is never cut short.
+        Raises:
+            Exception: The error of the last attempt.
+        """
 
-    Args:
-        call: Makes one attempt.
-        clock: The clock that measures and waits.
-        deadline: Time of ``clock.monotonic()``, in seconds. Several calls that belong together share one.
-        rng: Random numbers for the jitter.
-        on: Errors that are worth another attempt. Every other error is raised at once.
-        wait: Gives the longest wait after an error, in seconds. Default: twice as long each time.
-        on_failure: Called with each error in ``on``, before anything else happens.
+        def attempt() -> T:
+            try:
+                return call()
+            except on as error:
+                if on_failure is not None:
+                    on_failure(error)
+                raise
 
-    Raises:
-        Exception: The error of the last attempt.
-    """
-
-    def attempt() -> T:
         try:
-            return call()
+            return attempt()
         except on as error:
-            if on_failure is not None:
-                on_failure(error)
-            raise
+            first: list[Exception] = [error]
 
-    try:
-        return attempt()
-    except on as error:
-        first: list[Exception] = [error]
+        def repeat() -> T:
+            if first:
+                raise first.pop()  # the attempt that has already been made: tenacity only counts it
+            return attempt()
 
-    def repeat() -> T:
-        if first:
-            raise first.pop()  # the attempt that has already been made: tenacity only counts it
-        return attempt()
+        # Imported here because it takes 31 to 41 ms: a process whose requests succeed does not need it.
+        from tenacity import Retrying, retry_if_exception_type
 
-    # Imported here because it takes 31 to 41 ms: a process whose requests succeed does not need it.
-    from tenacity import Retrying, retry_if_exception_type
+        def delay(state: RetryCallState) -> float:
+            most = min(LONGEST_DELAY, BASE_DELAY * 2.0 ** min(state.attempt_number - 1, 10))
+            if wait is not None and state.outcome is not None:
+                most = wait(state.outcome.exception())
+            return max(0.0, min(self.rng.uniform(most / 2, most), self.deadline - self.clock.monotonic()))
 
-    def delay(state: RetryCallState) -> float:
-        most = min(LONGEST_DELAY, BASE_DELAY * 2.0 ** min(state.attempt_number - 1, 10))
-        if wait is not None and state.outcome is not None:
-            most = wait(state.outcome.exception())
-        return max(0.0, min(rng.uniform(most / 2, most), deadline - clock.monotonic()))
+        def is_over(state: RetryCallState) -> bool:
+            return state.attempt_number > 1 and self.clock.monotonic() >= self.deadline
 
-    def is_over(state: RetryCallState) -> bool:
-        return state.attempt_number > 1 and clock.monotonic() >= deadline
-
-    retrying = Retrying(sleep=clock.sleep, wait=delay, stop=is_over, retry=retry_if_exception_type(on), reraise=True)
-    return retrying(repeat)
+        retrying = Retrying(
+            sleep=self.clock.sleep, wait=delay, stop=is_over, retry=retry_if_exception_type(on), reraise=True
+        )
+        return retrying(repeat)

@@ -60,15 +60,15 @@ def test_success_does_not_import_tenacity() -> None:
 import random, sys
 from temaki.clock import SystemClock
 from temaki.errors import StoreUnavailableError
-from temaki.remote.retry import retry
+from temaki.remote.retry import Attempts
 errors = []
 def call():
     if errors: raise errors.pop()
-options = dict(clock=SystemClock(), deadline=1e9, rng=random.Random())
-retry(call, **options)
+attempts = Attempts(SystemClock(), random.Random(), deadline=1e9)
+attempts.run(call)
 print("tenacity" in sys.modules)
 errors.append(StoreUnavailableError("once", url="x"))
-retry(call, **options)
+attempts.run(call)
 print("tenacity" in sys.modules)
 """
     root = Path(__file__).parents[2]
