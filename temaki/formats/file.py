@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError
 from temaki.formats.format import Body, Format, Stored, Task
-from temaki.remote.transfer import Target, ended_early
+from temaki.remote.transfer import Target, read_exactly
 from temaki.replica.header import DATABASE_HEADER, MODES_AT, WAL_MODE, FormatError, read_header
 from temaki.version import SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
 
@@ -56,22 +56,11 @@ class _Begun:
     def __init__(self, download: Download, url: str) -> None:
         self.download = download
         try:
-            self.first = _header(download)
+            self.first = read_exactly(download, min(DATABASE_HEADER, download.info.size))
             self.version = _checked_version(download.info, self.first, url)
         except BaseException:
             download.__exit__(None, None, None)
             raise
-
-
-def _header(download: Download) -> bytes:
-    first = b""
-    wanted = min(DATABASE_HEADER, download.info.size)
-    while len(first) < wanted:
-        data = download.read(wanted - len(first))
-        if not data:
-            raise ended_early(download, len(first))
-        first += data
-    return first
 
 
 class StoredFile(Stored):

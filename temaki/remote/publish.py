@@ -150,12 +150,7 @@ class Publication:
             why = "the store refused the commit, and the current version could not be read"
         else:
             why = _described(_as_version(error.seen))
-        return ConflictError(
-            f"Another writer has changed {self._url} since this transaction began: {RUN_AGAIN} Nothing of this "
-            f"transaction was stored ({why}).",
-            url=self._url,
-            commit_id=self._version.commit,
-        )
+        return conflict(self._url, self._version.commit, why)
 
     def _unfounded(self, error: UnfoundedRefusalError) -> StoreError:
         refusal = error.refusal
@@ -188,6 +183,22 @@ class Publication:
             path="",
             should_retry=True,
         )
+
+
+def conflict(url: str, commit: str, why: str) -> ConflictError:
+    """Make the error for a commit whose base another writer has replaced.
+
+    Args:
+        url: The database's URL.
+        commit: The commit's id.
+        why: What was found instead of the base.
+    """
+    return ConflictError(
+        f"Another writer has changed {url} since this transaction began: {RUN_AGAIN} Nothing of this transaction was "
+        f"stored ({why}).",
+        url=url,
+        commit_id=commit,
+    )
 
 
 def _reason(cause: BaseException) -> str:

@@ -206,18 +206,7 @@ class Transfer:
 
     def _go_together(self, first: tuple[int, int], others: list[tuple[int, int]], stream: contextlib.ExitStack) -> None:
         """Fetch all parts at once; one after the other if there are no threads for them."""
-        parts = Parts(others, self._fetch, self._stop)
-        try:
-            parts.start()
-            with contextlib.suppress(Stopped):  # another part failed; raise_error() raises its error
-                self._go_on(*first, stream)
-                parts.help()
-        except BaseException:
-            self._stop.set()
-            raise
-        finally:
-            parts.wait()  # none of them may write to a descriptor that has been closed
-        parts.raise_error()
+        Parts(others, self._fetch, self._stop).run(lambda: self._go_on(*first, stream))
 
     def _go_on(self, start: int, stop: int, stream: contextlib.ExitStack) -> None:
         """Read the next part from the open stream, and close it. If it breaks, fetch that part anew."""
@@ -263,20 +252,39 @@ class Parts:
         self._running: dict[int, threading.Lock] = {}  # by thread: the lock that it holds while it fetches
         self._error: BaseException | None = None
 
-    def start(self) -> None:
+    def run(self, first: Callable[[], None]) -> None:
+        """Fetch all parts, with ``first`` as this thread's own. Returns or raises when no thread is fetching any more.
+
+        Raises:
+            Exception: The first error of a part.
+        """
+        try:
+            self._start()
+            with contextlib.suppress(Stopped):  # another part failed: its error follows
+                first()
+                self._help()
+        except BaseException:
+            self._stop.set()
+            raise
+        finally:
+            self._wait()  # no thread may write to a descriptor that has been closed
+        if self._error is not None:
+            raise self._error
+
+    def _start(self) -> None:
         """Start one thread for each part, as long as the system gives threads."""
         for number in range(len(self._left)):
             try:
-                threading.Thread(target=self._run, name=f"temaki-fetch_{number}", daemon=True).start()
+                threading.Thread(target=self._fetch_one, name=f"temaki-fetch_{number}", daemon=True).start()
             except RuntimeError:  # the system gives no more threads, or the interpreter shuts down (Python 3.12)
                 return
 
-    def help(self) -> None:
+    def _help(self) -> None:
         """Fetch the parts that no thread has begun to fetch."""
         while (part := self._next()) is not None:
             self._fetch(*part)
 
-    def wait(self) -> None:
+    def _wait(self) -> None:
         """Wait until no thread is fetching. No thread begins another part."""
         with self._lock:
             self._left.clear()
@@ -285,16 +293,11 @@ class Parts:
             with lock:
                 pass
 
-    def raise_error(self) -> None:
-        """Raise the error of the first thread that failed, if one did."""
-        if self._error is not None:
-            raise self._error
-
     def _next(self) -> tuple[int, int] | None:
         with self._lock:
             return self._left.pop(0) if self._left and not self._stop.is_set() else None
 
-    def _run(self) -> None:
+    def _fetch_one(self) -> None:
         mine = threading.Lock()
         with mine:
             with self._lock:
@@ -330,6 +333,21 @@ def copy(download: Download, target: Target, start: int, stop: int, stopped: thr
             raise ended_early(download, start)
         target.write(data, start)
         start += len(data)
+
+
+def read_exactly(download: Download, count: int) -> bytes:
+    """Read the next ``count`` bytes of the download.
+
+    Raises:
+        StoreUnavailableError: The body ended early.
+    """
+    data = bytearray()
+    while len(data) < count:
+        piece = download.read(min(_CHUNK, count - len(data)))
+        if not piece:
+            raise ended_early(download, len(data))
+        data += piece
+    return bytes(data)
 
 
 def ended_early(download: Download, at: int) -> StoreUnavailableError:

@@ -161,9 +161,9 @@ class Generation:
             WorkingCopyError: They were truncated or overwritten.
         """
         if _shape(os.fstat(self._main)) != self._main_shape:
-            raise self._damaged("the file was truncated or overwritten")
+            raise self.damaged("the file was truncated or overwritten")
         if os.fstat(self._wal).st_size < self._wal_size:
-            raise self._damaged("its WAL was truncated")
+            raise self.damaged("its WAL was truncated")
 
     def _remember_files(self) -> None:
         """Note the state of the files. Only a checkpoint changes the main file, and the WAL never shrinks."""
@@ -187,11 +187,11 @@ class Generation:
             self.require_intact()
             changes = scan(self._wal, self._index, self._mark)
         except (FormatError, OSError) as error:
-            raise self._damaged(error) from error
+            raise self.damaged(error) from error
         if changes.page_count is None:
             frames = connection.frames()
             if frames != changes.mark.frames:
-                raise self._damaged(
+                raise self.damaged(
                     f"SQLite counts {frames} frames in the WAL that it has open, not {changes.mark.frames}"
                 )
         return changes
@@ -216,9 +216,10 @@ class Generation:
                 changed=frozenset(changes.pages),
             )
         except (FormatError, OSError) as error:
-            raise self._damaged(error) from error
+            raise self.damaged(error) from error
 
-    def _damaged(self, reason: object) -> WorkingCopyError:
+    def damaged(self, reason: object) -> WorkingCopyError:
+        """Make the error for files that do not hold what temaki has left in them."""
         return WorkingCopyError(
             f"Something else on this machine damaged the working copy of {self.url} in {self.path}: {reason}. Nothing "
             "was stored. The next session starts from the stored version. Keep other programs away from the folder, or "
@@ -270,7 +271,7 @@ class Generation:
                 self._pages = {}  # a transaction that was rolled back had spilled, and its offsets are others' now
             return Image(self._main, self._wal, dict(self._pages), page_count, page_size, sequence)
         except (FormatError, OSError) as error:
-            raise self._damaged(error) from error
+            raise self.damaged(error) from error
 
     def catch_up(self, pages: Mapping[int, bytes], page_count: int, page_size: int, version: Version) -> bool:
         """Put a newer version into the live file, as one transaction. Sessions keep their snapshots.
@@ -310,7 +311,7 @@ class Generation:
                     self._guard.execute("COMMIT").close()
             found = scan(self._wal, self._index, self._mark)
         except (FormatError, OSError) as error:
-            raise self._damaged(error) from error
+            raise self.damaged(error) from error
         if found.restarted:
             self._pages = {}
         self.acknowledge(found, version)

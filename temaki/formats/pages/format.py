@@ -18,8 +18,9 @@ from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError,
 from temaki.formats.pages.pageimage import pack
 from temaki.formats.pages.pageone import canonical
 from temaki.formats.pages.pull import MismatchError, can_catch_up, collect, prove, save
+from temaki.remote.publish import conflict
 from temaki.remote.swap import Rebuilt
-from temaki.remote.transfer import Target, ended_early
+from temaki.remote.transfer import Target, read_exactly
 from temaki.replica.header import FormatError
 from temaki.replica.replica import CaughtUp, Step
 from temaki.version import COMMIT_KEY, FORMAT_KEY, PAGES_FORMAT, MetadataError, read_version
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 _MOST_PLANS: Final = 8
 """How often a pull reads the head again because objects that it named have been removed meanwhile."""
-_CHUNK: Final = 1 << 20
 
 
 class _Pages(Format):
@@ -64,7 +64,7 @@ def read_stored(download: Download, url: str) -> tuple[Version, Head]:
             version = read_version(info)
             if info.size > LARGEST_HEAD:
                 raise FormatError(f"its head has {info.size} bytes, and no head has more than {LARGEST_HEAD}")  # noqa: TRY301
-            head = decode(_all(download))
+            head = decode(read_exactly(download, info.size))
             if (head.commit, head.sequence) != (version.commit, version.sequence):
                 raise MetadataError(  # noqa: TRY301
                     f"its metadata say commit {version.commit}, number {version.sequence}, its head {head.commit}, "
@@ -84,16 +84,6 @@ def _ahead(source: Source, download: Download) -> float:
     """By how many seconds the store's clock is ahead of ours, where it tells its time."""
     date = download.info.date
     return 0.0 if date is None else date.timestamp() - source.retrying.clock.time()
-
-
-def _all(download: Download) -> bytes:
-    data = bytearray()
-    while len(data) < download.info.size:
-        piece = download.read(min(_CHUNK, download.info.size - len(data)))
-        if not piece:
-            raise ended_early(download, len(data))
-        data += piece
-    return bytes(data)
 
 
 def _unreadable(info: ObjectInfo, url: str, reason: Exception, advice: str) -> CorruptDatabaseError:
@@ -308,13 +298,7 @@ class _Commit:
                 self._objects, task.image, local, before, identity, before_large=lambda: self._require_unlost(before)
             )
         except (FormatError, OSError) as error:
-            raise WorkingCopyError(
-                f"The working copy of {self._source.url} was damaged by something else on this machine: {error}. "
-                "Nothing was stored; the next session starts from the stored version.",
-                url=self._source.url,
-                path=str(task.generation.path),
-                should_retry=True,
-            ) from error
+            raise task.generation.damaged(error) from error
         except MissingObjectError as error:
             assert before is not None
             raise corrupt(self._source, before.head, error.name, "the object is missing") from error
@@ -338,9 +322,4 @@ class _Commit:
             raise self._lost()
 
     def _lost(self) -> ConflictError:
-        return ConflictError(
-            f"Another writer has changed {self._source.url} since this transaction began. Nothing of this one was "
-            "stored: run it again on the current version; @db_session(retry=N) does so by itself.",
-            url=self._source.url,
-            commit=self._task.commit,
-        )
+        return conflict(self._source.url, self._task.commit, "its head was replaced")

@@ -14,7 +14,7 @@ A head that is replaced meanwhile is no error: maintenance gives up, and is trie
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from temaki.errors import PreconditionFailedError
 from temaki.formats.pages import policy
@@ -28,7 +28,7 @@ from temaki.replica.header import MODES_AT, ROLLBACK_MODE
 from temaki.version import FORMAT_KEY, PAGES_FORMAT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from temaki.formats.pages.head import Segment
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from temaki.store import ObjectInfo
     from temaki.version import Version
 
-T = TypeVar("T")
 
 GRACE: Final = 3600
 """Seconds for which an object stays after it was condemned: whoever reads a head older than that reads it again."""
@@ -177,7 +176,7 @@ def collect(source: Source, *, grace: int = GRACE) -> Collected:
         return [info.key.removeprefix(prefix) for info in source.store.list(prefix)]
 
     for _ in range(_MOST_SWAPS):
-        listed = _patiently(source, names)  # before the head: what is uploaded later is none of our business
+        listed = source.retrying.run(names)  # before the head: what is uploaded later is none of our business
         current = _current(source)
         if current is None:
             return Collected()
@@ -196,7 +195,7 @@ def collect(source: Source, *, grace: int = GRACE) -> Collected:
         )
         if _swap(source, current, new):
             for name in ripe:
-                _patiently(source, lambda name=name: source.store.delete(key_of(source.key, name)))  # type: ignore[misc]
+                source.retrying.run(lambda name=name: source.store.delete(key_of(source.key, name)))  # type: ignore[misc]
             return Collected(tuple(ripe), tuple(orphans))
     return Collected()
 
@@ -215,7 +214,7 @@ def _current(source: Source) -> _Current | None:
         now = source.retrying.clock.time() if info.date is None else info.date.timestamp()
         return _Current(info, version, head, int(now))
 
-    return _patiently(source, attempt)
+    return source.retrying.run(attempt)
 
 
 def _swap(source: Source, current: _Current, new: Head) -> Head | None:
@@ -231,8 +230,4 @@ def _swap(source: Source, current: _Current, new: Head) -> Head | None:
             return new if found is not None and found.head == new else None
         return new
 
-    return _patiently(source, attempt)
-
-
-def _patiently(source: Source, request: Callable[[], T]) -> T:
-    return source.retrying.run(request)
+    return source.retrying.run(attempt)

@@ -6,12 +6,13 @@ import contextlib
 import itertools
 import tempfile
 import threading
+from functools import partial
 from typing import IO, TYPE_CHECKING, Final, TypeVar
 
 from temaki.errors import CorruptDatabaseError, NotFoundError, PreconditionFailedError
 from temaki.formats.pages.names import key_of
 from temaki.formats.pages.segment import SegmentReader, index_size
-from temaki.remote.transfer import Parts, ended_early
+from temaki.remote.transfer import Parts, ended_early, read_exactly
 from temaki.replica.header import DATABASE_HEADER, FormatError, read_header
 
 if TYPE_CHECKING:
@@ -131,13 +132,13 @@ class Objects:
 
         def attempt() -> array[int]:
             with self._get(segment.name, (0, index_size(segment.pages))) as download:
-                read = _Exactly(download)
+                read = partial(read_exactly, download)
                 try:
                     return SegmentReader(read, segment, download.info.size, page_size).numbers
                 except FormatError as error:
                     raise DamagedObjectError(segment.name, error) from error
 
-        return self._retry(attempt)
+        return self._source.retrying.run(attempt)
 
     def base(self, base: Base, page_size: int, target: Target) -> None:
         """Write a base into a file. Raises what :meth:`segments` does, and ``WorkingCopyError``."""
@@ -156,7 +157,7 @@ class Objects:
             except PreconditionFailedError as error:
                 raise DamagedObjectError(base.name, "it was replaced while it was read") from error
 
-        self._retry(attempt)
+        self._source.retrying.run(attempt)
 
     def _fetch(self, segment: Segment, file: IO[bytes]) -> None:
         def attempt() -> None:
@@ -175,7 +176,7 @@ class Objects:
                     file.write(data)
                     left -= len(data)
 
-        self._retry(attempt)
+        self._source.retrying.run(attempt)
         file.seek(0)
 
     def _reader(self, segment: Segment, file: IO[bytes], page_size: int) -> SegmentReader:
@@ -192,16 +193,12 @@ class Objects:
         assert download is not None, "only if_none_match has no body"
         return download
 
-    def _retry(self, attempt: Callable[[], T]) -> T:
-        source = self._source
-        return source.retrying.run(attempt)
-
 
 def _checked_base(download: Download, base: Base, page_size: int) -> bytes:
     """The first bytes of a base that is what its head says."""
     if download.info.size != base.size:
         raise DamagedObjectError(base.name, f"it has {download.info.size} bytes, and its head says {base.size}")
-    first = _Exactly(download)(DATABASE_HEADER)
+    first = read_exactly(download, DATABASE_HEADER)
     try:
         found = read_header(first).page_size
     except FormatError as error:
@@ -211,23 +208,6 @@ def _checked_base(download: Download, base: Base, page_size: int) -> bytes:
     return first
 
 
-class _Exactly:
-    """Reads from a download exactly as many bytes as it is asked for."""
-
-    def __init__(self, download: Download) -> None:
-        self._download = download
-
-    def __call__(self, count: int) -> bytes:
-        pieces, left = [], count
-        while left:
-            data = self._download.read(left)
-            if not data:
-                raise ended_early(self._download, count - left)
-            pieces.append(data)
-            left -= len(data)
-        return b"".join(pieces)
-
-
 def _in_parallel(count: int, fetch: Callable[[int, int], None]) -> None:
     """Fetch or write objects 0 to ``count``, in up to four threads, of which this one is the first."""
     streams = min(_STREAMS, count)
@@ -235,15 +215,4 @@ def _in_parallel(count: int, fetch: Callable[[int, int], None]) -> None:
         return
     cuts = [count * stream // streams for stream in range(streams + 1)]
     first, *others = itertools.pairwise(cuts)
-    stop = threading.Event()
-    parts = Parts(list(others), fetch, stop)
-    try:
-        parts.start()
-        fetch(*first)
-        parts.help()
-    except BaseException:
-        stop.set()
-        raise
-    finally:
-        parts.wait()
-    parts.raise_error()
+    Parts(list(others), fetch, threading.Event()).run(lambda: fetch(*first))
