@@ -21,6 +21,8 @@ SEQUENCE_KEY: Final = "temaki-seq"
 LINEAGE_KEY: Final = "temaki-lineage"
 LEASE_KEY: Final = "temaki-lease-generation"
 FORMAT_KEY: Final = "temaki-format"
+SIZE_KEY: Final = "temaki-size"
+"""Names the size of the database where the object has another one."""
 
 ADOPTED: Final = "adopted-"
 """Prefix of the commit id of a version that another tool wrote."""
@@ -53,7 +55,7 @@ class Version:
         sequence: Number of the version: one more than that of the version that it replaced.
         lineage: Commit ids of this version and the ones before it, newest first, as far as they fit into the metadata.
         complete: True if the lineage goes back to the creation or adoption of the database.
-        size: Size of the object, in bytes.
+        size: Size of the database, in bytes.
         metadata: All user metadata of the object.
     """
 
@@ -173,7 +175,12 @@ def read_version(info: ObjectInfo) -> Version:
         raise MetadataError(f"its metadata say {SEQUENCE_KEY}: {own[SEQUENCE_KEY]!r}, which is no number")
     if not all(_COMMIT.fullmatch(commit) for commit in lineage) or lineage[:1] != (own[COMMIT_KEY],):
         raise MetadataError(f"its {LINEAGE_KEY} does not begin with its {COMMIT_KEY}, {own[COMMIT_KEY]!r}")
-    return Version(info.etag, own[COMMIT_KEY], int(own[SEQUENCE_KEY]), lineage, complete, info.size, metadata)
+    size = info.size
+    if written_as == PAGES_FORMAT:
+        if not _SEQUENCE.fullmatch(metadata.get(SIZE_KEY, "")):
+            raise MetadataError(f"its metadata say {SIZE_KEY}: {metadata.get(SIZE_KEY)!r}, which is no number")
+        size = int(metadata[SIZE_KEY])
+    return Version(info.etag, own[COMMIT_KEY], int(own[SEQUENCE_KEY]), lineage, complete, size, metadata)
 
 
 def next_version(
@@ -194,7 +201,7 @@ def next_version(
         base: The version that is replaced; None for the first one.
         commit: Id of the commit: 8 to 64 of ``0-9a-z-``.
         sequence: Number of the new version.
-        size: Size of the new object, in bytes.
+        size: Size of the database, in bytes.
         extra: More user metadata for the object.
         written_as: Number of the format of the new object.
 
@@ -203,11 +210,13 @@ def next_version(
     """
     if not _COMMIT.fullmatch(commit):
         raise ValueError(f"{commit!r} is no id for a commit: use 8 to 64 of 0-9a-z-")
-    taken = [name for name in extra if name.lower() in _OWN_KEYS]
+    taken = [name for name in extra if name.lower() in {*_OWN_KEYS, SIZE_KEY}]
     if taken:
         raise ValueError(f"the metadata {taken} are temaki's own")
     inherited = {LEASE_KEY: base.metadata[LEASE_KEY]} if base is not None and LEASE_KEY in base.metadata else {}
     metadata = {**inherited, **extra, COMMIT_KEY: commit, SEQUENCE_KEY: str(sequence), FORMAT_KEY: written_as}
+    if written_as == PAGES_FORMAT:
+        metadata[SIZE_KEY] = str(size)
     left = _METADATA_LIMIT - len(LINEAGE_KEY) - sum(len(name) + len(value) for name, value in metadata.items())
     ids = [commit, *(base.lineage if base else ())]
     complete = base is None or base.complete

@@ -18,17 +18,17 @@ from temaki.clock import SystemClock
 from temaki.config import settings
 from temaki.config.registry import load
 from temaki.errors import ConfigurationError, NotFoundError, StoreError
-from temaki.formats.choice import open_stored
-from temaki.formats.file import whole
+from temaki.formats.choice import format_for, open_stored
+from temaki.formats.format import WholeTask
 from temaki.lease.record import SUFFIX, LeaseObject, LeaseRecord
-from temaki.remote.remote import Remote
+from temaki.remote.remote import Remote, new_commit
 from temaki.remote.retry import RetryPolicy
 from temaki.replica.image import Image
 from temaki.stores import canonical_url, open_store
 from temaki.version import Published, Version
 
 if TYPE_CHECKING:
-    from temaki.formats.format import Stored
+    from temaki.formats.format import Format, Stored
     from temaki.store import ObjectInfo, Store
 
 T = TypeVar("T")
@@ -158,7 +158,13 @@ class Target:
             yield stored
 
     def publish(
-        self, path: Path, base: Version | None, *, sequence: int | None = None, store: Store | None = None
+        self,
+        path: Path,
+        base: Version | None,
+        *,
+        sequence: int | None = None,
+        store: Store | None = None,
+        form: Format | None = None,
     ) -> Published:
         """Store a plain SQLite file as the next version, exactly once, if ``base`` is still the current version.
 
@@ -167,6 +173,7 @@ class Target:
             base: The version that it replaces; None to create the database.
             sequence: The number of the new version. The default is one more than that of ``base``.
             store: The store for the upload. The default is the database's own.
+            form: The format of the new version. The default is that of ``base``; for a new database, the setting's.
 
         Raises:
             ConflictError: Another version came first.
@@ -177,9 +184,20 @@ class Target:
         number = sequence or (1 if base is None else base.sequence + 1)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            body = whole(Image.of_file(descriptor, number))
             remote = self.remote if store is None else self.remote_on(store)
-            return remote.publish(body.content, body.size, base, sequence=number, metadata=body.metadata)
+            form = form or format_for(base, self.settings.format)
+            commit = new_commit()
+            body = form.store_whole(WholeTask(Image.of_file(descriptor, number), base, commit, number, remote.source))
+            return remote.publish(
+                body.content,
+                body.size,
+                base,
+                sequence=number,
+                commit_id=commit,
+                metadata=body.metadata,
+                written_as=form.number,
+                rebuild=body.rebuild,
+            )
         finally:
             os.close(descriptor)
 

@@ -12,7 +12,7 @@ from temaki.errors import ConfigurationError
 S = TypeVar("S")
 
 # The settings of temaki itself, with every strategy.
-GENERAL: Final = ("url", "strategy", "cache_dir", "timeout", "allow_stale_seeds")
+GENERAL: Final = ("url", "strategy", "format", "cache_dir", "compact", "timeout", "allow_stale_seeds")
 
 ARGUMENTS: Final = "bind_s3"
 ENVIRONMENT: Final = "environment"

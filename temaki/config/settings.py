@@ -1,7 +1,7 @@
 """Reads the settings of a database: from arguments, then from the environment, then from a TOML file.
 
-``url``, ``strategy``, ``cache_dir``, ``timeout`` and ``allow_stale_seeds`` are temaki's own. Every other name is an
-option of the strategy. Each value keeps its origin, so that an error can name it.
+The names in :data:`temaki.config.options.GENERAL` are temaki's own. Every other name is an option of the strategy. Each
+value keeps its origin, so that an error can name it.
 
 The modules msgspec, tomllib and difflib cost start-up time, so they are imported only where they are needed. A database
 that is bound by arguments alone needs none of them.
@@ -46,6 +46,10 @@ __all__ = [
 
 DEFAULT_STRATEGY: Final = "etag-cached"
 DEFAULT_TIMEOUT: Final = 60.0
+FORMATS: Final = ("file", "pages")
+"""The formats of a new database. The first one is the default."""
+COMPACTING: Final = ("auto", "manual")
+"""Who compacts a database in pages: long-lived processes, or the command alone. The first one is the default."""
 
 _FLAGS: Final = {
     "true": True,
@@ -69,7 +73,9 @@ class Settings:
     Attributes:
         url: URL of the database, not yet parsed.
         strategy: Name of the strategy, or the instance that was passed (its class is not checked here).
+        format: Name of the format that a new database gets. A stored database keeps its own.
         cache_dir: Folder for working copies, as an absolute path; None for a private temporary folder.
+        compact: ``"auto"`` if this process compacts a database in pages, ``"manual"`` if it leaves that to the command.
         timeout: Seconds after which no new attempt of a request is started.
         allow_stale_seeds: True to use the stored rows of ``Seeded`` entities if their source fails.
         options: Options of the strategy, not yet converted: see :func:`strategy_options`. Empty for an instance.
@@ -78,7 +84,9 @@ class Settings:
 
     url: str
     strategy: object = DEFAULT_STRATEGY
+    format: str = FORMATS[0]
     cache_dir: Path | None = None
+    compact: str = COMPACTING[0]
     timeout: float = DEFAULT_TIMEOUT
     allow_stale_seeds: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
@@ -102,9 +110,8 @@ def resolve(arguments: Mapping[str, object], *, environ: Mapping[str, str], fold
     Args:
         arguments: Arguments of ``bind_s3`` by name: the strongest source. None means that a general setting was not
             given.
-        environ: The environment: ``TEMAKI_URL``, ``TEMAKI_STRATEGY``, ``TEMAKI_CACHE_DIR``, ``TEMAKI_TIMEOUT``,
-            ``TEMAKI_ALLOW_STALE_SEEDS``, ``TEMAKI_<OPTION>``, and ``AWS_BUCKET`` with ``TEMAKI_KEY`` instead of a URL.
-            Empty variables count as unset.
+        environ: The environment: ``TEMAKI_<SETTING>`` (such as ``TEMAKI_URL``), ``TEMAKI_<OPTION>``, and ``AWS_BUCKET``
+            with ``TEMAKI_KEY`` instead of a URL. Empty variables count as unset.
         folder: The working folder. It may have ``temaki.toml``, or ``[tool.temaki]`` in ``pyproject.toml``. A relative
             ``cache_dir`` starts there. See :func:`working_folder`.
 
@@ -126,7 +133,9 @@ def resolve(arguments: Mapping[str, object], *, environ: Mapping[str, str], fold
     return Settings(
         url=_text(general["url"], "a URL (s3://bucket/key, file:///folder/key or memory://name/key)"),
         strategy=strategy,
+        format=_one_of(general["format"], FORMATS) if "format" in general else FORMATS[0],
         cache_dir=_folder(general["cache_dir"], start) if "cache_dir" in general else None,
+        compact=_one_of(general["compact"], COMPACTING) if "compact" in general else COMPACTING[0],
         timeout=_seconds(general["timeout"]) if "timeout" in general else DEFAULT_TIMEOUT,
         allow_stale_seeds=_flag(general["allow_stale_seeds"]) if "allow_stale_seeds" in general else False,
         options=options if isinstance(strategy, str) else _none_beside(strategy, options),
@@ -272,6 +281,13 @@ def _text(option: Option, allowed: str) -> str:
     if not isinstance(option.value, str) or not option.value:
         raise ConfigurationError(f"{option.origin}: expected {allowed}; got {option.value!r}.")
     return option.value
+
+
+def _one_of(option: Option, allowed: tuple[str, ...]) -> str:
+    if option.value not in allowed:
+        expected = " or ".join(repr(name) for name in allowed)
+        raise ConfigurationError(f"{option.origin}: expected {expected}; got {option.value!r}.")
+    return str(option.value)
 
 
 def _strategy(option: Option) -> object:

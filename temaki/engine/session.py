@@ -53,7 +53,7 @@ class EngineSession(Session):
         self.published: Published | None = None
         self.knowledge: Knowledge | None = None
         self.catch_ups: int | None = None
-        self._format = shared.format
+        self._format = shared.choices.format
         self._image: Image | None = None
 
     @property

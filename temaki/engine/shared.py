@@ -7,7 +7,7 @@ import logging
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from temaki.clock import Clock, SystemClock
 from temaki.engine.pull import Puller
@@ -27,6 +27,20 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+class Choices(NamedTuple):
+    """Settings of a URL that the first binding in the process decides.
+
+    Attributes:
+        timeout: Seconds after which no new attempt of a request is made.
+        format: Name of the format that a new database gets: ``"file"`` or ``"pages"``. A stored database keeps its own.
+        compact: ``"auto"`` if this process compacts a database in pages, ``"manual"`` if it leaves that to the command.
+    """
+
+    timeout: float
+    format: str
+    compact: str
+
+
 @dataclass(frozen=True, eq=False)
 class Shared:
     """The objects that all databases on one URL share in a process. Each database has its own strategy.
@@ -34,7 +48,7 @@ class Shared:
     Attributes:
         store: The bucket.
         given: The store or the client that the user passed; None if there was none.
-        timeout: Seconds after which no new attempt of a request is made.
+        choices: Settings that all databases on the URL share.
         remote: The database's object in the store.
         replica: The working copy.
         puller: Brings the object's versions into the working copy.
@@ -42,13 +56,12 @@ class Shared:
         meter: Counts requests.
         reporter: Counts what happens, and tells the listeners.
         clock: The clock.
-        format: Name of the format that a new database gets.
         bindings: The engines of the databases.
     """
 
     store: Store
     given: object
-    timeout: float
+    choices: Choices
     remote: Remote
     replica: Replica
     puller: Puller
@@ -56,7 +69,6 @@ class Shared:
     meter: Meter
     reporter: Reporter
     clock: Clock
-    format: str = "file"
     bindings: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
 
     def watch(self, operation: Operation) -> Watch:
@@ -82,7 +94,8 @@ def share(
     cache_dir: Path | None,
     timeout: float,
     clock: Clock | None = None,
-    format: str = "file",  # noqa: A002 - what users call it
+    format: str = "file",  # noqa: A002 - the setting's name
+    compact: str = "auto",
 ) -> Shared:
     """Get the shared objects of a URL. The first call makes them; later calls return the same ones.
 
@@ -95,17 +108,19 @@ def share(
         store: The bucket.
         given: The store or the client that the user passed. Another one under the same URL is an error.
         cache_dir: Folder that keeps the working copy between processes, or None.
-        timeout: Seconds after which no new attempt of a request is made.
         clock: Clock, for tests.
-        format: Name of the format that a new database gets: ``"file"`` or ``"pages"``. A stored database keeps its own.
+        timeout: See :class:`Choices`, as for ``format`` and ``compact``.
+        format: As above.
+        compact: As above.
 
     Raises:
         ConfigurationError: The URL is in use with another store or cache folder.
     """
+    choices = Choices(timeout, format, compact)
     with _shared_lock():
         existing = _shared.get(url)
     if existing is not None and (
-        existing.timeout != timeout or _conflict(existing, store, given, cache_dir) is not None
+        existing.choices != choices or _conflict(existing, store, given, cache_dir) is not None
     ):
         existing = None
         gc.collect()  # a dropped Database refers to itself
@@ -114,17 +129,20 @@ def share(
         conflict = None if existing is None else _conflict(existing, store, given, cache_dir)
         if conflict is not None and existing is not None and existing.bindings:
             raise conflict
-        if existing is not None and conflict is None and (existing.timeout == timeout or existing.bindings):
-            if existing.timeout != timeout:
-                _log.warning(
-                    "%s is already bound in this process with timeout=%g, which stays; call unbind() of that Database "
-                    "to have timeout=%g",
-                    url,
-                    existing.timeout,
-                    timeout,
-                )
+        if existing is not None and conflict is None and (existing.choices == choices or existing.bindings):
+            for name, before, now in zip(Choices._fields, existing.choices, choices, strict=True):
+                if before != now:
+                    _log.warning(
+                        "%s is already bound in this process with %s=%s, which stays; call unbind() of that Database "
+                        "to have %s=%s",
+                        url,
+                        name,
+                        _shown(before),
+                        name,
+                        _shown(now),
+                    )
             return existing
-        _shared[url] = created = _make(url, key, store, given, cache_dir, timeout, clock or SystemClock(), format)
+        _shared[url] = created = _make(url, key, store, given, cache_dir, choices, clock or SystemClock())
     if existing is not None:  # somebody still refers to it, but no database is bound to it
         existing.close()
     return created
@@ -136,17 +154,20 @@ def _make(  # noqa: PLR0917 - one call, from share()
     store: Store,
     given: object,
     cache_dir: Path | None,
-    timeout: float,
+    choices: Choices,
     clock: Clock,
-    written_as: str,
 ) -> Shared:
     meter, reporter = Meter(), Reporter(url)
     metered = MeteredStore(store, meter)
-    remote = Remote(metered, key, url=url, clock=CountedClock(clock, reporter, "retry"), timeout=timeout)
+    remote = Remote(metered, key, url=url, clock=CountedClock(clock, reporter, "retry"), timeout=choices.timeout)
     replica = Replica(url, cache_dir)
     puller = Puller(remote, replica, clock, reporter)
     lease = SharedLease(metered, key, url=url, clock=CountedClock(clock, reporter, "wait"), reporter=reporter)
-    return Shared(store, given, timeout, remote, replica, puller, lease, meter, reporter, clock, written_as)
+    return Shared(store, given, choices, remote, replica, puller, lease, meter, reporter, clock)
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 def _conflict(existing: Shared, store: Store, given: object, cache_dir: Path | None) -> ConfigurationError | None:

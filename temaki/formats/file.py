@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError
-from temaki.formats.format import Body, Format, Stored, Task
+from temaki.formats.format import Body, Format, Stored, Task, WholeTask
 from temaki.remote.transfer import Target, read_exactly
 from temaki.replica.header import DATABASE_HEADER, MODES_AT, WAL_MODE, FormatError, read_header
 from temaki.version import SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from temaki.remote.fetch import Source
     from temaki.replica.header import DatabaseHeader
-    from temaki.replica.image import Image
     from temaki.store import Download, ObjectInfo
 
 
@@ -32,16 +31,15 @@ class _File(Format):
         return StoredFile(source, _Begun(download, source.url))
 
     def store(self, task: Task) -> Body:
-        """Upload the whole database."""
-        return whole(task.image)
+        """The whole database."""
+        return Body(task.image, task.image.size)
+
+    def store_whole(self, task: WholeTask) -> Body:
+        """The whole database."""
+        return Body(task.image, task.image.size)
 
 
 FORMAT: Final = _File()
-
-
-def whole(image: Image) -> Body:
-    """A whole database, whatever it replaces."""
-    return Body(image, image.size)
 
 
 class _Begun:

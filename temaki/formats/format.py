@@ -44,6 +44,25 @@ class Task:
     source: Source
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class WholeTask:
+    """A database file that is to be stored as the next version, whatever that replaces.
+
+    Attributes:
+        image: The database.
+        base: The version that it replaces; None where there is no object.
+        commit: The commit's id.
+        sequence: The new version's number.
+        source: Where requests go.
+    """
+
+    image: Image
+    base: Version | None
+    commit: str
+    sequence: int
+    source: Source
+
+
 def _no_knowledge() -> Knowledge | None:
     return None
 
@@ -54,7 +73,7 @@ class Body:
 
     Attributes:
         content: The bytes. Each attempt reads them from their start.
-        size: Length of ``content``, in bytes.
+        size: Size of the database, in bytes.
         metadata: User metadata that the format itself adds to the object.
         rebuild: Builds the content anew; see :class:`temaki.remote.publish.Publication`. None if the format has no
             maintenance.
@@ -153,3 +172,7 @@ class Format(ABC):
             StoreError: Something could not be uploaded. Nothing refers to it.
             CorruptDatabaseError: What is stored is damaged.
         """
+
+    @abstractmethod
+    def store_whole(self, task: WholeTask) -> Body:
+        """Make the body to upload for a database that comes from a file. Raises what :meth:`store` does."""

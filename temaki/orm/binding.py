@@ -59,6 +59,7 @@ def bind_s3(
     strategy: str | Strategy | None = None,
     store: Store | None = None,
     client: Any = None,
+    format: str | None = None,  # noqa: A002 - the setting's name
     cache_dir: str | Path | None = None,
     allow_stale_seeds: bool | None = None,
     **options: Any,
@@ -80,6 +81,7 @@ def bind_s3(
         {
             "url": url,
             "strategy": strategy,
+            "format": format,
             "cache_dir": cache_dir,
             "allow_stale_seeds": allow_stale_seeds,
             **options,
@@ -96,6 +98,8 @@ def bind_s3(
             given=client if store is None else store,
             cache_dir=chosen.cache_dir,
             timeout=chosen.timeout,
+            format=chosen.format,
+            compact=chosen.compact,
         ),
         strategy_of(chosen),
     )

@@ -50,6 +50,7 @@ class Database(Rebindable):
         strategy: str | Strategy | None = None,
         store: Store | None = None,
         client: Any = None,
+        format: str | None = None,  # noqa: A002 - the setting's name
         cache_dir: str | Path | None = None,
         allow_stale_seeds: bool | None = None,
         **options: Any,
@@ -64,11 +65,14 @@ class Database(Rebindable):
             strategy: The name or an instance of a strategy. The default is ``"etag-cached"``.
             store: A store of your own that holds the URL's key, instead of the store that the URL names.
             client: A boto3 S3 client to use, instead of one with boto3's own configuration.
+            format: How a new database is stored. ``"file"`` (the default) stores it as one ordinary SQLite file, which
+                each commit uploads whole. ``"pages"`` stores what each commit changes. A stored database keeps its
+                format, whatever this says; ``temaki convert`` changes it.
             cache_dir: A folder for the working copy, which then outlives the process. Without it, the working copy is
                 in a private temporary folder.
             allow_stale_seeds: Whether ``generate_mapping()`` may start with stored rows of ``Seeded`` entities if
                 their source fails (for example, if ``get_rows`` raises). It then logs a warning.
-            options: ``timeout`` in seconds, and the options of the strategy.
+            options: ``timeout`` in seconds, ``compact`` (``"auto"`` or ``"manual"``), and the options of the strategy.
 
         Raises:
             ConfigurationError: An argument, a variable or a setting in a file cannot work, or the database is already
@@ -80,6 +84,7 @@ class Database(Rebindable):
             strategy=strategy,
             store=store,
             client=client,
+            format=format,
             cache_dir=cache_dir,
             allow_stale_seeds=allow_stale_seeds,
             **options,

@@ -98,7 +98,7 @@ class Tries:
             self._touched = True
             self._clock, self._begun = shared.clock, shared.clock.monotonic()
         if not self._own_timeout:
-            self._timeout = min(self._timeout, shared.timeout)
+            self._timeout = min(self._timeout, shared.choices.timeout)
         # Between the threads of one process the writer lock is enough: see `_try`.
         return Try(self.conflicts if self._from_elsewhere else 0, self._left())
 

@@ -117,7 +117,6 @@ class Publication:
         rebuilt = self._rebuild(current)
         if rebuilt is not None:
             self._base, self._body = current, rebuilt.body
-            self._version = replace(self._version, size=len(rebuilt.body))
         return rebuilt
 
     def _disproved_by(self, current: Version) -> bool:

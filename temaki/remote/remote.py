@@ -119,7 +119,7 @@ class Remote:
 
         Args:
             body: The database. Its header contains ``sequence``, so that no two versions have equal bytes.
-            size: Length of the body, in bytes.
+            size: Size of the database, in bytes. In the format ``file`` it is the length of the body.
             base: The version that the new one was built on and replaces; None to create the object.
             sequence: Number of the new version: one more than that of ``base``.
             commit_id: Id of the commit: 8 to 64 of ``0-9a-z-``, unique for ever. Random if not given.

@@ -57,8 +57,8 @@ class Binder:
                 active.
             key: Key of the object. Two databases in one test need two keys.
             create_tables: True to create the tables (and the rows of ``Seeded`` entities).
-            options: Arguments of ``bind_s3``: ``strategy``, its options, ``timeout``, ``cache_dir``. Neither the
-                environment nor a file is read.
+            options: Arguments of ``bind_s3``: ``strategy``, its options, ``format``, ``timeout``,
+                ``cache_dir``. Neither the environment nor a file is read.
 
         Returns:
             The store.
@@ -106,7 +106,16 @@ class Binder:
 def _bind(db: core.Database, url: str, key: str, store: Store, arguments: dict[str, Any]) -> None:
     """Bind as ``bind_s3`` does, but with these arguments alone: tests ignore the application's configuration."""
     chosen = settings.resolve({**arguments, "url": url}, environ={}, folder=os.devnull)
-    shared = share(url, key, store, given=store, cache_dir=chosen.cache_dir, timeout=chosen.timeout)
+    shared = share(
+        url,
+        key,
+        store,
+        given=store,
+        cache_dir=chosen.cache_dir,
+        timeout=chosen.timeout,
+        format=chosen.format,
+        compact=chosen.compact,
+    )
     db.bind(StoreProvider, engine=Engine(shared, strategy_of(chosen)), allow_stale_seeds=chosen.allow_stale_seeds)
     db.provider_name = "sqlite"
 

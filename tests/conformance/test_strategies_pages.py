@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from temaki.engine import shared
 from tests.conformance import test_strategies as on_files
 
 
 @pytest.fixture(autouse=True)
 def pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """New databases are made in pages."""
-    assert shared.share.__kwdefaults__ is not None
-    monkeypatch.setitem(shared.share.__kwdefaults__, "format", "pages")
+    monkeypatch.setenv("TEMAKI_FORMAT", "pages")
 
 
 class TestAlwaysDownloadPages(on_files.TestAlwaysDownload):

@@ -98,7 +98,7 @@ def test_a_cell_that_is_run_again_with_other_options(
             arguments["cache_dir"] = tmp_path / arguments["cache_dir"]
         assert notebook.run(url, **arguments) == number + 2
         shared = notebook.db.provider.engine.shared
-        assert shared.timeout == arguments.get("timeout", 60)
+        assert shared.choices.timeout == arguments.get("timeout", 60)
         assert shared.replica.cache_dir == arguments.get("cache_dir")
         if "ttl" in arguments:
             assert shared.lease._made[0][0] == arguments["ttl"]

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from pony.orm import CommitException, db_session
 
-from temaki.engine import shared
 from temaki.errors import ConflictError, CorruptDatabaseError, StoreUnavailableError
 from temaki.formats.choice import open_stored
 from temaki.formats.pages import compose
@@ -41,8 +40,7 @@ from tests.versions import make_remote
 @pytest.fixture(autouse=True)
 def pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """New databases are made in pages."""
-    assert shared.share.__kwdefaults__ is not None
-    monkeypatch.setitem(shared.share.__kwdefaults__, "format", "pages")
+    monkeypatch.setenv("TEMAKI_FORMAT", "pages")
 
 
 class Bench:
@@ -223,12 +221,12 @@ class TestPromises:
 
     def test_the_stored_database_decides(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whoever prefers files goes on in pages, and the other way round."""
-        monkeypatch.setitem(shared.share.__kwdefaults__ or {}, "format", "file")
+        monkeypatch.setenv("TEMAKI_FORMAT", "file")
         Client(bench.bucket, EtagCached()).map().increment()
         assert read_version(bench.bucket.head(KEY)).format == PAGES_FORMAT
         bucket = MemoryStore()
         Client(bucket, EtagCached()).map(create_tables=True)
-        monkeypatch.setitem(shared.share.__kwdefaults__ or {}, "format", "pages")
+        monkeypatch.setenv("TEMAKI_FORMAT", "pages")
         late = Client(bucket, EtagCached()).map()
         with db_session:
             late.Counter(id=1, value=5)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from temaki.engine import shared
 from temaki.formats.pages.head import Marked, encode
 from temaki.formats.pages.maintain import CLAIM_LIFETIME, GRACE, KEPT, Collected, collect, fold
 from temaki.formats.pages.names import folder, key_of, new_name
@@ -30,8 +29,7 @@ from tests.unit.test_pages_format import Bench
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Databases in pages, with segments after a few commits."""
-    assert shared.share.__kwdefaults__ is not None
-    monkeypatch.setitem(shared.share.__kwdefaults__, "format", "pages")
+    monkeypatch.setenv("TEMAKI_FORMAT", "pages")
     with limits(TAIL_LIMIT=12 << 10, TAIL_KEEP=3 << 10):
         yield
 

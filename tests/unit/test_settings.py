@@ -296,8 +296,8 @@ def test_an_unknown_option_is_named_with_its_origin_and_the_nearest(
     assert message.startswith(start)
     assert near in message
     assert (
-        "Its options: max_age. Settings of every strategy: url, strategy, cache_dir, timeout, allow_stale_seeds."
-        in message
+        "Its options: max_age. Settings of every strategy: url, strategy, format, cache_dir, compact, timeout, "
+        "allow_stale_seeds." in message
     )
 
 
@@ -580,3 +580,25 @@ def test_a_flag_in_toml_is_toml(folder: Path) -> None:
     assert message == "environment variable TEMAKI_ALLOW_STALE_SEEDS: expected true or false; got 'perhaps'."
     write(folder, temaki='allow_stale_seeds = "true"')
     assert "allow_stale_seeds in temaki.toml: expected true or false" in str(refused(folder, {"url": URL}))
+
+
+CHOSEN = {"format": ("file", "pages"), "compact": ("auto", "manual")}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_a_setting_with_two_values(folder: Path, name: str) -> None:
+    """Each source can give it; without one it has its first value."""
+    default, other = CHOSEN[name]
+    assert getattr(resolve({"url": URL}, environ={}, folder=folder), name) == default
+    assert getattr(resolve({"url": URL, name: other}, environ={}, folder=folder), name) == other
+    assert getattr(resolve({"url": URL}, environ={f"TEMAKI_{name.upper()}": other}, folder=folder), name) == other
+    write(folder, temaki=f'{name} = "{other}"')
+    assert getattr(resolve({"url": URL}, environ={}, folder=folder), name) == other
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+@pytest.mark.parametrize("value", ["Pages", "", 2, ["file"], True])
+def test_a_setting_with_two_values_takes_no_other(folder: Path, name: str, value: object) -> None:
+    """The error says who gave it, and what it may be."""
+    message = str(refused(folder, {"url": URL, name: value}))
+    assert message.startswith(f"{name}= of bind_s3: expected {CHOSEN[name][0]!r} or {CHOSEN[name][1]!r}; got {value!r}")

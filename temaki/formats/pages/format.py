@@ -10,20 +10,22 @@ import io
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from temaki.errors import ConflictError, CorruptDatabaseError, NotFoundError, PreconditionFailedError, WorkingCopyError
-from temaki.formats.format import Body, Format, Stored, Task
+from temaki.errors import ConflictError, WorkingCopyError
+from temaki.formats.format import Body, Format, Stored, Task, WholeTask
 from temaki.formats.pages.compose import Identity, Known, first_head, next_head
-from temaki.formats.pages.head import LARGEST_HEAD, Head, NewerHeadError, TailPage, decode, encode
+from temaki.formats.pages.head import Head, TailPage, decode, encode
 from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError, Objects, corrupt
 from temaki.formats.pages.pageimage import pack
 from temaki.formats.pages.pageone import canonical
 from temaki.formats.pages.pull import MismatchError, can_catch_up, collect, prove, save
+from temaki.formats.pages.read import ahead_of, read_again, read_stored
+from temaki.formats.pages.whole import Whole
 from temaki.remote.publish import conflict
 from temaki.remote.swap import Rebuilt
-from temaki.remote.transfer import Target, read_exactly
+from temaki.remote.transfer import Target
 from temaki.replica.header import FormatError
 from temaki.replica.replica import CaughtUp, Step
-from temaki.version import COMMIT_KEY, FORMAT_KEY, PAGES_FORMAT, MetadataError, read_version
+from temaki.version import COMMIT_KEY, FORMAT_KEY, PAGES_FORMAT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from temaki.remote.fetch import Source
     from temaki.replica.generation import Generation, Knowledge
     from temaki.replica.replica import Replica
-    from temaki.store import Download, ObjectInfo
+    from temaki.store import Download
     from temaki.version import Version
 
 _MOST_PLANS: Final = 8
@@ -46,54 +48,18 @@ class _Pages(Format):
 
     def open(self, source: Source, download: Download) -> Stored:
         """Read the whole head: kilobytes."""
-        return StoredPages(source, *read_stored(download, source.url), _ahead(source, download))
+        return StoredPages(source, *read_stored(download, source.url), ahead_of(source, download))
 
     def store(self, task: Task) -> Body:
         """The next head. Its segments, or its base, are uploaded here."""
         return _Commit(task).body()
 
+    def store_whole(self, task: WholeTask) -> Body:
+        """A head whose new base is the whole database. The base is uploaded here."""
+        return Whole(task).body()
+
 
 FORMAT: Final = _Pages()
-
-
-def read_stored(download: Download, url: str) -> tuple[Version, Head]:
-    """What a head's object says, if its bytes and its metadata agree."""
-    with download:
-        info = download.info
-        try:
-            version = read_version(info)
-            if info.size > LARGEST_HEAD:
-                raise FormatError(f"its head has {info.size} bytes, and no head has more than {LARGEST_HEAD}")  # noqa: TRY301
-            head = decode(read_exactly(download, info.size))
-            if (head.commit, head.sequence) != (version.commit, version.sequence):
-                raise MetadataError(  # noqa: TRY301
-                    f"its metadata say commit {version.commit}, number {version.sequence}, its head {head.commit}, "
-                    f"number {head.sequence}"
-                )
-        except NewerHeadError as error:
-            raise _unreadable(info, url, error, "Upgrade temaki here. Nothing was changed.") from error
-        except (FormatError, MetadataError) as error:
-            advice = (
-                "Nothing was changed, and temaki never overwrites such an object. Restore an earlier version of it."
-            )
-            raise _unreadable(info, url, error, advice) from error
-    return version, head
-
-
-def _ahead(source: Source, download: Download) -> float:
-    """By how many seconds the store's clock is ahead of ours, where it tells its time."""
-    date = download.info.date
-    return 0.0 if date is None else date.timestamp() - source.retrying.clock.time()
-
-
-def _unreadable(info: ObjectInfo, url: str, reason: Exception, advice: str) -> CorruptDatabaseError:
-    return CorruptDatabaseError(
-        f"{url} cannot be read: {reason}. (It has {info.size} bytes and the ETag {info.etag}.) {advice}",
-        url=url,
-        reason=str(reason),
-        size=info.size,
-        etag=info.etag,
-    )
 
 
 class PagesKnowledge:
@@ -255,7 +221,7 @@ class _Commit:
             known = self._composed(before)
         self._known = known
         content = encode(known.head)
-        return Body(io.BytesIO(content), len(content), rebuild=self._rebuild, knowledge=self._knowledge)
+        return Body(io.BytesIO(content), known.head.size, rebuild=self._rebuild, knowledge=self._knowledge)
 
     def _knowledge(self) -> Knowledge | None:
         return None if self._known is None else PagesKnowledge(self._known)
@@ -270,22 +236,12 @@ class _Commit:
 
     def _read_again(self, etag: str) -> Known | None:
         """The head with that ETag; None if it has been replaced."""
-        source = self._source
-
-        def attempt() -> Known | None:
-            try:
-                download = source.store.get(source.key, if_match=etag)
-            except (PreconditionFailedError, NotFoundError):
-                return None
-            assert download is not None, "only if_none_match has no body"
-            if download.info.etag != etag:  # a server that ignores the condition
-                download.__exit__(None, None, None)
-                return None
-            _, head = read_stored(download, source.url)
-            before = PagesKnowledge.of(self._task.generation)
-            return Known(head, {} if before is None else before.numbers, _ahead(source, download))
-
-        return source.retrying.run(attempt)
+        found = read_again(self._source, etag)
+        if found is None:
+            return None
+        head, ahead = found
+        before = PagesKnowledge.of(self._task.generation)
+        return Known(head, {} if before is None else before.numbers, ahead)
 
     def _composed(self, before: Known | None) -> Known:
         task = self._task

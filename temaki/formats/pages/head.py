@@ -158,6 +158,11 @@ class Head:
     requires: tuple[str, ...] = ()
 
     @property
+    def size(self) -> int:
+        """Size of the database, in bytes."""
+        return self.page_count * self.page_size
+
+    @property
     def named(self) -> frozenset[str]:
         """Names of the objects that this head needs, or will need: none of them may be removed."""
         claimed = () if self.claim is None else (self.claim.name,)

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Final
 
 from temaki.errors import PreconditionFailedError
 from temaki.formats.pages import policy
-from temaki.formats.pages.format import read_stored
 from temaki.formats.pages.head import MOST_CONDEMNED, Base, Head, Marked, encode
 from temaki.formats.pages.names import folder, is_name, key_of, new_name
 from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError, Objects, corrupt
 from temaki.formats.pages.pull import save
+from temaki.formats.pages.read import read_stored
 from temaki.remote.transfer import Target
 from temaki.replica.header import MODES_AT, ROLLBACK_MODE
 from temaki.version import FORMAT_KEY, PAGES_FORMAT
