@@ -31,12 +31,17 @@ class Pulled(Event):
         commit: Commit id of the version.
         size: Size of the version, in bytes.
         seconds: Time from the request to the end of its body, in seconds.
+        received: Bytes that the pull fetched. It is ``size`` in the format ``file``.
+        is_catch_up: True if the pull fetched only what had changed since the version that was there. False for a full
+            pull.
     """
 
     sequence: int
     commit: str
     size: int
     seconds: float
+    received: int = 0
+    is_catch_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +81,14 @@ class Published(Event):
     Attributes:
         sequence: Number of the new version.
         commit: Commit id of the new version.
-        size: Size of the upload, in bytes.
+        size: Size of the upload, in bytes. In the format ``pages``, the database's own object and the objects beside
+            it.
         pages: Number of database pages that the commit changed.
         seconds: Duration of the commit in seconds, including what the strategy did.
         superseded: True if another writer has already replaced the version by one that was built on it.
+        changed: Size of the changed pages, in bytes. ``size / changed`` says what the upload of a changed byte costs.
+        objects: Number of objects that were uploaded beside the database's own. It is 0 in the format ``file``.
+        version_size: Size of the new version, in bytes.
     """
 
     sequence: int
@@ -88,6 +97,9 @@ class Published(Event):
     pages: int
     seconds: float
     superseded: bool
+    changed: int = 0
+    objects: int = 0
+    version_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

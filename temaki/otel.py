@@ -114,7 +114,10 @@ class _Telemetry:
             explicit_bucket_boundaries_advisory=_BUCKETS,
         )
         self._bytes = meter.create_counter(
-            "temaki.store.io", unit="By", description="Bytes of database versions that were fetched and stored."
+            "temaki.store.io", unit="By", description="Bytes that pulls fetched and commits uploaded."
+        )
+        self._changed = meter.create_counter(
+            "temaki.commit.changed", unit="By", description="Bytes of the database pages that commits changed."
         )
 
     def event(self, event: Event) -> None:
@@ -132,9 +135,11 @@ class _Telemetry:
         if error is not None:
             attributes["error.type"] = error
         self._duration.record(seconds, attributes)
-        if isinstance(event, (Pulled, Published)):
-            direction = "receive" if isinstance(event, Pulled) else "transmit"
-            self._bytes.add(event.size, {"db.namespace": event.url, "network.io.direction": direction})
+        if isinstance(event, Pulled):
+            self._bytes.add(event.received, {"db.namespace": event.url, "network.io.direction": "receive"})
+        elif isinstance(event, Published):
+            self._bytes.add(event.size, {"db.namespace": event.url, "network.io.direction": "transmit"})
+            self._changed.add(event.changed, {"db.namespace": event.url})
         self._span(event, operation, seconds, attributes, error)
 
     def _span(
@@ -165,11 +170,21 @@ def _facts(event: Event) -> dict[str, str | int | bool]:
         facts: dict[str, str | int | bool] = {
             "temaki.version.sequence": event.sequence,
             "temaki.version.commit": event.commit,
-            "temaki.version.size": event.size,
         }
-        if isinstance(event, Published):
-            facts |= {"temaki.commit.pages": event.pages, "temaki.commit.superseded": event.superseded}
-        return facts
+        if isinstance(event, Pulled):
+            return facts | {
+                "temaki.version.size": event.size,
+                "temaki.pull.received": event.received,
+                "temaki.pull.catch_up": event.is_catch_up,
+            }
+        return facts | {
+            "temaki.version.size": event.version_size,
+            "temaki.commit.pages": event.pages,
+            "temaki.commit.size": event.size,
+            "temaki.commit.changed": event.changed,
+            "temaki.commit.objects": event.objects,
+            "temaki.commit.superseded": event.superseded,
+        }
     if isinstance(event, CommitUnknown):
         return {"temaki.version.commit": event.commit}
     if isinstance(event, LeaseAcquired):

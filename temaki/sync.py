@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from temaki.errors import BookmarkError, ConfigurationError
 from temaki.events import Event
+from temaki.formats.choice import by_number
 from temaki.observe.metering import Request, Traffic
 from temaki.process.fork import look
 
 if TYPE_CHECKING:
     from temaki.engine.engine import Engine
+    from temaki.formats.format import Layout
     from temaki.version import Version
 
 _SHORTEST_WAIT: Final = 0.05  # seconds between two looks
@@ -62,7 +64,9 @@ class Snapshot:
         size: Size of the version in the working copy, in bytes; None if there is no version yet.
         age: Seconds since the store last confirmed that the working copy is current; None if it never has.
         sessions: Number of sessions that have begun.
-        pulls: Number of times that another version was fetched.
+        pulls: Number of times that another version was fetched: ``catch_ups + full_pulls``.
+        catch_ups: Number of times that only what had changed was fetched.
+        full_pulls: Number of times that a whole version was fetched.
         went_back: Number of times that the stored version was replaced by one without the commits that were known here.
         unchanged: Number of times that the store said that the working copy is current.
         commits: Number of commits that were stored.
@@ -72,6 +76,12 @@ class Snapshot:
         leases: Number of times that the lease was acquired.
         retries: Number of retries of requests that got no usable answer.
         waits: Number of waits before another look at a lease that others hold, or at the queue for it.
+        received: Bytes that the pulls fetched.
+        sent: Bytes that the stored commits uploaded. Refused commits and compaction are in ``traffic`` alone.
+        changed: Bytes of the pages that the stored commits changed. ``sent / changed`` is the price of a changed byte.
+        segments: Number of segments of the version in the working copy; None in the format ``file``, or if that is not
+            known here.
+        tail: Bytes of pages in the database's own object, for the same version; None as above.
         seconds: Seconds spent, by name: ``pull``, ``begin`` and ``commit`` (including their requests), ``lease``
             (waiting for the lease), ``retry`` and ``wait`` (idle before another attempt).
         traffic: Requests to the store.
@@ -84,6 +94,8 @@ class Snapshot:
     age: float | None
     sessions: int
     pulls: int
+    catch_ups: int
+    full_pulls: int
     went_back: int
     unchanged: int
     commits: int
@@ -93,6 +105,11 @@ class Snapshot:
     leases: int
     retries: int
     waits: int
+    received: int
+    sent: int
+    changed: int
+    segments: int | None
+    tail: int | None
     seconds: Mapping[str, float]
     traffic: Traffic
 
@@ -114,7 +131,7 @@ class Sync:
         """Get the current numbers. Makes no request."""
         shared = self._shared
         counts, seconds = shared.reporter.counts()
-        version = self._version()
+        version, layout = self._version(), self._layout()
         age = shared.puller.age()
         return Snapshot(
             url=shared.replica.url,
@@ -124,6 +141,8 @@ class Sync:
             age=None if age == float("inf") else age,
             sessions=counts.get("session", 0),
             pulls=counts.get("Pulled", 0),
+            catch_ups=counts.get("catch-up", 0),
+            full_pulls=counts.get("full pull", 0),
             went_back=counts.get("WentBack", 0),
             unchanged=counts.get("Unchanged", 0),
             commits=counts.get("Published", 0),
@@ -133,6 +152,11 @@ class Sync:
             leases=counts.get("LeaseAcquired", 0),
             retries=counts.get("retry", 0),
             waits=counts.get("wait", 0),
+            received=counts.get("received", 0),
+            sent=counts.get("sent", 0),
+            changed=counts.get("changed", 0),
+            segments=None if layout is None else layout.segments,
+            tail=None if layout is None else layout.tail_size,
             seconds=seconds,
             traffic=shared.meter.traffic(),
         )
@@ -213,6 +237,14 @@ class Sync:
         look()
         current = self._shared.replica.current
         return None if current is None else current.version
+
+    def _layout(self) -> Layout | None:
+        replica = self._shared.replica
+        with replica.state:
+            current = replica.current
+            if current is None or current.version is None:
+                return None
+            return by_number(current.version.format).layout(current)
 
     def _error(self, wanted: Bookmark, version: Version | None, *, lost: bool) -> BookmarkError:
         url = self._shared.replica.url

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from temaki.cli.local import interruptible, problems, read_only, scratch
 from temaki.cli.options import AsJson, Url
 from temaki.cli.progress import showing_progress
-from temaki.cli.results import Status, TableRows, Verified
+from temaki.cli.results import Base, FullPull, PagesLayout, Pieces, Status, TableRows, Verified
 from temaki.cli.target import Target, as_stored
 from temaki.cli.terminal import FOUND, Terminal, terminal
 from temaki.errors import CorruptDatabaseError
+from temaki.remote.transfer import read_exactly
 from temaki.replica.header import DATABASE_HEADER, read_header
+
+if TYPE_CHECKING:
+    from temaki.formats.format import Cost, Layout
+    from temaki.version import Version
 
 
 def status(
@@ -25,7 +31,7 @@ def status(
     quick: Annotated[bool, typer.Option("--quick", help="Leave the tables out, without a download.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is stored: version, size, age, tables, and who holds the lease.
+    """Show what is stored: version, size, age, format, tables, and who holds the lease.
 
     Example: temaki status s3://my-bucket/app.sqlite
     """
@@ -49,19 +55,21 @@ def look(target: Target, out: Terminal, *, quick: bool) -> Status:
     with scratch() as folder:
         tables = None
         if quick:
-            version, info = target.current(), target.info()
-            header = target.repeat(lambda: _first_bytes(target))
+            version, layout = target.look()
+            info = target.info()
+            page_size = _page_size(target) if layout is None else layout.page_size
         else:
             with showing_progress(target.store, out.notes) as store:
                 copy = target.fetch(folder, remote=target.remote_on(store))
-            version, info = copy.version, target.info()
-            header = _head_of(copy.path)
+            version, layout, info = copy.version, copy.layout, target.info()
+            page_size = read_header(_head_of(copy.path)).page_size
             tables = count_rows(copy.path, target.url)
-        page_size = read_header(header).page_size
         matching = info if info.etag == version.etag else None  # None: another version was stored in between
         return Status(
             url=target.url,
             version=as_stored(version, matching),
+            format="file" if layout is None else "pages",
+            layout=None if layout is None else _as_layout(layout, version),
             age=None if matching is None else matching.age,
             pages=version.size // page_size,
             page_size=page_size,
@@ -77,14 +85,37 @@ def _head_of(path: Path) -> bytes:
         return file.read(DATABASE_HEADER)
 
 
-def _first_bytes(target: Target) -> bytes:
-    download = target.store.get(target.key, byte_range=(0, DATABASE_HEADER))
-    assert download is not None, "an unconditional GET has a body"
-    data = b""
-    with download:
-        while len(data) < download.length:
-            data += download.read(download.length - len(data))
-    return data
+def _page_size(target: Target) -> int:
+    """The page size of a database that is one file, by a GET of its header."""
+
+    def first_bytes() -> bytes:
+        download = target.store.get(target.key, byte_range=(0, DATABASE_HEADER))
+        assert download is not None, "an unconditional GET has a body"
+        with download:
+            return read_exactly(download, download.length)
+
+    return read_header(target.repeat(first_bytes)).page_size
+
+
+def _as_layout(layout: Layout, version: Version) -> PagesLayout:
+    claimed = None
+    if layout.claimed is not None:
+        with suppress(ValueError, OverflowError, OSError):  # the number can be anything
+            claimed = datetime.fromtimestamp(layout.claimed, UTC)
+    return PagesLayout(
+        base=Base(sequence=layout.base_sequence, size=layout.base_size),
+        segments=Pieces(number=layout.segments, size=layout.segments_size),
+        tail=Pieces(number=layout.tail_pages, size=layout.tail_size),
+        since=layout.since,
+        condemned=layout.condemned,
+        claimed=claimed,
+        full_pull=_as_cost(layout.full_pull, version),
+        compacted=_as_cost(layout.compacted, version),
+    )
+
+
+def _as_cost(cost: Cost, version: Version) -> FullPull:
+    return FullPull(requests=cost.requests, size=cost.size, ratio=round(cost.size / version.size, 3))
 
 
 def count_rows(path: Path, url: str) -> list[TableRows]:

@@ -58,12 +58,72 @@ class LeaseState(msgspec.Struct, frozen=True, kw_only=True):
     generation: int = 0
 
 
+class Base(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of a database in pages: a SQLite file of one version.
+
+    Attributes:
+        sequence: Number of the version.
+        size: Size of the file, in bytes.
+    """
+
+    sequence: int
+    size: int
+
+
+class Pieces(msgspec.Struct, frozen=True, kw_only=True):
+    """Segments, or pages in the tail: how many there are, and their size in bytes."""
+
+    number: int
+    size: int
+
+
+class FullPull(msgspec.Struct, frozen=True, kw_only=True):
+    """The cost of a pull of the whole database, as on a cold start.
+
+    Attributes:
+        requests: Number of GETs. A large base takes more of them where the network is slow.
+        size: Number of bytes.
+        ratio: ``size`` divided by the size of the database.
+    """
+
+    requests: int
+    size: int
+    ratio: float
+
+
+class PagesLayout(msgspec.Struct, frozen=True, kw_only=True):
+    """The objects of a database in the format ``pages``.
+
+    Attributes:
+        base: The base.
+        segments: The segments.
+        tail: The pages in the head.
+        since: Number of the oldest version that a working copy can catch up from. An older one takes a full pull.
+        condemned: Number of objects that are no longer needed, and that are going to be deleted. Those that are named
+            in a list of their own count as one for each list.
+        claimed: Time when a fold has begun to write a new base, by the store's clock; null if none has.
+        full_pull: The cost of a full pull now.
+        compacted: The cost of a full pull after ``temaki compact``, if it folds.
+    """
+
+    base: Base
+    segments: Pieces
+    tail: Pieces
+    since: int
+    condemned: int
+    claimed: datetime | None
+    full_pull: FullPull
+    compacted: FullPull
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The result of ``temaki status``.
 
     Attributes:
+        format: Format of the stored version.
+        layout: The objects that the version consists of; null in the format ``file``.
         age: Age of the stored version, in seconds, by the store's clock.
-        pages: Number of pages in the file.
+        pages: Number of pages in the database.
         page_size: Size of a page, in bytes.
         lineage: Ids of this commit and those before it, newest first, as far as the object's metadata go back.
         tables: The tables with their numbers of rows; null with ``--quick``.
@@ -72,6 +132,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     version: StoredVersion
+    format: Literal["file", "pages"]
+    layout: PagesLayout | None = None
     age: float | None
     pages: int
     page_size: int

@@ -85,6 +85,8 @@ def _(result: results.Status) -> Iterator[RenderableType]:
         ("size", f"{size(version.size)} ({result.pages} pages of {result.page_size} bytes)"),
         ("stored", f"{moment(version.modified)} UTC" if version.modified else "the store does not say"),
         ("age", "the store does not say" if result.age is None else duration(result.age)),
+        ("format", result.format),
+        *([] if result.layout is None else _layout_rows(result.layout)),
         ("lease", _lease_line(lease)),
         ("lineage", _lineage(result.lineage)),
     ]
@@ -94,6 +96,25 @@ def _(result: results.Status) -> Iterator[RenderableType]:
         for counted in result.tables:
             table.add_row(Text(counted.name), f"{counted.rows:,}")
         yield table
+
+
+def _layout_rows(layout: results.PagesLayout) -> list[tuple[str, str]]:
+    base, segments, tail = layout.base, layout.segments, layout.tail
+    pull, compacted = layout.full_pull, layout.compacted
+    rows = [
+        ("base", f"{size(base.size)}, of version {base.sequence}"),
+        ("segments", f"{segments.number} ({size(segments.size)}); versions from {layout.since} on can catch up"),
+        ("tail", f"{tail.number} pages ({size(tail.size)})"),
+        ("condemned", f"{layout.condemned} objects to be deleted" if layout.condemned else "nothing"),
+        ("full pull", f"{_cost(pull)}; {_cost(compacted)} after temaki compact"),
+    ]
+    if layout.claimed is not None:
+        rows.append(("fold", f"a process has been writing a new base since {moment(layout.claimed)} UTC"))
+    return rows
+
+
+def _cost(pull: results.FullPull) -> str:
+    return f"{pull.requests} requests, {size(pull.size)} ({pull.ratio:.2f} times the database)"
 
 
 def _lineage(commits: list[str]) -> str:

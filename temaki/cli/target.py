@@ -28,7 +28,7 @@ from temaki.stores import canonical_url, open_store
 from temaki.version import Published, Version
 
 if TYPE_CHECKING:
-    from temaki.formats.format import Format, Stored
+    from temaki.formats.format import Format, Layout, Stored
     from temaki.store import ObjectInfo, Store
 
 T = TypeVar("T")
@@ -42,11 +42,13 @@ class LocalCopy:
         path: The file.
         version: The version.
         info: The store's description of the object; None if it does not belong to this version, or is unknown.
+        layout: The version's layout in the store; None if it is one object.
     """
 
     path: Path
     version: Version
     info: ObjectInfo | None = None
+    layout: Layout | None = None
 
     def stored(self) -> StoredVersion:
         """Return the version as a result."""
@@ -98,6 +100,14 @@ class Target:
         with self._found(self.remote) as stored:
             return stored.version
 
+    def look(self) -> tuple[Version, Layout | None]:
+        """Return the version that is stored now, and its layout; None if it is one object. Raises as :meth:`current`.
+
+        A database in pages takes one GET of its head.
+        """
+        with self._found(self.remote) as stored:
+            return stored.version, stored.layout()
+
     def current_or_none(self) -> Version | None:
         """Return the version that is stored now; None if there is no database."""
         try:
@@ -134,13 +144,13 @@ class Target:
         path = folder / name
         with self._found(remote or self.remote) as stored:
             stored.save(path)
-            version = stored.version
+            version, layout = stored.version, stored.layout()
         make_plain(path)
         info = None
         if remote is None:
             with suppress(StoreError):
                 info = self.info()
-        return LocalCopy(path, version, info if info is not None and info.etag == version.etag else None)
+        return LocalCopy(path, version, info if info is not None and info.etag == version.etag else None, layout)
 
     @contextmanager
     def _found(self, remote: Remote) -> Iterator[Stored]:

@@ -58,10 +58,21 @@ class Commit:
                 self._session.writing = False
                 self._session.forget_image()
         if published is not None:  # reported after the locks are released, so that readers do not wait for listeners
-            self._shared.reporter.published(
-                published.version, len(changes.pages), watch.seconds, superseded=published.superseded
-            )
+            self._report(published, changes, watch.seconds)
         return published is not None
+
+    def _report(self, published: Published, changes: Scan, seconds: float) -> None:
+        uploaded, pages = self._session.uploaded, len(changes.pages)
+        changed = pages * (changes.page_size or 0)
+        self._shared.reporter.published(
+            published.version,
+            pages,
+            seconds,
+            changed=changed,
+            sent=uploaded.size,
+            objects=uploaded.objects,
+            superseded=published.superseded,
+        )
 
     def _publish(self, changes: Scan) -> Published:
         session, strategy = self._session, self._strategy

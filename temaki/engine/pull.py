@@ -123,7 +123,13 @@ class Puller:
             self._unchanged(sent)
             return True
         self._validated = sent
-        self._reporter.pulled(stored.version, self._clock.monotonic() - sent.monotonic)
+        received = stored.received
+        self._reporter.pulled(
+            stored.version,
+            self._clock.monotonic() - sent.monotonic,
+            received=received.size,
+            is_catch_up=received.is_catch_up,
+        )
         if last is not None and stored.version.went_back(last):
             self._reporter.went_back(stored.version, last)
         return True

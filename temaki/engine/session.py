@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from temaki.engine.shared import Shared
 from temaki.errors import RUN_AGAIN, ConflictError, LeaseLostError, StoreError
 from temaki.formats.choice import format_for
-from temaki.formats.format import Task
+from temaki.formats.format import Task, Uploaded
 from temaki.lease.turn import ENOUGH, FIRST_TRY, Try
 from temaki.process.fork import process, require_own
 from temaki.remote.remote import new_commit
@@ -34,6 +34,7 @@ class EngineSession(Session):
         generation: Generation of the working copy that the session is in; None before its pull and after its end.
         published: The version that the session's push has stored; None if there is none.
         knowledge: What the format knows of the published version.
+        uploaded: What was uploaded for it.
         catch_ups: Number of catch-ups that the generation had seen when the session pinned its snapshot; None before.
     """
 
@@ -52,6 +53,7 @@ class EngineSession(Session):
         self.generation: Generation | None = None
         self.published: Published | None = None
         self.knowledge: Knowledge | None = None
+        self.uploaded = Uploaded(0)
         self.catch_ups: int | None = None
         self._format = shared.choices.format
         self._image: Image | None = None
@@ -153,7 +155,7 @@ class EngineSession(Session):
                 written_as=form.number,
                 rebuild=body.rebuild,
             )
-            self.knowledge = body.knowledge()
+            self.knowledge, self.uploaded = body.knowledge(), body.cost()
         except ConflictError:
             self._shared_lease.turns.refused()
             raise

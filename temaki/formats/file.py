@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError
-from temaki.formats.format import Body, Format, Stored, Task, WholeTask
+from temaki.formats.format import Body, Format, Received, Stored, Task, WholeTask
 from temaki.remote.transfer import Target, read_exactly
 from temaki.replica.header import DATABASE_HEADER, MODES_AT, WAL_MODE, FormatError, read_header
 from temaki.version import SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
@@ -73,6 +73,11 @@ class StoredFile(Stored):
         self._source = source
         self._begun: _Begun | None = begun
         self.version = begun.version
+
+    @property
+    def received(self) -> Received:
+        """The whole object."""
+        return Received(self.version.size)
 
     def close(self) -> None:
         """Drop the rest of the download."""

@@ -63,6 +63,79 @@ class WholeTask:
     source: Source
 
 
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """What was uploaded for a commit. A request that was repeated counts once.
+
+    Attributes:
+        size: In bytes: the database's object, and the objects beside it.
+        objects: Number of the objects beside it.
+    """
+
+    size: int
+    objects: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a pull has brought. A request that was repeated counts once.
+
+    Attributes:
+        size: In bytes: the database's object, and the objects beside it.
+        is_catch_up: True if only what had changed was fetched.
+    """
+
+    size: int
+    is_catch_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The cost of a full pull.
+
+    Attributes:
+        requests: Number of GETs. A large object takes more of them where the network is slow.
+        size: Bytes of all bodies.
+    """
+
+    requests: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The layout of a version that is more than one object in the store.
+
+    Attributes:
+        page_size: Size of a page of the database, in bytes.
+        base_size: Size of the base, in bytes.
+        base_sequence: Number of the base's version.
+        segments: Number of segments.
+        segments_size: Size of all segments, in bytes.
+        tail_pages: Number of pages in the database's own object.
+        tail_size: Size of their images, in bytes.
+        since: Number of the oldest version that can catch up.
+        condemned: Number of objects that no version needs any more, and that are going to be deleted. Those in lists
+            of their own count as one for each list.
+        claimed: Time when a fold claimed the version, by the store's clock, in seconds since 1970; None if none has.
+        full_pull: The cost of a full pull.
+        compacted: The cost of a full pull after a fold.
+    """
+
+    page_size: int
+    base_size: int
+    base_sequence: int
+    segments: int
+    segments_size: int
+    tail_pages: int
+    tail_size: int
+    since: int
+    condemned: int
+    claimed: int | None
+    full_pull: Cost
+    compacted: Cost
+
+
 def _no_knowledge() -> Knowledge | None:
     return None
 
@@ -78,6 +151,7 @@ class Body:
         rebuild: Builds the content anew; see :class:`temaki.remote.publish.Publication`. None if the format has no
             maintenance.
         knowledge: What the format then knows of the version, for its next commit or pull.
+        uploaded: What was uploaded for the commit so far, this body included. None if it is this body alone.
     """
 
     content: ReadableBody
@@ -85,6 +159,11 @@ class Body:
     metadata: Mapping[str, str] = field(default_factory=dict)
     rebuild: Callable[[Version], Rebuilt | None] | None = None
     knowledge: Callable[[], Knowledge | None] = _no_knowledge
+    uploaded: Callable[[], Uploaded] | None = None
+
+    def cost(self) -> Uploaded:
+        """What was uploaded for the commit so far."""
+        return Uploaded(self.size) if self.uploaded is None else self.uploaded()
 
 
 class Stored(ABC):
@@ -130,6 +209,15 @@ class Stored(ABC):
         """What the format knows of the version, for the next commit or pull."""
         return None
 
+    def layout(self) -> Layout | None:
+        """The version's layout; None if it is one object."""
+        return None
+
+    @property
+    @abstractmethod
+    def received(self) -> Received:
+        """What :meth:`save` or :meth:`arrive` has brought."""
+
     @abstractmethod
     def close(self) -> None:
         """Drop the rest of the download. Repeated calls have no further effect."""
@@ -149,6 +237,13 @@ class Format(ABC):
     """
 
     number: ClassVar[str] = FILE_FORMAT
+
+    def layout(self, generation: Generation) -> Layout | None:  # noqa: ARG002 - the other format's
+        """The layout of the version in the working copy; None if it is one object, or if that is not known here.
+
+        Makes no request. The replica's lock is held.
+        """
+        return None
 
     @abstractmethod
     def open(self, source: Source, download: Download) -> Stored:

@@ -53,10 +53,12 @@ class Reporter:
 
     # -- one method for each event: see temaki.events ---------------------------------------------------------------
 
-    def pulled(self, version: Version, seconds: float) -> None:
+    def pulled(self, version: Version, seconds: float, *, received: int, is_catch_up: bool) -> None:
         """Report that the working copy was brought to this version."""
         self.last = version
-        self._tell("Pulled", version.sequence, version.commit, version.size, seconds)
+        self.count("received", received)
+        self.count("catch-up" if is_catch_up else "full pull")
+        self._tell("Pulled", version.sequence, version.commit, version.size, seconds, received, is_catch_up)
 
     def went_back(self, version: Version, known: Version) -> None:
         """Report that the version that was pulled does not contain the one that was known before."""
@@ -76,10 +78,33 @@ class Reporter:
         """Report that the store confirmed the working copy as current."""
         self._tell("Unchanged", seconds)
 
-    def published(self, version: Version, pages: int, seconds: float, *, superseded: bool) -> None:
-        """Report that a commit was stored as this version."""
+    def published(
+        self,
+        version: Version,
+        pages: int,
+        seconds: float,
+        *,
+        superseded: bool,
+        sent: int,
+        changed: int,
+        objects: int,
+    ) -> None:
+        """Report that a commit was stored as this version; see :class:`temaki.events.Published`."""
         self.last = version
-        self._tell("Published", version.sequence, version.commit, version.size, pages, seconds, superseded)
+        self.count("sent", sent)
+        self.count("changed", changed)
+        self._tell(
+            "Published",
+            version.sequence,
+            version.commit,
+            sent,
+            pages,
+            seconds,
+            superseded,
+            changed,
+            objects,
+            version.size,
+        )
 
     def failed(self, operation: Operation, error: Exception, seconds: float) -> None:
         """Report that an operation was refused, is in doubt, or failed."""
@@ -122,10 +147,10 @@ class Reporter:
 
     # -- counting ----------------------------------------------------------------------------------------------------
 
-    def count(self, name: str) -> None:
-        """Add one to the counter of this name."""
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to the counter of this name."""
         with self._lock():
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._counts[name] = self._counts.get(name, 0) + number
 
     def add_seconds(self, name: str, seconds: float) -> None:
         """Add to the time that was spent under this name."""

@@ -93,12 +93,16 @@ def test_spans_and_metrics_of_sessions(client: Client, other: Client, telemetry:
         "temaki.version.commit": client.db.sync.bookmark().commit,
         "temaki.version.size": client.db.sync.snapshot().size,
         "temaki.commit.pages": commit.attributes["temaki.commit.pages"],
+        "temaki.commit.size": client.db.sync.snapshot().size,
+        "temaki.commit.changed": 4096 * commit.attributes["temaki.commit.pages"],
+        "temaki.commit.objects": 0,
         "temaki.commit.superseded": False,
     }
     found = telemetry.metrics()
     durations = {point.attributes["db.operation.name"]: point.count for point in found["db.client.operation.duration"]}
     assert durations == {"pull": 1, "commit": 1}
     assert [point.value for point in found["temaki.store.io"]] == [client.db.sync.snapshot().size]
+    assert [point.value for point in found["temaki.commit.changed"]] == [commit.attributes["temaki.commit.changed"]]
     requests = {
         (point.attributes["temaki.store.verb"], point.attributes["temaki.store.outcome"])
         for point in found["temaki.store.request.duration"]

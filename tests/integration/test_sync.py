@@ -68,8 +68,61 @@ def test_what_happens_is_told_and_counted(client: Client, other: Client) -> None
     assert found.traffic.count("get", "not_modified") == 3
     assert found.traffic.count("put") == 1
     assert (found.traffic.bytes_up, found.traffic.bytes_down) == (published.size, pulled.size + again.size)
+    assert (found.sent, found.received) == (found.traffic.bytes_up, found.traffic.bytes_down)
+    assert (found.full_pulls, found.catch_ups, found.segments, found.tail) == (2, 0, None, None)
+    assert (published.version_size, published.objects) == (published.size, 0)
+    assert found.changed == published.changed == 4096 * published.pages
     assert found.age is not None
     assert {"pull", "begin", "commit"} <= found.seconds.keys()
+
+
+def test_pages_are_told_and_counted(store: HookedStore, bucket: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the format ``pages`` an upload is the head and its segments, and a pull what it fetched: the store's numbers.
+
+    The store counts each byte itself, so a number that leaves an object out, or counts one twice, is another one.
+    """
+    monkeypatch.setenv("TEMAKI_FORMAT", "pages")
+    writer = Client(store, EtagCached()).map(create_tables=True)
+    with db_session:
+        writer.Counter(id=1, value=0)
+        writer.db.execute("CREATE TABLE filler (id INTEGER PRIMARY KEY, body TEXT)")
+        writer.db.execute(
+            "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) "
+            "INSERT INTO filler SELECT i, hex(randomblob(90)) FROM n"
+        )
+    reader = Client(bucket, EtagCached()).map()
+    assert reader.value() == 0
+    wrote, read = _listened(writer), _listened(reader)
+    before, pulled_before = writer.db.sync.snapshot(), reader.db.sync.snapshot()
+    for row in range(1, 60):
+        with db_session:
+            writer.db.execute(f"UPDATE filler SET body = hex(randomblob(90)) WHERE id = {50 * row}")
+    writer.increment()
+    assert reader.value() == 1
+    published = [event for event in wrote if isinstance(event, Published)]
+    now, pulled_now = writer.db.sync.snapshot(), reader.db.sync.snapshot()
+    assert sum(event.size for event in published) == now.traffic.bytes_up - before.traffic.bytes_up
+    assert now.sent - before.sent == now.traffic.bytes_up - before.traffic.bytes_up
+    assert now.changed - before.changed == 4096 * sum(event.pages for event in published)
+    assert {event.objects for event in published} == {0, 1}, "some commits uploaded a segment, and most did not"
+    assert {event.version_size for event in published} == {now.size}
+    assert all(event.size < event.version_size / 4 for event in published)
+    assert (now.segments, now.tail) == (pulled_now.segments, pulled_now.tail)
+    assert now.segments
+    assert now.tail
+
+    (pulled,) = (event for event in read if isinstance(event, Pulled))
+    assert pulled.is_catch_up
+    assert pulled.size == now.size
+    assert pulled.received == pulled_now.traffic.bytes_down - pulled_before.traffic.bytes_down
+    assert (pulled_now.catch_ups, pulled_now.full_pulls) == (1, pulled_now.pulls - 1)
+    late = Client(bucket, EtagCached())
+    late_heard = _listened(late)
+    late.map()
+    found = late.db.sync.snapshot()
+    assert (found.catch_ups, found.full_pulls, found.received) == (0, 1, found.traffic.bytes_down)
+    assert isinstance(late_heard[0], Pulled)
+    assert (late_heard[0].size, late_heard[0].received) == (now.size, found.received)
 
 
 def test_nothing_is_counted_before_anything_happens(client: Client) -> None:

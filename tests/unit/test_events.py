@@ -52,26 +52,38 @@ def test_what_is_reported_is_what_is_told() -> None:
     heard: list[Event] = []
     reporter.listen(heard.append)
     version = Version(etag="e", commit="abc", sequence=3, size=4096, lineage=("abc",), complete=True)
-    reporter.pulled(version, 0.1)
+    reporter.pulled(version, 0.1, received=700, is_catch_up=True)
     reporter.went_back(version, version)
     reporter.unchanged(0.2)
-    reporter.published(version, 7, 0.3, superseded=True)
+    reporter.published(version, 7, 0.3, superseded=True, sent=900, changed=7168, objects=2)
     reporter.lease_acquired(5, 0.4)
     reporter.lease_released(5)
     reporter.lease_lost(6)
     reporter.lease_timed_out(0.5)
     assert heard == [
-        Pulled(URL, sequence=3, commit="abc", size=4096, seconds=0.1),
+        Pulled(URL, sequence=3, commit="abc", size=4096, seconds=0.1, received=700, is_catch_up=True),
         WentBack(URL, sequence=3, commit="abc", known_sequence=3, known_commit="abc"),
         Unchanged(URL, seconds=0.2),
-        Published(URL, sequence=3, commit="abc", size=4096, pages=7, seconds=0.3, superseded=True),
+        Published(
+            URL,
+            sequence=3,
+            commit="abc",
+            size=900,
+            pages=7,
+            seconds=0.3,
+            superseded=True,
+            changed=7168,
+            objects=2,
+            version_size=4096,
+        ),
         LeaseAcquired(URL, generation=5, seconds=0.4),
         LeaseReleased(URL, generation=5),
         LeaseLost(URL, generation=6),
         LeaseTimedOut(URL, seconds=0.5),
     ]
     assert reporter.last == version
-    assert reporter.counts()[0] == {type(event).__name__: 1 for event in heard}
+    bytes_counted = {"catch-up": 1, "received": 700, "sent": 900, "changed": 7168}
+    assert reporter.counts()[0] == {type(event).__name__: 1 for event in heard} | bytes_counted
 
 
 def test_a_callback_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from temaki.errors import ConflictError, WorkingCopyError
-from temaki.formats.format import Body, Format, Stored, Task, WholeTask
+from temaki.formats.format import Body, Format, Layout, Received, Stored, Task, Uploaded, WholeTask
 from temaki.formats.pages.compose import Identity, Known, first_head, next_head
 from temaki.formats.pages.head import Head, TailPage, decode, encode
+from temaki.formats.pages.layout import catch_up_size, full_size, layout_of, uploaded
 from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError, Objects, corrupt
 from temaki.formats.pages.pageimage import pack
 from temaki.formats.pages.pageone import canonical
@@ -48,7 +49,12 @@ class _Pages(Format):
 
     def open(self, source: Source, download: Download) -> Stored:
         """Read the whole head: kilobytes."""
-        return StoredPages(source, *read_stored(download, source.url), ahead_of(source, download))
+        return StoredPages(source, *read_stored(download, source.url), ahead_of(source, download), download.info.size)
+
+    def layout(self, generation: Generation) -> Layout | None:
+        """From the head that is known."""
+        known = PagesKnowledge.of(generation)
+        return None if known is None else layout_of(known.head, len(encode(known.head)))
 
     def store(self, task: Task) -> Body:
         """The next head. Its segments, or its base, are uploaded here."""
@@ -111,13 +117,33 @@ def _local(generation: Generation, head: Head) -> Pages:
 class StoredPages(Stored):
     """A version in this format: its head is here, the rest is in the store.
 
+    Args:
+        source: The head's object.
+        version: The version.
+        head: Its head.
+        ahead: By how many seconds the store's clock is ahead of this machine's.
+        size: Size of the head's object, in bytes.
+
     Attributes:
         head: As above.
     """
 
-    def __init__(self, source: Source, version: Version, head: Head, ahead: float) -> None:
-        self._source, self._ahead = source, ahead
+    def __init__(self, source: Source, version: Version, head: Head, ahead: float, size: int) -> None:
+        self._source, self._ahead, self._size = source, ahead, size
         self.version, self.head = version, head
+        self._received = Received(size)
+
+    @property
+    def received(self) -> Received:
+        """Head, base and segments, or what of them was fetched."""
+        return self._received
+
+    def layout(self) -> Layout:
+        """What the head says."""
+        return layout_of(self.head, self._size)
+
+    def _receive(self, size: int, *, is_catch_up: bool = False) -> None:
+        self._received = Received(self._received.size + size, is_catch_up)
 
     def close(self) -> None:
         """Nothing is left to come."""
@@ -133,6 +159,7 @@ class StoredPages(Stored):
             for plan in range(_MOST_PLANS):
                 try:
                     save(Objects(self._source, path.parent), self.head, target)
+                    self._receive(full_size(self.head))
                     break
                 except MissingObjectError as error:
                     self._plan_again(error, is_last=plan == _MOST_PLANS - 1)
@@ -154,6 +181,8 @@ class StoredPages(Stored):
             download.__exit__(None, None, None)
             raise missing from error
         self.version, self.head = read_stored(download, self._source.url)
+        self._size = download.info.size
+        self._receive(self._size)
 
     def arrive(self, replica: Replica, *, instead_of: Generation | None, at: Version | None) -> bool:
         """What has changed, into the live generation, where that is possible; else all of it, into a new one."""
@@ -181,6 +210,7 @@ class StoredPages(Stored):
         head = self.head
         try:
             newer = collect(Objects(self._source, generation.path.parent), head, known.head)
+            self._receive(catch_up_size(head, known.head.sequence), is_catch_up=True)
         except MissingObjectError:
             return CaughtUp.IMPOSSIBLE  # a full pull finds out why
         except DamagedObjectError as error:
@@ -205,6 +235,8 @@ class _Commit:
         self._task, self._source = task, task.source
         self._objects = Objects(task.source, task.generation.path.parent)
         self._known: Known | None = None
+        self._before: Head | None = None
+        self._uploaded = Uploaded(0)
 
     def body(self) -> Body:
         """The head to send."""
@@ -220,8 +252,20 @@ class _Commit:
                     raise self._lost()
             known = self._composed(before)
         self._known = known
-        content = encode(known.head)
-        return Body(io.BytesIO(content), known.head.size, rebuild=self._rebuild, knowledge=self._knowledge)
+        return Body(
+            io.BytesIO(self._encoded(known.head)),
+            known.head.size,
+            rebuild=self._rebuild,
+            knowledge=self._knowledge,
+            uploaded=lambda: self._uploaded,
+        )
+
+    def _encoded(self, head: Head) -> bytes:
+        """The head's bytes, counted with what was uploaded for it."""
+        content = encode(head)
+        new = uploaded(self._before, head, len(content))
+        self._uploaded = Uploaded(self._uploaded.size + new.size, self._uploaded.objects + new.objects)
+        return content
 
     def _knowledge(self) -> Knowledge | None:
         return None if self._known is None else PagesKnowledge(self._known)
@@ -232,7 +276,7 @@ class _Commit:
         if before is None:
             return None
         self._known = self._composed(before)
-        return Rebuilt(encode(self._known.head), current.etag)
+        return Rebuilt(self._encoded(self._known.head), current.etag)
 
     def _read_again(self, etag: str) -> Known | None:
         """The head with that ETag; None if it has been replaced."""
@@ -245,6 +289,7 @@ class _Commit:
 
     def _composed(self, before: Known | None) -> Known:
         task = self._task
+        self._before = None if before is None else before.head
         identity = Identity(task.sequence, task.commit, self._source.retrying.clock.time())
         try:
             if before is None:
