@@ -112,6 +112,12 @@ class AccessDeniedError(StoreError):
     lacks_permission: bool = True
 
 
+class ObjectArchivedError(StoreError):
+    """The object is in an archive storage class, from which it cannot be read until it is restored."""
+
+    may_repeat = False
+
+
 class UnsafeStoreError(StoreError):
     """The store accepts writes whose condition is false. Two writers would silently overwrite each other."""
 

@@ -44,9 +44,9 @@ def make(url: str, rows: int = 600) -> None:
     with limits(TAIL_LIMIT=8 << 10, TAIL_KEEP=2 << 10, UNIT=4 << 10, FAN=4):
         for number in range(40):
             with db_session:
-                Row[1 + number * 14].body = os.urandom(400).hex()
+                Row.get(id=1 + number * 14).body = os.urandom(400).hex()
     with db_session:
-        Row[1].body = "the newest page, which stays in the head"
+        Row.get(id=1).body = "the newest page, which stays in the head"
     db.unbind()
 
 
@@ -74,7 +74,7 @@ def test_status_shows_what_a_database_in_pages_consists_of(temaki: Commands, url
     found = temaki("status", url, "--json").json("status")
     assert (found["format"], found["page_size"], found["pages"]) == ("pages", head.page_size, head.page_count)
     assert found["version"]["size"] == head.size
-    assert found["tables"] == [{"name": "row", "rows": 600}]
+    assert found["tables"] == [{"name": "Row", "rows": 600}]
     layout = found["layout"]
     assert layout["base"] == {"sequence": head.base.sequence, "size": head.base.size}
     assert layout["segments"] == {"number": len(head.segments), "size": sum(one.size for one in head.segments)}

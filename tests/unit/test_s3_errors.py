@@ -25,6 +25,7 @@ from temaki.errors import (
     BucketNotFoundError,
     ConfigurationError,
     NotFoundError,
+    ObjectArchivedError,
     PreconditionFailedError,
     StoreError,
     StoreUnavailableError,
@@ -304,7 +305,7 @@ def test_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_archived_object() -> None:
     """403 InvalidObjectState is no matter of permission."""
     error = failure(get, s3_error(403, "InvalidObjectState"))
-    assert type(error) is StoreError
+    assert type(error) is ObjectArchivedError
     assert "archived" in str(error)
 
 

@@ -10,12 +10,13 @@ import io
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from temaki.errors import ConflictError, WorkingCopyError
+from temaki.errors import AccessDeniedError, ConflictError, ObjectArchivedError, WorkingCopyError
 from temaki.formats.format import Body, Format, Layout, Received, Stored, Task, Uploaded, WholeTask
+from temaki.formats.pages.blame import BLAMED, blame
 from temaki.formats.pages.compose import Identity, Known, first_head, next_head
 from temaki.formats.pages.head import Head, TailPage, decode, encode
 from temaki.formats.pages.layout import catch_up_size, full_size, layout_of, uploaded
-from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError, Objects, corrupt
+from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError, Objects
 from temaki.formats.pages.pageimage import pack
 from temaki.formats.pages.pageone import canonical
 from temaki.formats.pages.pull import MismatchError, can_catch_up, collect, prove, save
@@ -161,25 +162,30 @@ class StoredPages(Stored):
                     save(Objects(self._source, path.parent), self.head, target)
                     self._receive(full_size(self.head))
                     break
-                except MissingObjectError as error:
+                except (MissingObjectError, AccessDeniedError) as error:
                     self._plan_again(error, is_last=plan == _MOST_PLANS - 1)
-                except DamagedObjectError as error:
-                    raise corrupt(self._source, self.head, error.name or None, error) from error
+                except (DamagedObjectError, ObjectArchivedError) as error:
+                    raise blame(self._source, self.head, error) from error
             target.close()
         except BaseException:
             target.discard()
             raise
 
-    def _plan_again(self, error: MissingObjectError, *, is_last: bool) -> None:
-        """An object was collected since the head was read, or somebody removed it: the head of now tells which."""
-        missing = corrupt(self._source, self.head, error.name, "the object is missing")
+    def _plan_again(self, error: MissingObjectError | AccessDeniedError, *, is_last: bool) -> None:
+        """An object was collected since the head was read, or somebody removed it: the head of now tells which.
+
+        S3 denies access to a missing object where the credentials may not list the bucket.
+        """
+        wrong = blame(self._source, self.head, error)
+        if wrong is error:
+            raise error
         if is_last:
-            raise missing from error
+            raise wrong from error
         download = self._source.retrying.run(self._source.get)
         assert download is not None, "an unconditional GET has a body"
         if download.info.etag == self.version.etag or download.info.metadata.get(FORMAT_KEY) != PAGES_FORMAT:
             download.__exit__(None, None, None)
-            raise missing from error
+            raise wrong from error
         self.version, self.head = read_stored(download, self._source.url)
         self._size = download.info.size
         self._receive(self._size)
@@ -211,10 +217,10 @@ class StoredPages(Stored):
         try:
             newer = collect(Objects(self._source, generation.path.parent), head, known.head)
             self._receive(catch_up_size(head, known.head.sequence), is_catch_up=True)
-        except MissingObjectError:
-            return CaughtUp.IMPOSSIBLE  # a full pull finds out why
+        except (MissingObjectError, AccessDeniedError, ObjectArchivedError):
+            return CaughtUp.IMPOSSIBLE  # a full pull does without it, or finds out why
         except DamagedObjectError as error:
-            raise corrupt(self._source, head, error.name or None, error) from error
+            raise blame(self._source, head, error) from error
 
         def step() -> Step:
             pages = prove(newer, known.head, _local(generation, known.head))
@@ -300,12 +306,11 @@ class _Commit:
             )
         except (FormatError, OSError) as error:
             raise task.generation.damaged(error) from error
-        except MissingObjectError as error:
-            assert before is not None
-            raise corrupt(self._source, before.head, error.name, "the object is missing") from error
-        except DamagedObjectError as error:
-            assert before is not None
-            raise corrupt(self._source, before.head, error.name or None, error) from error
+        except BLAMED as error:
+            wrong = blame(self._source, None if before is None else before.head, error)
+            if wrong is error:
+                raise
+            raise wrong from error
 
     def _require_unlost(self, before: Known) -> None:
         """Before megabytes are uploaded: is the commit that this one is built on still the current one?"""

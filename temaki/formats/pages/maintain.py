@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Final
 
 from temaki.errors import PreconditionFailedError
 from temaki.formats.pages import policy
+from temaki.formats.pages.blame import BLAMED, blame
 from temaki.formats.pages.head import MOST_CONDEMNED, Base, Head, Marked, encode
 from temaki.formats.pages.names import folder, is_name, key_of, new_name
-from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError, Objects, corrupt
+from temaki.formats.pages.objects import Objects
 from temaki.formats.pages.pull import save
 from temaki.formats.pages.read import read_stored
 from temaki.remote.transfer import Target
@@ -124,10 +125,11 @@ def _upload(source: Source, head: Head, name: str, path: Path) -> int:
         target.write(ROLLBACK_MODE, MODES_AT)
         with open(path, "rb") as file:
             objects.put(name, file)
-    except MissingObjectError as error:
-        raise corrupt(source, head, error.name, "the object is missing") from error
-    except DamagedObjectError as error:
-        raise corrupt(source, head, error.name or None, error) from error
+    except BLAMED as error:
+        wrong = blame(source, head, error)
+        if wrong is error:
+            raise
+        raise wrong from error
     finally:
         target.discard()
     return head.page_count * head.page_size

@@ -8,7 +8,7 @@ from temaki.errors import CorruptDatabaseError, NotFoundError, PreconditionFaile
 from temaki.formats.pages.head import LARGEST_HEAD, NewerHeadError, decode
 from temaki.remote.transfer import read_exactly
 from temaki.replica.header import FormatError
-from temaki.version import MetadataError, read_version
+from temaki.version import COMMIT_KEY, SEQUENCE_KEY, MetadataError, read_version
 
 if TYPE_CHECKING:
     from temaki.formats.pages.head import Head
@@ -37,7 +37,8 @@ def read_stored(download: Download, url: str) -> tuple[Version, Head]:
             raise _unreadable(info, url, error, "Upgrade temaki here. Nothing was changed.") from error
         except (FormatError, MetadataError) as error:
             advice = (
-                "Nothing was changed, and temaki never overwrites such an object. Restore an earlier version of it."
+                "Nothing was changed, and temaki never overwrites such an object. Restore an earlier version of it, as "
+                f"with `temaki restore {url}`."
             )
             raise _unreadable(info, url, error, advice) from error
     return version, head
@@ -73,10 +74,14 @@ def ahead_of(source: Source, download: Download) -> float:
 
 
 def _unreadable(info: ObjectInfo, url: str, reason: Exception, advice: str) -> CorruptDatabaseError:
+    sequence, commit = info.metadata.get(SEQUENCE_KEY, "?"), info.metadata.get(COMMIT_KEY, "?")
     return CorruptDatabaseError(
-        f"{url} cannot be read: {reason}. (It has {info.size} bytes and the ETag {info.etag}.) {advice}",
+        f"{url} cannot be read: {reason}. (It has {info.size} bytes and the ETag {info.etag}. Its metadata say that it "
+        f"is version {sequence}, {commit}.) {advice}",
         url=url,
         reason=str(reason),
         size=info.size,
         etag=info.etag,
+        commit=commit,
+        sequence=sequence,
     )

@@ -11,8 +11,9 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from temaki.errors import WorkingCopyError
+from temaki.errors import AccessDeniedError, WorkingCopyError
 from temaki.formats.format import Body
+from temaki.formats.pages.blame import blame
 from temaki.formats.pages.compose import Identity, first_head
 from temaki.formats.pages.head import MOST_CONDEMNED, Head, Marked, encode
 from temaki.formats.pages.objects import Objects
@@ -86,5 +87,10 @@ class Whole:
                 url=self._source.url,
                 should_retry=True,
             ) from error
+        except AccessDeniedError as error:
+            wrong = blame(self._source, None, error)
+            if wrong is error:
+                raise
+            raise wrong from error
         self._uploaded = (collection, head)
         return head

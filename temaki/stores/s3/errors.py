@@ -22,6 +22,7 @@ from temaki.errors import (
     BucketNotFoundError,
     ConfigurationError,
     NotFoundError,
+    ObjectArchivedError,
     PreconditionFailedError,
     StoreError,
     StoreUnavailableError,
@@ -151,9 +152,10 @@ def _denied(request: Request, facts: dict[str, Any]) -> TemakiError:
     code = facts["code"]
     if code == "InvalidObjectState":
         message = (
-            f"{request.url} is archived, so that it cannot be read. Restore it, or keep it out of archive classes."
+            f"{request.url} is archived, so that it cannot be read. Restore it from the archive (aws s3api "
+            "restore-object), and exempt it from the lifecycle rule that archived it."
         )
-        return StoreError(message, **facts)
+        return ObjectArchivedError(message, **facts)
     proxy = proxy_of(request)
     if code == str(facts["status"]) and proxy is not None:  # S3 has a code of its own for each refusal
         return refused_by_proxy(facts["status"], proxy, request, facts)
