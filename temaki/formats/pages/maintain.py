@@ -20,10 +20,11 @@ from temaki.errors import PreconditionFailedError
 from temaki.formats.pages import policy
 from temaki.formats.pages.blame import BLAMED, blame
 from temaki.formats.pages.head import MOST_CONDEMNED, Base, Head, Marked, encode
-from temaki.formats.pages.names import folder, is_name, key_of, new_name
+from temaki.formats.pages.names import folder, is_name, new_name
 from temaki.formats.pages.objects import Objects
 from temaki.formats.pages.pull import save
 from temaki.formats.pages.read import read_stored
+from temaki.formats.pages.removal import Presence, remove
 from temaki.remote.transfer import Target
 from temaki.replica.header import MODES_AT, ROLLBACK_MODE
 from temaki.version import FORMAT_KEY, PAGES_FORMAT
@@ -169,7 +170,7 @@ def collect(source: Source, *, grace: int = GRACE) -> Collected:
 
     Raises:
         NotFoundError: There is no database.
-        CorruptDatabaseError: The head is damaged. Nothing is collected.
+        CorruptDatabaseError: The head is damaged, or an object that it names is missing. Nothing is collected.
         StoreError: A request failed.
     """
     prefix = folder(source.key)
@@ -177,12 +178,15 @@ def collect(source: Source, *, grace: int = GRACE) -> Collected:
     def names() -> list[str]:
         return [info.key.removeprefix(prefix) for info in source.store.list(prefix)]
 
+    presence = Presence(source)
     for _ in range(_MOST_SWAPS):
         listed = source.retrying.run(names)  # before the head: what is uploaded later is none of our business
         current = _current(source)
         if current is None:
             return Collected()
         head = current.head
+        if not presence.is_whole(head, current.info.etag, listed):
+            continue
         ripe = [one.name for one in head.condemned if current.now - one.since >= grace]
         kept = [one for one in head.condemned if one.name not in set(ripe)]
         known = head.named | {one.name for one in head.condemned}
@@ -196,9 +200,7 @@ def collect(source: Source, *, grace: int = GRACE) -> Collected:
             condemned=(*kept, *(Marked(name, current.now) for name in orphans)),
         )
         if _swap(source, current, new):
-            for name in ripe:
-                source.retrying.run(lambda name=name: source.store.delete(key_of(source.key, name)))  # type: ignore[misc]
-            return Collected(tuple(ripe), tuple(orphans))
+            return Collected(remove(source, ripe), tuple(orphans))
     return Collected()
 
 
