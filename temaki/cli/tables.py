@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from temaki.cli import results
+from temaki.engine.hint import about_pages
 
 _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _STEP: Final = 1024
@@ -85,7 +86,7 @@ def _(result: results.Status) -> Iterator[RenderableType]:
         ("size", f"{size(version.size)} ({result.pages} pages of {result.page_size} bytes)"),
         ("stored", f"{moment(version.modified)} UTC" if version.modified else "the store does not say"),
         ("age", "the store does not say" if result.age is None else duration(result.age)),
-        ("format", result.format),
+        ("format", _format_line(result)),
         *([] if result.layout is None else _layout_rows(result.layout)),
         ("lease", _lease_line(lease)),
         ("lineage", _lineage(result.lineage)),
@@ -96,6 +97,11 @@ def _(result: results.Status) -> Iterator[RenderableType]:
         for counted in result.tables:
             table.add_row(Text(counted.name), f"{counted.rows:,}")
         yield table
+
+
+def _format_line(result: results.Status) -> str:
+    found = about_pages(result.version.size, 0) if result.format == "file" else None
+    return result.format if found is None else f"file (a small commit {found}: temaki convert {result.url} --to pages)"
 
 
 def _layout_rows(layout: results.PagesLayout) -> list[tuple[str, str]]:

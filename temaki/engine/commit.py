@@ -6,13 +6,14 @@ import logging
 from dataclasses import replace
 
 from temaki.clock import Moment
+from temaki.engine import hint
 from temaki.engine.session import EngineSession
 from temaki.engine.shared import Shared
 from temaki.errors import SyncError
 from temaki.replica.connection import Connection
 from temaki.replica.wal import Scan
 from temaki.strategy import Strategy
-from temaki.version import Published
+from temaki.version import FILE_FORMAT, Published
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class Commit:
             objects=uploaded.objects,
             superseded=published.superseded,
         )
+        if published.version.format == FILE_FORMAT:
+            hint.after_commit(self._session.url, uploaded.size, changed)
 
     def _publish(self, changes: Scan) -> Published:
         session, strategy = self._session, self._strategy
