@@ -226,6 +226,33 @@ class VersionedStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class LifecycleRule:
+    """A rule by which a bucket removes or archives objects without being asked.
+
+    Attributes:
+        name: Name of the rule; empty if it has none.
+        prefix: The rule is for the objects whose keys begin with it.
+        expires: True if it removes current objects.
+        archives: True if it moves current objects to a storage class from which they cannot be read.
+        old_versions_days: Days after which it removes versions that are not current any more; None if it never does.
+    """
+
+    name: str
+    prefix: str
+    expires: bool
+    archives: bool
+    old_versions_days: int | None
+
+
+@runtime_checkable
+class LifecycleStore(Protocol):
+    """A store whose bucket has lifecycle rules. Optional, beside :class:`Store`. It raises the errors of that one."""
+
+    def lifecycle(self) -> list[LifecycleRule]:
+        """List the rules that are in force, without those for objects with tags."""
+
+
+@dataclass(frozen=True, slots=True)
 class Location:
     """Where a database is.
 

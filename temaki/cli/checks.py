@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 from temaki._version import __version__
 from temaki.cli.findings import Findings, State
+from temaki.cli.folder_checks import FolderChecks
 from temaki.cli.probe import Probe
 from temaki.cli.results import Diagnosis
 from temaki.cli.tables import short
 from temaki.cli.target import Target
 from temaki.config import settings
 from temaki.config.registry import load
+from temaki.engine.hint import about_pages
 from temaki.errors import AccessDeniedError, ConfigurationError, NotFoundError, StoreError
+from temaki.formats.pages.names import folder
 from temaki.store import VersionedStore
 from temaki.strategy import Strategy
 
@@ -39,8 +42,10 @@ class Examination:
         self._store: Store = target.store
         self._findings = Findings()
         self._probe = Probe(target, self._findings, repetitions=requests)
+        self._folder = FolderChecks(target, self._findings)
         self._writes = True
         self._exists = False
+        self._in_pages = target.settings.format == "pages"
 
     def run(self) -> Diagnosis:
         """Run all checks, and delete what they have written, even after an error.
@@ -56,7 +61,10 @@ class Examination:
                 self._findings.check("database", self._database)
                 self._findings.check("list", self._list)
                 self._check_writing()
+                if self._in_pages and self._exists:
+                    self._findings.check("objects", self._folder.check_objects)
                 self._findings.check("versioning", self._versioning)
+                self._findings.check("lifecycle", lambda: self._folder.check_lifecycle(in_pages=self._in_pages))
                 self._findings.check("leftovers", self._leftovers)
         finally:
             with suppress(StoreError, ConfigurationError):
@@ -85,6 +93,8 @@ class Examination:
         self._findings.check("clock", self._probe.check_clock)
         self._findings.check("latency", self._probe.time_requests)
         self._findings.check("delete", self._probe.delete)
+        if self._in_pages:
+            self._findings.check("pages", self._folder.check_permissions)
 
     # -- checks that only read: each adds its finding, or raises ---------------------------------------------------
 
@@ -148,9 +158,14 @@ class Examination:
                 "database", state, "there is none yet; generate_mapping(create_tables=True) makes it", advice
             )
             return
-        current = self._target.current()
+        current, layout = self._target.look()
+        self._in_pages = layout is not None
         by = "by another tool" if current.is_adopted else f"commit {short(current.commit)}"
-        self._findings.add("database", "ok", f"version {current.sequence}, {by}, {current.size} bytes")
+        form = "in pages" if self._in_pages else "in one file"
+        advice, found = "", None if self._in_pages else about_pages(current.size, 0)
+        if found is not None:
+            advice = f"A small commit {found}: temaki convert {self._target.url} --to pages"
+        self._findings.add("database", "ok", f"version {current.sequence}, {by}, {current.size} bytes {form}", advice)
 
     def _list(self) -> None:
         try:
@@ -194,7 +209,11 @@ class Examination:
             self._findings.add("versioning", "skipped", str(error))
             return
         if is_on:
-            self._findings.add("versioning", "ok", "the bucket keeps older versions")
+            advice = (
+                f"Let a lifecycle rule end old versions (NoncurrentVersionExpiration), for {self._target.key} and for "
+                f"{folder(self._target.key)} after the same number of days: each commit leaves one."
+            )
+            self._findings.add("versioning", "ok", "the bucket keeps older versions", advice if self._in_pages else "")
         else:
             self._findings.add(
                 "versioning",
@@ -205,9 +224,10 @@ class Examination:
 
     def _leftovers(self) -> None:
         """Look for objects that a killed process left in the middle of a probe."""
-        prefix = f"{self._target.key}.temaki-"
+        prefixes = (f"{self._target.key}.temaki-", f"{folder(self._target.key)}temaki-")
         try:
-            leftovers = [info.key for info in self._store.list(prefix) if info.key != self._probe.key]
+            listed = [info.key for prefix in prefixes for info in self._store.list(prefix)]
+            leftovers = [key for key in listed if key != self._probe.key]
         except AccessDeniedError as error:
             if not error.lacks_permission:
                 raise

@@ -12,6 +12,7 @@ from temaki.errors import (
     ConfigurationError,
     CorruptDatabaseError,
     LeaseRecordError,
+    ObjectArchivedError,
     StoreError,
     StoreUnavailableError,
     TemakiError,
@@ -77,6 +78,13 @@ _ADVICE: Final[tuple[tuple[type[TemakiError], str], ...]] = (
         (
             "Grant s3:GetObject, s3:PutObject and s3:DeleteObject on the key and what begins with it, and "
             "s3:ListBucket on the bucket; or use other credentials (AWS_PROFILE, a role)."
+        ),
+    ),
+    (
+        ObjectArchivedError,
+        (
+            "Restore the object from the archive (aws s3api restore-object), and copy it onto itself in the storage "
+            "class STANDARD."
         ),
     ),
     (StoreUnavailableError, "Check the network, AWS_ENDPOINT_URL_S3 and AWS_DEFAULT_REGION; then run doctor again."),

@@ -108,6 +108,15 @@ class Target:
         with self._found(self.remote) as stored:
             return stored.version, stored.layout()
 
+    def check_objects(self) -> int:
+        """Find out whether the objects beside the database's own can be read. Raises as :meth:`current`.
+
+        Returns:
+            The number of these objects.
+        """
+        with self._found(self.remote) as stored:
+            return stored.check()
+
     def current_or_none(self) -> Version | None:
         """Return the version that is stored now; None if there is no database."""
         try:

@@ -213,6 +213,18 @@ class Stored(ABC):
         """The version's layout; None if it is one object."""
         return None
 
+    def check(self) -> int:
+        """Find out whether the objects beside the database's own can be read, without reading them.
+
+        Returns:
+            The number of these objects.
+
+        Raises:
+            CorruptDatabaseError: An object is missing, or has another size.
+            StoreError: An object cannot be read.
+        """
+        return 0
+
     @property
     @abstractmethod
     def received(self) -> Received:

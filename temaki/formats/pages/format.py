@@ -21,6 +21,7 @@ from temaki.formats.pages.pageimage import pack
 from temaki.formats.pages.pageone import canonical
 from temaki.formats.pages.pull import MismatchError, can_catch_up, collect, prove, save
 from temaki.formats.pages.read import ahead_of, read_again, read_stored
+from temaki.formats.pages.readable import require_readable
 from temaki.formats.pages.whole import Whole
 from temaki.remote.publish import conflict
 from temaki.remote.swap import Rebuilt
@@ -142,6 +143,10 @@ class StoredPages(Stored):
     def layout(self) -> Layout:
         """What the head says."""
         return layout_of(self.head, self._size)
+
+    def check(self) -> int:
+        """Base and segments: one byte of each."""
+        return require_readable(self._source, self.head)
 
     def _receive(self, size: int, *, is_catch_up: bool = False) -> None:
         self._received = Received(self._received.size + size, is_catch_up)

@@ -40,6 +40,7 @@ _OPERATIONS = {
     "ListObjectsV2",
     "ListObjectVersions",
     "GetBucketVersioning",
+    "GetBucketLifecycleConfiguration",
 }
 """What the store asks S3 for. An answer to anything else is that of another service, which botocore asked before."""
 
