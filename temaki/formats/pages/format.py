@@ -247,7 +247,8 @@ class _Commit:
         self._objects = Objects(task.source, task.generation.path.parent)
         self._known: Known | None = None
         self._before: Head | None = None
-        self._uploaded = Uploaded(0)
+        self._heads = 0  # bytes
+        self._sent: dict[str, int] = {}  # sizes in bytes, by name
 
     def body(self) -> Body:
         """The head to send."""
@@ -268,15 +269,18 @@ class _Commit:
             known.head.size,
             rebuild=self._rebuild,
             knowledge=self._knowledge,
-            uploaded=lambda: self._uploaded,
+            uploaded=self._uploaded,
         )
 
     def _encoded(self, head: Head) -> bytes:
         """The head's bytes, counted with what was uploaded for it."""
         content = encode(head)
-        new = uploaded(self._before, head, len(content))
-        self._uploaded = Uploaded(self._uploaded.size + new.size, self._uploaded.objects + new.objects)
+        self._heads += len(content)
+        self._sent |= uploaded(self._before, head)
         return content
+
+    def _uploaded(self) -> Uploaded:
+        return Uploaded(self._heads + sum(self._sent.values()), len(self._sent))
 
     def _knowledge(self) -> Knowledge | None:
         return None if self._known is None else PagesKnowledge(self._known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from temaki.formats.format import Cost, Layout, Uploaded
+from temaki.formats.format import Cost, Layout
 
 if TYPE_CHECKING:
     from temaki.formats.pages.head import Head
@@ -43,16 +43,17 @@ def catch_up_size(head: Head, sequence: int) -> int:
     return sum(segment.size for segment in head.newer_than(sequence))
 
 
-def uploaded(before: Head | None, after: Head, head_size: int) -> Uploaded:
-    """What a commit uploads: the head, and the base and the segments that only the new head names.
+def uploaded(before: Head | None, after: Head) -> dict[str, int]:
+    """What a commit uploads beside the head: the base and the segments that only the new head names.
 
     Args:
         before: The head that is replaced; None if there is none.
         after: The new one.
-        head_size: Size of the new one's object, in bytes.
+
+    Returns:
+        Sizes in bytes, by name.
     """
     known = frozenset[str]() if before is None else before.named
-    sizes = [segment.size for segment in after.segments if segment.name not in known]
-    if after.base.name not in known:
-        sizes.append(after.base.size)
-    return Uploaded(head_size + sum(sizes), len(sizes))
+    sizes = {segment.name: segment.size for segment in after.segments}
+    sizes[after.base.name] = after.base.size
+    return {name: size for name, size in sizes.items() if name not in known}
