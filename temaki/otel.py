@@ -25,6 +25,7 @@ from temaki._version import __version__
 from temaki.errors import ConfigurationError
 from temaki.events import (
     CommitUnknown,
+    Compacted,
     Conflict,
     Event,
     Failed,
@@ -57,6 +58,7 @@ _OPERATIONS: Final[dict[type[Event], str]] = {
     Unchanged: "pull",
     Published: "commit",
     CommitUnknown: "commit",
+    Compacted: "compact",
     LeaseAcquired: "lease",
     LeaseTimedOut: "lease",
 }
@@ -132,7 +134,7 @@ class _Telemetry:
         if error is not None:
             attributes["error.type"] = error
         self._duration.record(seconds, attributes)
-        if isinstance(event, (Pulled, Published)):
+        if isinstance(event, (Pulled, Published, Compacted)):
             direction = "receive" if isinstance(event, Pulled) else "transmit"
             self._bytes.add(event.size, {"db.namespace": event.url, "network.io.direction": direction})
         self._span(event, operation, seconds, attributes, error)
@@ -172,6 +174,13 @@ def _facts(event: Event) -> dict[str, str | int | bool]:
         return facts
     if isinstance(event, CommitUnknown):
         return {"temaki.version.commit": event.commit}
+    if isinstance(event, Compacted):
+        return {
+            "temaki.compact.size": event.size,
+            "temaki.compact.freed": event.freed,
+            "temaki.compact.before": event.before,
+            "temaki.compact.after": event.after,
+        }
     if isinstance(event, LeaseAcquired):
         return {"temaki.lease.generation": event.generation}
     return {}
