@@ -20,7 +20,8 @@ from temaki.lease.turn import FIRST_TRY, Try
 from temaki.process.fork import look, process, reset_in_child
 from temaki.replica.connection import Connection
 from temaki.replica.generation import Generation
-from temaki.replica.replica import Replica, WriterLock
+from temaki.replica.replica import Replica
+from temaki.replica.writer import WriterLock
 from temaki.strategy import Strategy
 
 _log = logging.getLogger(__name__)

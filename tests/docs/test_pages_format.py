@@ -32,7 +32,7 @@ def test_the_page_reads_what_temaki_writes(read: Any, tmp_path: Path) -> None:
     folder.mkdir()
     db = PonyDatabase()
 
-    class Note(db.Entity):  # type: ignore[misc, name-defined]
+    class Note(db.Entity):  # type: ignore[name-defined]
         text = Required(str)
 
     url = f"file://{folder}/app.sqlite"
@@ -54,12 +54,12 @@ def test_the_page_reads_what_temaki_writes(read: Any, tmp_path: Path) -> None:
             Note(text=rng.randbytes(400).hex())
     for number in range(100):
         with db_session:
-            Note[rng.randrange(1, 600)].text = rng.randbytes(400).hex()
+            Note[rng.randrange(1, 600)].text = rng.randbytes(400).hex()  # type: ignore[misc]
             Note(text=rng.randbytes(400).hex())
         if number % 10 == 0:
             compare()
     with db_session:
-        delete(note for note in Note if note.id % 3)
+        delete(note for note in Note if note.id % 3)  # type: ignore[attr-defined]
     compare()
     with db_session(ddl=True):
         db.execute("DROP TABLE Note")

@@ -28,7 +28,8 @@ from temaki.replica.connection import Connection
 from temaki.replica.folder import Folder
 from temaki.replica.generation import Generation
 from temaki.replica.image import Image
-from temaki.replica.replica import Replica, WriterLock
+from temaki.replica.replica import Replica
+from temaki.replica.writer import WriterLock
 from temaki.store import ObjectInfo
 from temaki.stores.memory import MemoryStore
 from temaki.version import Published, read_version

@@ -13,7 +13,8 @@ import pytest
 from temaki.errors import ConfigurationError, CorruptDatabaseError
 from temaki.replica.connection import Connection
 from temaki.replica.generation import Generation
-from temaki.replica.replica import Replica, WriterLock
+from temaki.replica.replica import Replica
+from temaki.replica.writer import WriterLock
 from tests.threads import PATIENCE, Background, in_thread
 from tests.versions import URL, begin, connect, read, save, version, write
 

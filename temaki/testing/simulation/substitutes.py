@@ -17,7 +17,7 @@ from temaki.lease import heartbeat, lease, turn
 from temaki.lease import shared as shared_lease
 from temaki.orm.pool import LeftOpen
 from temaki.remote import remote
-from temaki.replica import replica
+from temaki.replica import replica, writer
 from temaki.replica.connection import Connection
 from temaki.replica.folder import Folder
 from temaki.replica.generation import Generation
@@ -25,7 +25,7 @@ from temaki.replica.replica import Replica
 from temaki.testing.simulation.locks import SimulatedThreading
 from temaki.testing.simulation.scheduler import running
 
-LOCKING: Final = (flights, heartbeat, lease, remote, replica, shared_lease, turn)
+LOCKING: Final = (flights, heartbeat, lease, remote, replica, shared_lease, turn, writer)
 """Modules that get the scheduler's ``threading``: their threads wait for each other while others run."""
 _STEPS: Final[tuple[tuple[type, str], ...]] = (
     (StoredFile, "save"),
