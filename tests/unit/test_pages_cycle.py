@@ -419,15 +419,15 @@ class TestCosts:
     def test_a_small_database(self, world: World) -> None:
         """A commit folds it, so that a full pull stays near its size, and nobody is left behind."""
         reader = world.pull(None)
-        with limits(TAIL_LIMIT=4 << 10, TAIL_KEEP=1 << 10, UNIT=4 << 10):
+        with limits(TAIL_LIMIT=16 << 10, TAIL_KEEP=1 << 10, FAN=1000):
             bases = set()
-            for _ in range(60):
-                fill(world, 1)
+            for number in range(250):
+                assert world.commit(update(1 + number * 397 % 2000))
                 head = world.head()
                 bases.add(head.base.name)
                 assert 2 * policy.pull_size(head.base, head.live) <= 3 * head.size
                 assert can_catch_up(head, reader.known.head)
-                world.follow(reader)
+                reader = world.pull(reader)
         assert len(bases) > 1
 
 
