@@ -197,6 +197,7 @@ class Generation:
                 raise self.damaged(
                     f"SQLite counts {frames} frames in the WAL that it has open, not {changes.mark.frames}"
                 )
+            self._checkpoint()  # counting them has copied what a session had kept from the main file
         return changes
 
     def image(self, changes: Scan, sequence: int) -> Image:

@@ -250,7 +250,6 @@ class TestCollect:
         orphans = [new_name("seg") for _ in range(150)]
         for name in orphans:
             bench.bucket.put(key_of(KEY, name), b"forgotten")
-        deleted: set[str] = set()
         assert set(collect(bench.source).condemned) == set(orphans)
         assert len(bench.head().gone) == 1
         bench.clock.sleep(GRACE - 1)
