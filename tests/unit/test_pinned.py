@@ -64,8 +64,7 @@ class Bench:
             [
                 f"UPDATE rows SET body = randomblob(300) WHERE id BETWEEN {first} AND {first + count}",
                 f"DELETE FROM rows WHERE id BETWEEN {first} AND {first + count // 3}",
-                f"INSERT OR REPLACE INTO rows SELECT id + 7, randomblob({self.rng.choice([50, 900])}) FROM rows "
-                f"LIMIT {count}",
+                f"REPLACE INTO rows SELECT id + 7, randomblob({self.rng.choice([50, 900])}) FROM rows LIMIT {count}",
                 "VACUUM" if count == 200 else "DELETE FROM rows WHERE id = 1",
             ]
         )
