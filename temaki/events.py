@@ -144,6 +144,25 @@ class Failed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Compacted(Event):
+    """This process has compacted the stored version, in the background. The version itself stays the same.
+
+    Attributes:
+        size: Size of the uploads, in bytes.
+        freed: Size of the objects that were deleted, in bytes.
+        before: Number of objects that a full pull needed before, beside the database's own object.
+        after: The same, after it.
+        seconds: Duration, in seconds.
+    """
+
+    size: int
+    freed: int
+    before: int
+    after: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseAcquired(Event):
     """This process has acquired the lease.
 

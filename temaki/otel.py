@@ -25,6 +25,7 @@ from temaki._version import __version__
 from temaki.errors import ConfigurationError
 from temaki.events import (
     CommitUnknown,
+    Compacted,
     Conflict,
     Event,
     Failed,
@@ -57,6 +58,7 @@ _OPERATIONS: Final[dict[type[Event], str]] = {
     Unchanged: "pull",
     Published: "commit",
     CommitUnknown: "commit",
+    Compacted: "compact",
     LeaseAcquired: "lease",
     LeaseTimedOut: "lease",
 }
@@ -137,8 +139,9 @@ class _Telemetry:
         self._duration.record(seconds, attributes)
         if isinstance(event, Pulled):
             self._bytes.add(event.received, {"db.namespace": event.url, "network.io.direction": "receive"})
-        elif isinstance(event, Published):
+        elif isinstance(event, (Published, Compacted)):
             self._bytes.add(event.size, {"db.namespace": event.url, "network.io.direction": "transmit"})
+        if isinstance(event, Published):
             self._changed.add(event.changed, {"db.namespace": event.url})
         self._span(event, operation, seconds, attributes, error)
 
@@ -187,6 +190,13 @@ def _facts(event: Event) -> dict[str, str | int | bool]:
         }
     if isinstance(event, CommitUnknown):
         return {"temaki.version.commit": event.commit}
+    if isinstance(event, Compacted):
+        return {
+            "temaki.compact.size": event.size,
+            "temaki.compact.freed": event.freed,
+            "temaki.compact.before": event.before,
+            "temaki.compact.after": event.after,
+        }
     if isinstance(event, LeaseAcquired):
         return {"temaki.lease.generation": event.generation}
     return {}

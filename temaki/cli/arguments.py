@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:s3|file|memory):", re.IGNORECASE)
-_SWITCHES: Final = frozenset({"--json", "--yes", "-y", "--quick", "--write", "--races"})
+_SWITCHES: Final = frozenset({"--json", "--yes", "-y", "--quick", "--write", "--races", "--dry-run"})
 _GROUPS: Final = frozenset({"lease"})
 
 

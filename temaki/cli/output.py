@@ -9,7 +9,7 @@ import sys
 
 import msgspec
 
-from temaki.cli.results import LeaseResult, Pulled, Pushed, ShellResult
+from temaki.cli.results import Compacted, LeaseResult, Pulled, Pushed, ShellResult
 
 
 class Canvas(io.StringIO):
@@ -46,6 +46,8 @@ def done_already(result: msgspec.Struct) -> str | None:
     """Return a sentence about what a command did before it printed a result; None if it changed nothing."""
     if isinstance(result, Pulled):
         return f"{result.path} was written."
+    if isinstance(result, Compacted):
+        return None if result.dry_run else f"{result.url} was compacted."
     version = result.version if isinstance(result, Pushed) else None
     if isinstance(result, ShellResult):
         version = result.published

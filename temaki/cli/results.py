@@ -159,6 +159,40 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
     replaced: StoredVersion | None = None
 
 
+class Compacted(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of ``temaki compact``. With ``--dry-run`` it says what would be done.
+
+    Attributes:
+        format: Format of the stored version. In the format ``file`` there is nothing to compact.
+        dry_run: Whether nothing was done.
+        busy: Whether another process was compacting the database, or was faster. A later run does what is left.
+        folded: Whether there is a new base.
+        merged: Number of segments that were replaced by fewer ones.
+        uploaded: Size of the uploads, in bytes; with ``--dry-run`` an upper limit.
+        condemned: Number of objects that a run in an hour, or later, deletes.
+        deleted: Number of objects that were deleted.
+        freed: Size of the deleted objects, in bytes.
+        waiting: Size of the objects that are condemned and not deleted yet, in bytes.
+        pull_before: Bytes that a full pull had to fetch before.
+        pull_after: Bytes that a full pull has to fetch now.
+    """
+
+    url: str
+    version: StoredVersion
+    format: Literal["file", "pages"]
+    dry_run: bool
+    busy: bool = False
+    folded: bool = False
+    merged: int = 0
+    uploaded: int = 0
+    condemned: int = 0
+    deleted: int = 0
+    freed: int = 0
+    waiting: int = 0
+    pull_before: int
+    pull_after: int
+
+
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
     """The result of ``temaki verify``.
 
@@ -353,6 +387,7 @@ RESULTS: dict[str, type[msgspec.Struct]] = {
     "status": Status,
     "pull": Pulled,
     "push": Pushed,
+    "compact": Compacted,
     "verify": Verified,
     "history": History,
     "diff": Difference,

@@ -147,6 +147,29 @@ def _(result: results.Pushed) -> Iterator[RenderableType]:
     yield Text(f"{result.url}: {_line(result.version)}{replaced}")
 
 
+@shown.register
+def _(result: results.Compacted) -> Iterator[RenderableType]:
+    if result.format == "file":
+        yield Text(f"{result.url}: {_line(result.version)}: in one file, so there is nothing to compact.")
+        return
+    yield Text(
+        f"{result.url}: {_line(result.version)}" + (" (nothing is changed by --dry-run)" if result.dry_run else "")
+    )
+    folded = "a new base" if result.folded else "no new base"
+    yield _facts(
+        [
+            ("folded", f"{folded}, {size(result.uploaded)} uploaded"),
+            ("merged", f"{result.merged} segments"),
+            ("deleted", f"{result.deleted} objects, {size(result.freed)}"),
+            ("condemned", f"{result.condemned} objects"),
+            ("to be deleted", f"{size(result.waiting)}, by a run in an hour or later"),
+            ("full pull", f"{size(result.pull_before)} before, {size(result.pull_after)} now"),
+        ]
+    )
+    if result.busy:
+        yield Text("Another process is compacting it, or was faster. Run this again later.")
+
+
 def _line(version: results.StoredVersion) -> str:
     return f"version {version.sequence}, commit {short(version.commit)}, {size(version.size)}"
 

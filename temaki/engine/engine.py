@@ -49,6 +49,7 @@ class Engine:
         reset_in_child(self)
         shared.bindings.add(self)
         shared.replica.reopen()
+        shared.compaction.reopen()
 
     def reset_after_fork(self) -> None:
         """Forget the parent's sessions in a forked child: none of them goes on here."""
@@ -151,6 +152,7 @@ class Engine:
                     connection = None
                 if connection is not None:
                     shared.reporter.count("session")
+                    self._compact()
                     return connection
                 self._leave(session)
         except BaseException:
@@ -228,7 +230,14 @@ class Engine:
             True if the commit changed anything.
         """
         session = session_of(connection)
-        return Commit(self.shared, self.strategy, session, connection).run()
+        changed = Commit(self.shared, self.strategy, session, connection).run()
+        self._compact()
+        return changed
+
+    def _compact(self) -> None:
+        """Maintenance in the background, if it is due. A strategy that never writes leaves it to others."""
+        if self.writes:
+            self.shared.compaction.look()
 
     # -- the end --------------------------------------------------------------------------------------------------
 

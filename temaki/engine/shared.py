@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from temaki.clock import Clock, SystemClock
+from temaki.engine.compaction import Compaction
 from temaki.engine.pull import Puller
 from temaki.errors import ConfigurationError
 from temaki.lease.shared import SharedLease
@@ -52,6 +53,7 @@ class Shared:
         remote: The database's object in the store.
         replica: The working copy.
         puller: Brings the object's versions into the working copy.
+        compaction: Maintains the stored version beside the sessions.
         lease: The lease on the object, and the turns.
         meter: Counts requests.
         reporter: Counts what happens, and tells the listeners.
@@ -65,6 +67,7 @@ class Shared:
     remote: Remote
     replica: Replica
     puller: Puller
+    compaction: Compaction
     lease: SharedLease
     meter: Meter
     reporter: Reporter
@@ -76,7 +79,8 @@ class Shared:
         return Watch(self.reporter, operation, self.clock.monotonic)
 
     def close(self) -> None:
-        """Close the working copy and the lease, with the lease's thread."""
+        """Close the working copy and the lease, with their threads."""
+        self.compaction.close()
         self.replica.close()
         self.lease.close()
 
@@ -162,8 +166,11 @@ def _make(  # noqa: PLR0917 - one call, from share()
     remote = Remote(metered, key, url=url, clock=CountedClock(clock, reporter, "retry"), timeout=choices.timeout)
     replica = Replica(url, cache_dir)
     puller = Puller(remote, replica, clock, reporter)
+    compaction = Compaction(
+        remote, metered, key, replica, clock, choices.timeout, reporter, enabled=choices.compact == "auto"
+    )
     lease = SharedLease(metered, key, url=url, clock=CountedClock(clock, reporter, "wait"), reporter=reporter)
-    return Shared(store, given, choices, remote, replica, puller, lease, meter, reporter, clock)
+    return Shared(store, given, choices, remote, replica, puller, compaction, lease, meter, reporter, clock)
 
 
 def _shown(value: object) -> str:

@@ -166,6 +166,23 @@ class Body:
         return Uploaded(self.size) if self.uploaded is None else self.uploaded()
 
 
+@dataclass(frozen=True, slots=True)
+class Maintained:
+    """What maintenance has done.
+
+    Attributes:
+        sent: Bytes that were uploaded, beside the database's object.
+        freed: Bytes of the objects that were removed.
+        before: Number of objects that a pull needed beside the database's object before.
+        after: The same, after it.
+    """
+
+    sent: int = 0
+    freed: int = 0
+    before: int = 0
+    after: int = 0
+
+
 class Stored(ABC):
     """A version that the store has begun to send. Use it as a context manager: leaving it drops the rest.
 
@@ -283,3 +300,32 @@ class Format(ABC):
     @abstractmethod
     def store_whole(self, task: WholeTask) -> Body:
         """Make the body to upload for a database that comes from a file. Raises what :meth:`store` does."""
+
+    def is_due(self, generation: Generation, *, now: float, idle: float) -> int | None:  # noqa: ARG002
+        """Whether the stored version needs maintenance that no commit does. Makes no request, and waits for no lock.
+
+        Args:
+            generation: The working copy.
+            now: This machine's time, in seconds since 1970.
+            idle: Seconds since this process has last maintained it.
+
+        Returns:
+            Bytes to upload; None if nothing is due.
+        """
+        return None
+
+    def maintain(self, source: Source, replica: Replica, *, idle: float) -> Maintained:  # noqa: ARG002
+        """Do what is due, from the pages of the working copy. It holds up no session for longer than a moment.
+
+        Args:
+            source: Where requests go.
+            replica: The working copy.
+            idle: As for :meth:`is_due`.
+
+        Raises:
+            NotFoundError: There is no database.
+            CorruptDatabaseError: What is stored is damaged.
+            StoreError: A request failed. Nothing is lost.
+            WorkingCopyError: The working copy cannot be read.
+        """
+        return Maintained()

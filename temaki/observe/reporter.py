@@ -115,6 +115,11 @@ class Reporter:
         else:
             self._tell("Failed", operation, type(error).__name__, seconds)
 
+    def compacted(self, sent: int, freed: int, before: int, after: int, seconds: float) -> None:
+        """Report that the stored version was compacted."""
+        self.add_seconds("compact", seconds)
+        self._tell("Compacted", sent, freed, before, after, seconds)
+
     def lease_acquired(self, generation: int, seconds: float) -> None:
         """Report that this process has acquired the lease."""
         self._tell("LeaseAcquired", generation, seconds)

@@ -27,6 +27,7 @@ class Closable(Protocol):
         """Close it. Neither raises nor waits for a session."""
 
 
+_work: weakref.WeakSet[Any] = weakref.WeakSet()
 _leases: weakref.WeakSet[Any] = weakref.WeakSet()
 _copies: weakref.WeakSet[Any] = weakref.WeakSet()
 _registered: set[int] = set()  # processes (temaki.process.fork): a forked child has to register anew
@@ -53,6 +54,12 @@ def close_copy_at_exit(replica: Closable) -> None:
     _register()
 
 
+def stop_at_exit(work: Closable) -> None:
+    """Close work in the background when this process ends, before leases and working copies. SIGTERM does not."""
+    _work.add(work)
+    _register()
+
+
 def _register() -> None:
     here = process()
     if here in _registered:
@@ -67,7 +74,7 @@ def _register() -> None:
 
 def _end() -> None:
     _ending.add(process())
-    for closable in [*_leases, *_copies]:
+    for closable in [*_work, *_leases, *_copies]:
         closable.close_at_exit()
 
 

@@ -28,6 +28,9 @@ from temaki.replica.image import Image
 from temaki.replica.wal import Mark, Scan, scan
 from temaki.version import Version
 
+Extent = tuple[int, int, int]
+"""What a format knows of the size of a version: pages, bytes in a page, and the version's number."""
+
 
 class Knowledge(Protocol):
     """What a format knows of a version that is here. It means nothing to the working copy, which keeps it."""
@@ -194,6 +197,7 @@ class Generation:
                 raise self.damaged(
                     f"SQLite counts {frames} frames in the WAL that it has open, not {changes.mark.frames}"
                 )
+            self._checkpoint()  # counting them has copied what a session had kept from the main file
         return changes
 
     def image(self, changes: Scan, sequence: int) -> Image:
@@ -242,6 +246,9 @@ class Generation:
             self._pages = {number: at for number, at in self._pages.items() if number <= changes.page_count}
         self._mark = changes.mark
         self.version = version
+        self._checkpoint()
+
+    def _checkpoint(self) -> None:
         with self._guard.trusted():
             busy, frames, copied = self._guard.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         # If a reader is pinned to an older snapshot, a later checkpoint copies the rest.
@@ -267,11 +274,64 @@ class Generation:
         """
         try:
             self.require_intact()
-            if scan(self._wal, self._index, self._mark).restarted:
-                self._pages = {}  # a transaction that was rolled back had spilled, and its offsets are others' now
-            return Image(self._main, self._wal, dict(self._pages), page_count, page_size, sequence)
+            return self._acknowledged((page_count, page_size, sequence))
         except (FormatError, OSError) as error:
             raise self.damaged(error) from error
+
+    def _acknowledged(self, extent: Extent, *, pinned: bool = False) -> Image:
+        if scan(self._wal, self._index, self._mark).restarted:
+            self._pages = {}  # a transaction that was rolled back had spilled, and its offsets are others' now
+        return Image(self._main, self._wal, dict(self._pages), *extent, pinned=pinned)
+
+    # -- a version that stays -------------------------------------------------------------------------------------
+
+    def pin(self, extent: Extent) -> tuple[Connection, Image]:
+        """The acknowledged version, page by page, as long as the connection's transaction lasts.
+
+        The replica's lock is held for this call, and need not be afterwards: commits and catch-ups may follow. Whoever
+        calls is counted among the users.
+
+        The transaction keeps SQLite from restarting the WAL, and from copying newer frames into the main file. If the
+        main file has everything, the transaction does not hold the WAL, and the image does not read it. So the
+        checkpoint comes first, then the transaction, and then the image.
+
+        Args:
+            extent: The version's size.
+
+        Raises:
+            WorkingCopyError: The files were truncated or overwritten.
+            sqlite3.Error: No connection can be opened.
+        """
+        try:
+            self.require_intact()
+            self._checkpoint()
+            connection = self._connect()
+            try:
+                connection.pin()
+                return connection, self._acknowledged(extent, pinned=True)
+            except BaseException:
+                connection.close()
+                raise
+        except (FormatError, OSError) as error:
+            raise self.damaged(error) from error
+
+    def unpin(self, connection: Connection) -> None:
+        """End the transaction of :meth:`pin`, and copy what it has kept from the main file. The lock is held."""
+        connection.close()
+        if self._is_open and not self.abandoned and not self.complete:
+            self._checkpoint()
+
+    def _connect(self) -> Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=Connection)
+        connection.url, connection.folder = self.url, str(self.path.parent)
+        try:
+            with connection.trusted():
+                for statement in ("PRAGMA synchronous = OFF", "PRAGMA wal_autocheckpoint = 0"):
+                    connection.execute(statement).close()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def catch_up(self, pages: Mapping[int, bytes], page_count: int, page_size: int, version: Version) -> bool:
         """Put a newer version into the live file, as one transaction. Sessions keep their snapshots.

@@ -47,6 +47,8 @@ class Image(io.RawIOBase):
         page_size: Size of a page, in bytes.
         sequence: Number of the version; stored modulo 2^32.
         changed: Numbers of the pages that differ from the version before.
+        pinned: Whether a transaction keeps what the view reads, so that both files may grow meanwhile. Whoever reads
+            such an image proves its checksum.
 
     Attributes:
         page_count: Committed size of the database, in pages.
@@ -71,6 +73,8 @@ class Image(io.RawIOBase):
         page_size: int,
         sequence: int,
         changed: Collection[int] = frozenset(),
+        *,
+        pinned: bool = False,
     ) -> None:
         super().__init__()
         if page_count < 1:
@@ -84,7 +88,7 @@ class Image(io.RawIOBase):
         self.size = page_count * page_size
         self.changed = changed
         self.broken: OSError | None = None
-        self._files = [(fd, _state(fd)) for fd in (main_fd, wal_fd) if fd >= 0]
+        self._files = [(fd, _state(fd)) for fd in (main_fd, wal_fd) if fd >= 0 and not pinned]
         self._lock_page = lock_page(page_size)
         for number in range(os.fstat(main_fd).st_size // page_size + 1, page_count + 1):
             if number not in pages and number != self._lock_page:

@@ -25,10 +25,11 @@ from pathlib import Path
 
 from temaki.errors import TemakiError, WorkingCopyError
 from temaki.process.exit import close_copy_at_exit, is_ending
-from temaki.process.fork import look, reset_in_child
+from temaki.process.fork import look, process, reset_in_child
 from temaki.replica.connection import Connection
 from temaki.replica.folder import Folder
-from temaki.replica.generation import Generation, Knowledge
+from temaki.replica.generation import Extent, Generation, Knowledge
+from temaki.replica.image import Image
 from temaki.replica.writer import WriterLock
 from temaki.version import Version
 
@@ -62,6 +63,19 @@ class Step:
     page_count: int
     page_size: int
     version: Version
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pinned:
+    """A version that stays readable while sessions go on.
+
+    Attributes:
+        image: Its pages.
+        folder: A folder for temporary files.
+    """
+
+    image: Image
+    folder: Path
 
 
 class Replica:
@@ -307,6 +321,53 @@ class Replica:
             generation.users -= 1
             if generation is not self.current:
                 self._leave_behind(generation)
+
+    @contextmanager
+    def pinned(self, extent: Callable[[Generation], Extent | None]) -> Iterator[Pinned | None]:
+        """Keep the acknowledged version of now readable within the ``with``, while sessions go on.
+
+        Args:
+            extent: Gives the version's size, under the lock; None if it is not known.
+
+        Yields:
+            The version; None if there is none, or if its size is not known.
+
+        Raises:
+            WorkingCopyError: The working copy cannot be read.
+        """
+        with self.use():
+            pinned = self._pin(extent)
+            if pinned is None:
+                yield None
+                return
+            generation, connection, image = pinned
+            try:
+                yield Pinned(image, generation.path.parent)
+            finally:
+                if connection.process == process():
+                    with self.state:
+                        try:
+                            generation.unpin(connection)
+                            self.settle(generation)
+                        finally:
+                            self.exit(generation)
+
+    def _pin(self, extent: Callable[[Generation], Extent | None]) -> tuple[Generation, Connection, Image] | None:
+        with self.state:
+            generation = self.enter()
+            if generation is None:
+                return None
+            pinned = None
+            try:
+                size = None if generation.version is None else extent(generation)
+                if size is not None:
+                    pinned = generation.pin(size)
+            except sqlite3.Error as error:
+                raise generation.damaged(error) from error
+            finally:
+                if pinned is None:
+                    self.exit(generation)
+            return None if pinned is None else (generation, *pinned)
 
     def is_current(self, generation: Generation, catch_ups: int | None = None) -> bool:
         """Whether sessions still begin in ``generation``. Hold the lock if the answer has to last.

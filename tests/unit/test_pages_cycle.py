@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from temaki.errors import CorruptDatabaseError
-from temaki.formats.pages import compose, policy
+from temaki.formats.pages import compose, gone, policy
 from temaki.formats.pages.compose import Identity, Known, first_head, next_head
-from temaki.formats.pages.head import MOST_SEGMENTS, Head, decode, encode
+from temaki.formats.pages.head import MOST_CONDEMNED, MOST_SEGMENTS, Head, decode, encode
 from temaki.formats.pages.names import key_of
 from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError, Objects, corrupt
 from temaki.formats.pages.pageone import materialised
@@ -403,12 +403,32 @@ class TestCosts:
         assert not can_catch_up(head, old)
 
     def test_condemned_without_end(self, world: World) -> None:
-        """The head keeps the newest 64; what it forgets is in the folder for a collector to find."""
+        """The head keeps the newest; the others are in lists that it names, so that nothing is forgotten."""
         with limits(TAIL_LIMIT=4 << 10, TAIL_KEEP=1 << 10, UNIT=4 << 10, FAN=2):
             fill(world, 150)
         head = world.head()
-        assert len(head.condemned) == 64
-        assert len(list(world.store.list(f"{KEY}.pages/"))) > 64 + len(head.named)
+        assert head.gone
+        assert len(head.condemned) <= MOST_CONDEMNED
+        known = head.named | {one.name for one in head.condemned}
+        for name in head.gone:
+            download = world.store.get(f"{KEY}.pages/{name}")
+            assert download is not None
+            known |= {one.name for one in gone.decode(download.read(1 << 20))}
+        assert known == {info.key.removeprefix(f"{KEY}.pages/") for info in world.store.list(f"{KEY}.pages/")}
+
+    def test_a_small_database(self, world: World) -> None:
+        """A commit folds it, so that a full pull stays near its size, and nobody is left behind."""
+        reader = world.pull(None)
+        with limits(TAIL_LIMIT=16 << 10, TAIL_KEEP=1 << 10, FAN=1000):
+            bases = set()
+            for number in range(250):
+                assert world.commit(update(1 + number * 397 % 2000))
+                head = world.head()
+                bases.add(head.base.name)
+                assert 2 * policy.pull_size(head.base, head.live) <= 3 * head.size
+                assert can_catch_up(head, reader.known.head)
+                reader = world.pull(reader)
+        assert len(bases) > 1
 
 
 def _watched(asked: list[str], upload: Any) -> Any:

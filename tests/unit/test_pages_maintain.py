@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from temaki.formats.pages import gone
 from temaki.formats.pages.head import Marked, encode
 from temaki.formats.pages.maintain import CLAIM_LIFETIME, GRACE, KEPT, Collected, collect, fold
 from temaki.formats.pages.names import folder, key_of, new_name
@@ -91,7 +92,7 @@ class TestFold:
 
     def test_what_is_dropped(self, bench: Maintained, tmp_path: Path) -> None:
         """The oldest, so that what stays reaches from `since` to now: who is older than that pulls all of it."""
-        with limits(FAN=1000):
+        with limits(FAN=1000, COMMIT_BUDGET=0):
             bench.scribble(bench.ours, 150)
         before = bench.head()
         assert len(before.segments) > KEPT + 2
@@ -192,7 +193,9 @@ class TestCollect:
         condemned = {one.name for one in bench.head().condemned}
         assert condemned
         bench.clock.sleep(GRACE - 2)
-        assert collect(bench.source) == Collected()
+        early = collect(bench.source)
+        assert (early.deleted, early.condemned) == ((), ())
+        assert early.waiting >= 300_000
         bench.clock.sleep(2)
         assert set(collect(bench.source).deleted) == condemned
         assert not condemned & bench.listed()
@@ -211,7 +214,7 @@ class TestCollect:
         bench.clock.sleep(60)
         assert collect(bench.source, grace=60).deleted == (orphan,)
         assert "notes.txt" in bench.listed()
-        assert collect(bench.source, grace=0) == Collected()
+        assert collect(bench.source, grace=0).deleted == ()
         bench.require_whole()
 
     def test_a_commit_under_way(self, bench: Maintained) -> None:
@@ -242,15 +245,56 @@ class TestCollect:
         assert bench.listed() == listed
 
     def test_a_head_that_forgot(self, bench: Maintained) -> None:
-        """What had no room among the condemned is found by listing, a part at a time."""
+        """Any number of orphans is found by listing; those that have no room in the head go into a list."""
+        bench.clean()
         orphans = [new_name("seg") for _ in range(150)]
         for name in orphans:
             bench.bucket.put(key_of(KEY, name), b"forgotten")
-        deleted: set[str] = set()
-        for _ in range(6):
-            deleted.update(collect(bench.source, grace=0).deleted)
-        assert deleted >= set(orphans)
+        assert set(collect(bench.source).condemned) == set(orphans)
+        assert len(bench.head().gone) == 1
+        bench.clock.sleep(GRACE - 1)
+        assert not set(orphans) & set(collect(bench.source).deleted)
+        bench.clock.sleep(1)
+        lists = bench.head().gone
+        assert set(collect(bench.source).deleted) >= {*orphans, *lists}
+        assert (bench.head().gone, bench.head().condemned) == ((), ())
+        assert bench.listed() == bench.head().named
         bench.require_whole()
+
+    @pytest.mark.parametrize("content", [None, b"", b"temaki gone 1\n[[1]]\n", b"temaki gone 1\n" + b"[" * 100_000])
+    def test_a_list_that_is_none(self, bench: Maintained, content: bytes | None) -> None:
+        """Its names are orphans then, like all that nothing names; and the list goes."""
+        name, orphan = new_name("gone"), new_name("seg")
+        bench.clean()
+        bench.put(replace(bench.head(), gone=(name,)))
+        bench.bucket.put(key_of(KEY, orphan), b"forgotten")
+        if content is not None:
+            bench.bucket.put(key_of(KEY, name), content)
+        done = collect(bench.source)
+        assert (done.deleted, done.condemned) == ((name,), (orphan,))
+        assert name not in bench.listed()
+        bench.require_whole()
+
+    def test_a_list_that_lies(self, bench: Maintained) -> None:
+        """What the head needs is never deleted, whoever calls it condemned."""
+        name = new_name("gone")
+        bench.bucket.put(key_of(KEY, name), gone.encode([Marked(one, 1) for one in sorted(bench.head().named)]))
+        bench.put(replace(bench.head(), gone=(name,), condemned=()))
+        assert collect(bench.source).deleted == (name,)
+        bench.require_whole()
+
+    def test_a_dry_run(self, bench: Maintained, tmp_path: Path) -> None:
+        """It says what it would do, and changes nothing."""
+        bench.clean()
+        fold(bench.source, tmp_path / "x", force=True)
+        bench.bucket.put(key_of(KEY, orphan := new_name("seg")), b"of a refused commit")
+        bench.clock.sleep(GRACE)
+        before, listed = bench.bucket.head(KEY).etag, bench.listed()
+        planned = collect(bench.source, dry_run=True)
+        assert planned.condemned == (orphan,)
+        assert planned.freed > 300_000
+        assert (bench.bucket.head(KEY).etag, bench.listed()) == (before, listed)
+        assert collect(bench.source) == planned
 
 
 @pytest.mark.parametrize("seed", range(6))

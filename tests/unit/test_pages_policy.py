@@ -13,15 +13,22 @@ from temaki.formats.pages.names import new_name
 from temaki.formats.pages.policy import (
     COMMIT_BUDGET,
     FAN,
+    KEPT,
     MOST_TAIL_PAGES,
+    REACH,
     TAIL_KEEP,
     TAIL_LIMIT,
     UNIT,
     cut,
     fold_is_due,
+    fold_is_worthwhile,
+    folds_at_once,
+    live,
     needs_base,
     next_merge,
+    pull_size,
     size_class,
+    superfluous,
 )
 from temaki.formats.pages.segment import size_of
 
@@ -71,6 +78,9 @@ class TestCut:
             assert any(sequence <= last for sequence, _ in entries)
 
 
+BASE = Base(new_name("base"), 1 << 20, 0)
+
+
 class TestMerge:
     """Eight of one class; the eight smallest where there are too many."""
 
@@ -87,30 +97,44 @@ class TestMerge:
 
     def test_eight_of_one_class(self) -> None:
         """Neighbours or not, the oldest first."""
-        small = [segment(UNIT, last=n) for n in range(9)]
-        large = [segment(9 * UNIT, last=n) for n in range(7)]
-        assert set(next_merge([*small, *large])) == set(small[:8])
-        assert next_merge([*small[:7], *large]) == ()
+        small = [segment(UNIT, last=n) for n in range(1, 10)]
+        large = [segment(9 * UNIT, last=n) for n in range(1, 8)]
+        assert set(next_merge(BASE, [*small, *large])) == set(small[:8])
+        assert next_merge(BASE, [*small[:7], *large]) == ()
 
     def test_budget(self) -> None:
         """A commit does not wait for a large merge; whoever has the time for it does it."""
         large = [segment(COMMIT_BUDGET // 8 + 1) for _ in range(8)]
-        assert next_merge(large) == ()
-        assert set(next_merge(large, budget=None)) == set(large)
+        assert next_merge(BASE, large) == ()
+        assert set(next_merge(BASE, large, budget=None)) == set(large)
 
     def test_too_many(self) -> None:
         """A head cannot name more than 64, whatever it takes."""
         segments = [segment((10 << 20) * 8 ** (n % 3) + n) for n in range(MOST_SEGMENTS + 1)]
-        assert [one.size for one in next_merge(segments, budget=0)] == sorted(one.size for one in segments)[:FAN]
-        assert next_merge(segments[:-1], budget=0) == ()
+        assert [one.size for one in next_merge(BASE, segments, budget=0)] == sorted(one.size for one in segments)[:FAN]
+        assert next_merge(BASE, segments[:-1], budget=0) == ()
 
     def test_it_ends(self) -> None:
         """Merges can be chained; each leaves fewer segments."""
         segments = [segment(UNIT) for _ in range(512)]
-        while chosen := next_merge(segments, budget=None):
+        while chosen := next_merge(BASE, segments, budget=None):
             segments = [one for one in segments if one not in chosen]
             segments.append(segment(sum(one.size for one in chosen)))
         assert len(segments) == 1
+
+    def test_what_the_base_has(self) -> None:
+        """Covered segments are not uploaded once more, and no full pull fetches them for the sake of others."""
+        segments = [segment(UNIT, last=n) for n in range(1, 17)]
+        assert [one.last for one in next_merge(Base(BASE.name, 1 << 20, 8), segments)] == [*range(9, 17)]
+        assert next_merge(Base(BASE.name, 1 << 20, 9), segments) == ()
+        full = [segment(UNIT, last=n) for n in range(1, MOST_SEGMENTS + 2)]
+        assert next_merge(Base(BASE.name, 1 << 20, 60), full, budget=0) == (), "they are dropped instead"
+
+    def test_large_ones(self) -> None:
+        """A pull fetches several objects at once, so nobody gains from fewer large ones."""
+        parts = [segment(20 << 20) for _ in range(8)]
+        assert next_merge(BASE, parts, budget=None) == ()
+        assert set(next_merge(Base(BASE.name, 2 << 30, 0), parts, budget=None)) == set(parts)
 
 
 def test_a_new_base() -> None:
@@ -119,11 +143,58 @@ def test_a_new_base() -> None:
     assert needs_base(51, 100)
 
 
-def test_a_fold() -> None:
-    """If a full pull takes more than one and a half times the base."""
-    base = Base(new_name("base"), 1000, 1)
-    assert not fold_is_due(base, [segment(500)])
-    assert fold_is_due(base, [segment(500), segment(1)])
+class TestSuperfluous:
+    """What the base has goes when it is in the way; the newest stay longest, for those who catch up."""
+
+    def test_a_fold_keeps_some(self) -> None:
+        """The newest eight, and everything that the base lacks."""
+        segments = [segment(UNIT, last=n) for n in range(1, 21)]
+        dropped = superfluous(Base(BASE.name, 1 << 20, 15), segments, keep=KEPT)
+        assert [one.last for one in dropped] == [*range(1, 16 - KEPT)]
+        assert superfluous(BASE, segments, keep=KEPT) == []
+
+    def test_too_many(self) -> None:
+        """The oldest go before anything is merged."""
+        segments = [segment(UNIT, last=n) for n in range(1, MOST_SEGMENTS + 4)]
+        assert superfluous(Base(BASE.name, 1 << 20, 30), segments) == segments[:3]
+        assert superfluous(Base(BASE.name, 1 << 20, 2), segments) == segments[:2]
+        assert superfluous(Base(BASE.name, 1 << 20, 30), segments[:MOST_SEGMENTS]) == []
+
+    def test_beyond_reach(self) -> None:
+        """Nobody catches up by more than 8 MiB, so what only they would need goes."""
+        segments = [segment(REACH // 4, last=n) for n in range(1, 11)]
+        assert superfluous(Base(BASE.name, 1 << 20, 10), segments) == segments[:6]
+        assert superfluous(Base(BASE.name, 1 << 20, 3), segments) == segments[:3]
+
+
+class TestFold:
+    """If a full pull takes more than one and a half times the database."""
+
+    def test_pages_that_change(self) -> None:
+        """Then half of the base is in segments."""
+        base = Base(new_name("base"), 1000, 1)
+        assert not fold_is_due(base, [segment(500)], 1000)
+        assert fold_is_due(base, [segment(500), segment(1)], 1000)
+        assert pull_size(base, live(base, [segment(500, last=2), segment(1, last=1)])) == 1500
+
+    def test_a_database_that_has_shrunk(self) -> None:
+        """Most of the base is of no use any more."""
+        assert fold_is_due(Base(new_name("base"), 1501, 1), [], 1000)
+
+    def test_a_database_that_grows(self) -> None:
+        """Segments are compressed, so a base would make a pull larger."""
+        assert not fold_is_due(Base(new_name("base"), 1000, 1), [segment(4000)], 10_000)
+
+    def test_once_a_night(self) -> None:
+        """A tenth is enough."""
+        base = Base(new_name("base"), 1000, 1)
+        assert not fold_is_worthwhile(base, [segment(100)], 1000)
+        assert fold_is_worthwhile(base, [segment(101)], 1000)
+
+    def test_in_a_commit(self) -> None:
+        """Where the database is no larger than what a commit may merge."""
+        assert folds_at_once(COMMIT_BUDGET)
+        assert not folds_at_once(COMMIT_BUDGET + 1)
 
 
 @dataclass
@@ -148,7 +219,7 @@ class Costs:
             self.tail = {number: page for number, page in self.tail.items() if number not in out}
             self.add(out, last)
             budget = COMMIT_BUDGET
-            while chosen := next_merge([one for one, _ in self.segments], budget):
+            while chosen := next_merge(BASE, [one for one, _ in self.segments], budget):
                 union = set().union(*(numbers for one, numbers in self.segments if one in chosen))
                 self.segments = [(one, numbers) for one, numbers in self.segments if one not in chosen]
                 budget -= self.add(union, max(one.last for one in chosen))

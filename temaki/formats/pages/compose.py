@@ -3,8 +3,8 @@
 Nothing is ever uploaded under a name that was used before, and nothing is removed because a commit failed. An object
 that no head came to name is an orphan, which a collector finds by listing.
 
-A head may name a segment only if its ``gc`` is the number that was read before the segment's upload began. Whoever
-composes a head on a newer head therefore composes it anew, uploads included.
+A head may name an object only if its ``gc`` is the number that was read before the object's upload began. Whoever
+composes a head on a newer head therefore composes it anew, and uploads everything again if ``gc`` has risen.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from temaki.formats.pages import policy
 from temaki.formats.pages.checksum import minus, plus
-from temaki.formats.pages.head import MOST_CONDEMNED, Base, Head, Marked, Segment, TailPage
+from temaki.formats.pages.gone import condemning
+from temaki.formats.pages.head import Base, Head, Marked, Segment, TailPage
 from temaki.formats.pages.names import new_name
 from temaki.formats.pages.pageimage import pack
 from temaki.formats.pages.pageone import canonical
 from temaki.formats.pages.pull import Pages
-from temaki.formats.pages.segment import encode
+from temaki.formats.pages.segment import write
 from temaki.replica.header import FormatError, lock_page
 
 if TYPE_CHECKING:
@@ -85,6 +86,29 @@ class Identity:
     now: float
 
 
+@dataclass(eq=False)
+class Uploads:
+    """What was uploaded for a commit that has yet to be stored: a head that is composed anew may name it again.
+
+    The image decides what is in each of them, so it stays right on every head of the version that the commit is built
+    on.
+
+    Attributes:
+        collection: The head's collection number before the uploads began.
+        base: The new base, if one was uploaded.
+        segments: The segments, by the numbers of their pages and by their last version.
+    """
+
+    collection: int = -1
+    base: Base | None = None
+    segments: dict[tuple[bytes, int], Segment] = field(default_factory=dict)
+
+    def begin(self, collection: int) -> None:
+        """Forget everything if a collector may have condemned it."""
+        if self.collection != collection:
+            self.collection, self.base, self.segments = collection, None, {}
+
+
 def _nothing() -> None:
     pass
 
@@ -120,6 +144,7 @@ def next_head(
     known: Known,
     identity: Identity,
     *,
+    uploads: Uploads | None = None,
     before_large: Callable[[], None] = _nothing,
 ) -> Known:
     """The head of a commit, after the upload of the segments or the base that it needs.
@@ -130,6 +155,7 @@ def next_head(
         before: The database as it was before.
         known: The head that it is to replace.
         identity: Of the new version.
+        uploads: What was uploaded for the same commit before; what is uploaded now comes to it.
         before_large: Called before megabytes are uploaded; raises if the commit is lost already.
 
     Raises:
@@ -139,7 +165,7 @@ def next_head(
         DamagedObjectError: It is not what the head says.
         StoreError: An object could not be read or uploaded.
     """
-    return _Composition(objects, image, before, known, identity, before_large).run()
+    return _Composition(objects, image, before, known, identity, uploads or Uploads(), before_large).run()
 
 
 class _Composition:
@@ -152,16 +178,20 @@ class _Composition:
         before: Pages,
         known: Known,
         identity: Identity,
+        uploads: Uploads,
         before_large: Callable[[], None],
     ) -> None:
         self._objects, self._image, self._before, self._identity = objects, image, before, identity
         self._before_large, self._old, self._ahead = before_large, known.head, known.ahead
+        self._uploads = uploads
         self._pending: dict[str, IO[bytes]] = {}
         self._numbers = dict(known.numbers)
+        self._base, self._since = known.head.base, known.head.since
         self._segments = list(known.head.segments)
         self._condemned: list[str] = []
 
     def run(self) -> Known:
+        self._uploads.begin(self._old.collection)
         try:
             known = self._composed()
             self._upload()
@@ -183,7 +213,7 @@ class _Composition:
         if large:
             self._add_parts(changed)
         else:
-            tail += [TailPage(number, self._identity.sequence, self._packed(number)) for number in changed]
+            tail += [TailPage(number, self._identity.sequence, self._image_of(number)) for number in changed]
         tail.sort(key=lambda page: page.number)
         last = policy.cut(tail)
         if last is not None:
@@ -191,9 +221,14 @@ class _Composition:
             if policy.needs_base(len(leaving), image.page_count):
                 return self._with_new_base(total)
             tail = [page for page in tail if page.sequence > last]
-            self._add([(page.number, page.image) for page in leaving], last)
+            images = {page.number: page.image for page in leaving}
+            self._add(sorted(images), last, images.__getitem__)
+            self._fold()
+        self._drop(policy.superfluous(self._base, self._segments))
         self._merge()
-        return self._known(replace(old, tail=tuple(tail), segments=self._sorted()), total)
+        return self._known(
+            replace(old, base=self._base, tail=tuple(tail), segments=self._sorted(), since=self._since), total
+        )
 
     def _changed(self) -> tuple[list[int], int]:
         """The pages that differ from the version before, and the new checksum.
@@ -223,7 +258,7 @@ class _Composition:
     def _all_pages(self) -> Iterator[tuple[int, bytes]]:
         return ((number, self._image.page(number)) for number in range(1, self._image.page_count + 1))
 
-    def _packed(self, number: int) -> bytes:
+    def _image_of(self, number: int) -> bytes:
         return pack(canonical(number, self._image.page(number)))
 
     # -- objects --------------------------------------------------------------------------------------------------
@@ -231,66 +266,92 @@ class _Composition:
     def _with_new_base(self, total: int) -> Known:
         """Everything in one new object; nothing reaches back to earlier versions."""
         old, sequence = self._old, self._identity.sequence
-        self._segments.clear()
+        self._drop(self._segments)
+        self._upload_base()
+        return self._known(replace(old, base=self._base, segments=(), tail=(), since=sequence), total)
+
+    def _fold(self) -> None:
+        """A new base, if it is due and small: no more than what a commit may merge, and no work for others then.
+
+        Tail and newest segments stay, as with any fold.
+        """
+        image, segments = self._image, policy.live(self._base, self._segments)
+        if policy.folds_at_once(image.size) and policy.fold_is_due(self._base, segments, image.size):
+            self._upload_base()
+            self._drop(policy.superfluous(self._base, self._segments, keep=policy.KEPT))
+
+    def _upload_base(self) -> None:
         if self._image.size > LARGE_UPLOAD:
             self._before_large()
-        base = _new_base(self._objects, self._image, self._identity)
-        self._condemned += [old.base.name, *(segment.name for segment in old.segments)]
-        self._numbers.clear()
-        return self._known(replace(old, base=base, segments=(), tail=(), since=sequence), total)
+        uploads = self._uploads
+        if uploads.base is None:
+            uploads.base = _new_base(self._objects, self._image, self._identity)
+        self._condemned.append(self._old.base.name)
+        self._base = uploads.base
+
+    def _drop(self, segments: Sequence[Segment]) -> None:
+        """Segments that the head names no more, although no other segment takes their place."""
+        self._since = max([self._since, *(segment.last for segment in segments)])
+        self._remove({segment.name for segment in segments})
+
+    def _remove(self, names: Collection[str]) -> None:
+        listed = {segment.name for segment in self._old.segments}
+        self._condemned += [one.name for one in self._segments if one.name in names and one.name in listed]
+        self._segments = [segment for segment in self._segments if segment.name not in names]
+        for name in names:
+            self._numbers.pop(name, None)
+            if name in self._pending:  # it was to leave the head in this very commit
+                self._pending.pop(name).close()
 
     def _upload(self) -> None:
         """The segments that the head is to name, in parallel."""
-        names = {segment.name: segment.size for segment in self._segments if segment.name in self._pending}
-        if sum(names.values()) > LARGE_UPLOAD:
+        added = {one.name: one for one in self._segments if one.name in self._pending}
+        if sum(segment.size for segment in added.values()) > LARGE_UPLOAD:
             self._before_large()
-        self._objects.put_all({name: self._pending[name] for name in names})
+        self._objects.put_all({name: self._pending[name] for name in added})
+        for name, segment in added.items():
+            self._uploads.segments[self._numbers[name].tobytes(), segment.last] = segment
 
     def _add_parts(self, numbers: Sequence[int]) -> None:
         """The pages of a large transaction, in segments of a bounded size."""
-        images: list[tuple[int, bytes]] = []
+        images: dict[int, bytes] = {}
         size = 0
         for number in numbers:
-            image = self._packed(number)
+            image = self._image_of(number)
             if size + len(image) > policy.LARGEST_PART:
-                self._add(images, self._identity.sequence)
-                images, size = [], 0
-            images.append((number, image))
+                self._add([*images], self._identity.sequence, images.__getitem__)
+                images, size = {}, 0
+            images[number] = image
             size += len(image)
-        self._add(images, self._identity.sequence)
+        self._add([*images], self._identity.sequence, images.__getitem__)
 
-    def _add(self, images: Sequence[tuple[int, bytes]], last: int) -> Segment:
+    def _add(self, numbers: Sequence[int], last: int, image: Callable[[int], bytes]) -> Segment:
+        """One more segment, with these pages."""
         from array import array
 
-        file = self._objects.temporary()
-        name = new_name("seg")
-        self._pending[name] = file
-        for piece in encode(images, page_size=self._image.page_size, last=last):
-            file.write(piece)
-        segment = Segment(name, last, len(images), file.tell())
+        pages = array("I", numbers)
+        segment = self._uploads.segments.get((pages.tobytes(), last))
+        if segment is None:
+            file = self._objects.temporary()
+            name = new_name("seg")
+            self._pending[name] = file
+            size = write(file, pages, image, page_size=self._image.page_size, last=last)
+            segment = Segment(name, last, len(pages), size)
         self._segments.append(segment)
-        self._numbers[segment.name] = array("I", (number for number, _ in images))
+        self._numbers[segment.name] = pages
         return segment
 
     def _merge(self) -> None:
         """What is worth a merge is merged from the pages as they are now, so nothing but page numbers is downloaded."""
         budget = policy.COMMIT_BUDGET
-        while chosen := policy.next_merge(self._segments, budget):
+        while chosen := policy.next_merge(self._base, self._segments, budget):
             union: set[int] = set()
             for segment in chosen:
                 union.update(self._numbers_of(segment))
             numbers = sorted(number for number in union if number <= self._image.page_count)
-            merged = {segment.name for segment in chosen}
-            self._segments = [segment for segment in self._segments if segment.name not in merged]
+            self._remove({segment.name for segment in chosen})
             if numbers:
-                last = max(segment.last for segment in chosen)
-                budget -= self._add([(number, self._packed(number)) for number in numbers], last).size
-            listed = {segment.name for segment in self._old.segments}
-            self._condemned += [segment.name for segment in chosen if segment.name in listed]
-            for name in merged:
-                self._numbers.pop(name, None)
-                if name in self._pending:  # it was to leave the head in this very commit
-                    self._pending.pop(name).close()
+                budget -= self._add(numbers, max(segment.last for segment in chosen), self._image_of).size
 
     def _numbers_of(self, segment: Segment) -> Collection[int]:
         found = self._numbers.get(segment.name)
@@ -302,7 +363,9 @@ class _Composition:
     def _known(self, head: Head, total: int) -> Known:
         identity = self._identity
         now = max(0, math.ceil(identity.now + self._ahead))  # rather too late than too early
-        condemned = [*head.condemned, *(Marked(name, now) for name in self._condemned)]
+        head, lists = condemning(head, [Marked(name, now) for name in self._condemned])
+        for name, content in lists.items():
+            self._objects.put(name, content)
         head = replace(
             head,
             page_size=self._image.page_size,
@@ -311,8 +374,6 @@ class _Composition:
             commit=identity.commit,
             checksum=total,
             edition=0,
-            # What has no room is named nowhere from here on: a collector finds it by listing, and condemns it anew.
-            condemned=tuple(condemned[-MOST_CONDEMNED:]),
         )
         named = {segment.name for segment in head.segments}
         return Known(head, {name: numbers for name, numbers in self._numbers.items() if name in named}, self._ahead)

@@ -7,21 +7,20 @@ See :mod:`temaki.formats.pages.head` for the bytes, :mod:`temaki.formats.pages.c
 from __future__ import annotations
 
 import io
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from temaki.errors import AccessDeniedError, ConflictError, ObjectArchivedError, WorkingCopyError
+from temaki.errors import AccessDeniedError, ConflictError, ObjectArchivedError
 from temaki.formats.format import Body, Format, Layout, Received, Stored, Task, Uploaded, WholeTask
 from temaki.formats.pages.blame import BLAMED, blame
-from temaki.formats.pages.compose import Identity, Known, first_head, next_head
-from temaki.formats.pages.head import Head, TailPage, decode, encode
+from temaki.formats.pages.compose import Identity, Known, Uploads, first_head, next_head
+from temaki.formats.pages.head import encode
+from temaki.formats.pages.knowledge import PagesKnowledge, local_pages
 from temaki.formats.pages.layout import catch_up_size, full_size, layout_of, uploaded
 from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError, Objects
-from temaki.formats.pages.pageimage import pack
-from temaki.formats.pages.pageone import canonical
 from temaki.formats.pages.pull import MismatchError, can_catch_up, collect, prove, save
 from temaki.formats.pages.read import ahead_of, read_again, read_stored
 from temaki.formats.pages.readable import require_readable
+from temaki.formats.pages.upkeep import Upkeep, due
 from temaki.formats.pages.whole import Whole
 from temaki.remote.publish import conflict
 from temaki.remote.swap import Rebuilt
@@ -33,7 +32,8 @@ from temaki.version import COMMIT_KEY, FORMAT_KEY, PAGES_FORMAT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from temaki.formats.pages.pull import Pages
+    from temaki.formats.format import Maintained
+    from temaki.formats.pages.head import Head
     from temaki.remote.fetch import Source
     from temaki.replica.generation import Generation, Knowledge
     from temaki.replica.replica import Replica
@@ -66,54 +66,17 @@ class _Pages(Format):
         """A head whose new base is the whole database. The base is uploaded here."""
         return Whole(task).body()
 
+    def is_due(self, generation: Generation, *, now: float, idle: float) -> int | None:
+        """Folds, merges that are too large for a commit, and collections."""
+        found = generation.knowledge
+        return due(found.known, now, idle) if isinstance(found, PagesKnowledge) else None
+
+    def maintain(self, source: Source, replica: Replica, *, idle: float) -> Maintained:
+        """Each of them that is due."""
+        return Upkeep(source, replica, idle).run()
+
 
 FORMAT: Final = _Pages()
-
-
-class PagesKnowledge:
-    """What is known of a version that is here; see :class:`temaki.replica.generation.Knowledge`.
-
-    Attributes:
-        known: Its head, and which pages its segments have.
-    """
-
-    def __init__(self, known: Known) -> None:
-        self.known = known
-
-    def to_json(self) -> dict[str, Any]:
-        """The manifest, and which pages are in the tail: their images are made again from the pages that are here."""
-        head = self.known.head
-        return {
-            "head": encode(head.without_tail()).decode(),
-            "tail": [[page.number, page.sequence] for page in head.tail],
-        }
-
-    @classmethod
-    def of(cls, generation: Generation) -> Known | None:
-        """What a generation knows of its version; None if it knows nothing. The replica's lock is held."""
-        found = generation.knowledge
-        if isinstance(found, dict):
-            generation.knowledge = found = cls._from_json(found, generation)
-        return found.known if isinstance(found, cls) else None
-
-    @classmethod
-    def _from_json(cls, facts: dict[str, Any], generation: Generation) -> PagesKnowledge | None:
-        try:
-            head = decode(facts["head"].encode())
-            if generation.version is None or head.commit != generation.version.commit:
-                return None
-            local = _local(generation, head)
-            tail = tuple(
-                TailPage(number, sequence, pack(canonical(number, local.page(number))))
-                for number, sequence in facts["tail"]
-            )
-            return cls(Known(decode(encode(replace(head, tail=tail)))))
-        except (KeyError, TypeError, ValueError, AttributeError, OSError, WorkingCopyError):
-            return None  # a full pull brings it
-
-
-def _local(generation: Generation, head: Head) -> Pages:
-    return generation.acknowledged(head.page_count, head.page_size, head.sequence)
 
 
 class StoredPages(Stored):
@@ -228,7 +191,7 @@ class StoredPages(Stored):
             raise blame(self._source, head, error) from error
 
         def step() -> Step:
-            pages = prove(newer, known.head, _local(generation, known.head))
+            pages = prove(newer, known.head, local_pages(generation, known.head))
             return Step(pages, head.page_count, head.page_size, self.version)
 
         try:
@@ -249,6 +212,7 @@ class _Commit:
         self._before: Head | None = None
         self._heads = 0  # bytes
         self._sent: dict[str, int] = {}  # sizes in bytes, by name
+        self._uploads = Uploads()
 
     def body(self) -> Body:
         """The head to send."""
@@ -286,7 +250,7 @@ class _Commit:
         return None if self._known is None else PagesKnowledge(self._known)
 
     def _rebuild(self, current: Version) -> Rebuilt | None:
-        """On the base in other bytes: everything again, uploads included, under new names."""
+        """On the base in other bytes: everything again. What a collector may have condemned gets a new name."""
         before = self._read_again(current.etag)
         if before is None:
             return None
@@ -309,9 +273,15 @@ class _Commit:
         try:
             if before is None:
                 return first_head(self._objects, task.image, identity)
-            local = _local(task.generation, before.head)
+            local = local_pages(task.generation, before.head)
             return next_head(
-                self._objects, task.image, local, before, identity, before_large=lambda: self._require_unlost(before)
+                self._objects,
+                task.image,
+                local,
+                before,
+                identity,
+                uploads=self._uploads,
+                before_large=lambda: self._require_unlost(before),
             )
         except (FormatError, OSError) as error:
             raise task.generation.damaged(error) from error

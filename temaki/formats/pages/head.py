@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MOST_SEGMENTS: Final = 64
 MOST_CONDEMNED: Final = 64
+MOST_GONE: Final = 64
 LARGEST_HEAD: Final = 2 << 20
 """Bytes of a head that a reader accepts. Writers stay under 64 KiB with pages of 4 KiB."""
 
@@ -39,7 +40,6 @@ _HINT: Final = (
     b"`temaki pull s3://BUCKET/KEY FILE` writes it as an ordinary SQLite file.\n"
 )
 _MOST_TAIL_PAGES: Final = 8192
-_MOST_GONE: Final = 64
 _MOST_REQUIRED: Final = 64
 _LARGEST_JSON: Final = 1 << 20  # bytes
 _LONGEST_HINT: Final = 1024  # bytes
@@ -248,7 +248,7 @@ def decode(raw: bytes) -> Head:
         checksum=int(facts.text("checksum", _CHECKSUM), 16),
         collection=facts.number("gc"),
         condemned=tuple(facts.list_of("condemned", MOST_CONDEMNED, _condemned)),
-        gone=tuple(facts.list_of("gone", _MOST_GONE, _gone)),
+        gone=tuple(facts.list_of("gone", MOST_GONE, _gone)),
         claim=facts.item("fold", _claim),
         edition=facts.number("edition"),
         requires=requires,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from temaki.formats.pages.head import MOST_SEGMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from temaki.formats.pages.head import Base, Segment, TailPage
 
@@ -28,6 +28,11 @@ COMMIT_BUDGET: Final = 2 << 20
 """Bytes that one commit may merge."""
 LARGEST_PART: Final = 32 << 20
 """Bytes of images in one segment of a large transaction."""
+
+REACH: Final = 8 << 20
+"""Bytes of segments up to which a catch-up is worthwhile: its pages are in memory until they are proved."""
+KEPT: Final = 8
+"""Segments that stay listed after a fold although the base has their pages, for those who catch up."""
 
 
 def cut(tail: Iterable[TailPage]) -> int | None:
@@ -58,19 +63,32 @@ def size_class(size: int) -> int:
     return number
 
 
-def next_merge(segments: Sequence[Segment], budget: int | None = COMMIT_BUDGET) -> tuple[Segment, ...]:
+def live(base: Base, segments: Iterable[Segment]) -> list[Segment]:
+    """The segments that a full pull needs beside a base."""
+    return [segment for segment in segments if segment.last > base.sequence]
+
+
+def next_merge(base: Base, segments: Iterable[Segment], budget: int | None = COMMIT_BUDGET) -> tuple[Segment, ...]:
     """The segments to merge next; none if there is nothing to merge.
 
+    Segments that the base covers are never merged: their pages would be uploaded once more, and every full pull would
+    fetch them. :func:`superfluous` drops them instead.
+
     Args:
-        segments: What a head is to name.
+        base: What a head is to name.
+        segments: The same.
         budget: Bytes that may be merged yet; None for no limit. The limit does not count where the head would name too
             many segments.
     """
-    if len(segments) > MOST_SEGMENTS:
-        return tuple(sorted(segments, key=lambda one: one.size)[:FAN])
+    candidates = live(base, segments)
+    if len(candidates) > MOST_SEGMENTS:
+        return tuple(sorted(candidates, key=lambda one: one.size)[:FAN])
+    # Nobody gains from fewer large objects: a pull fetches several at once. The parts of a large transaction are such.
+    largest = max(LARGEST_PART // 2, base.size // MOST_SEGMENTS)
     classes: dict[int, list[Segment]] = defaultdict(list)
-    for one in segments:
-        classes[size_class(one.size)].append(one)
+    for one in candidates:
+        if one.size <= largest:
+            classes[size_class(one.size)].append(one)
     for _, members in sorted(classes.items()):
         chosen = tuple(sorted(members, key=lambda one: one.last)[:FAN])
         if len(chosen) == FAN and (budget is None or sum(one.size for one in chosen) <= budget):
@@ -78,6 +96,51 @@ def next_merge(segments: Sequence[Segment], budget: int | None = COMMIT_BUDGET) 
     return ()
 
 
-def fold_is_due(base: Base, live: Iterable[Segment]) -> bool:
-    """Whether the segments that a full pull needs have grown beyond half of the base."""
-    return 2 * sum(segment.size for segment in live) > base.size
+def superfluous(base: Base, segments: Iterable[Segment], keep: int = MOST_SEGMENTS) -> list[Segment]:
+    """The segments to drop: the base has their pages, and hardly anybody will need them to catch up.
+
+    They are the oldest ones: what stays has to reach from some version to the present without a gap.
+
+    Args:
+        base: What a head is to name.
+        segments: The same.
+        keep: How many of those that the base covers may stay.
+    """
+    ordered = sorted(segments, key=lambda segment: segment.last)
+    covered = [segment for segment in ordered if segment.last <= base.sequence]
+    left = sum(segment.size for segment in ordered)
+    drop = max(len(covered) - keep, len(ordered) - MOST_SEGMENTS, 0)
+    for number, segment in enumerate(covered):
+        if number >= drop and left <= REACH:
+            return covered[:number]
+        left -= segment.size
+    return covered
+
+
+def fold_is_due(base: Base, segments: Iterable[Segment], size: int) -> bool:
+    """Whether a full pull fetches more than one and a half times the database.
+
+    Where pages change, that is when the segments exceed half of the base. Where the database grows, the pages that are
+    new are in segments only, and compressed: a base would make the pull larger.
+
+    Args:
+        base: What a head names.
+        segments: Those of the segments that a full pull needs.
+        size: The database's size, in bytes.
+    """
+    return 2 * pull_size(base, segments) > 3 * size
+
+
+def fold_is_worthwhile(base: Base, segments: Iterable[Segment], size: int) -> bool:
+    """Whether a full pull fetches more than 1.1 times the database: for those who compact once a night."""
+    return 10 * pull_size(base, segments) > 11 * size
+
+
+def pull_size(base: Base, segments: Iterable[Segment]) -> int:
+    """Bytes that a full pull fetches, beside the head."""
+    return base.size + sum(segment.size for segment in segments)
+
+
+def folds_at_once(size: int) -> bool:
+    """Whether a commit itself uploads the new base, once it is due: it is no larger than what a commit may merge."""
+    return size <= COMMIT_BUDGET

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from temaki.formats.pages import policy
 from temaki.formats.pages.checksum import minus, plus
 from temaki.formats.pages.objects import DamagedObjectError
 from temaki.formats.pages.pageimage import unpack
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from temaki.formats.pages.head import Head
     from temaki.formats.pages.objects import Objects
     from temaki.remote.transfer import Target
-
-LARGEST_CATCH_UP: Final = 8 << 20
-"""Bytes of segments up to which a catch-up is worthwhile: its pages are in memory until they are proved."""
 
 _CHUNK: Final = 1 << 20  # bytes that are read at once
 
@@ -58,7 +56,7 @@ def can_catch_up(head: Head, known: Head) -> bool:
     if not head.reaches(known.sequence, known.page_size):
         return False
     needed = sum(segment.size for segment in head.newer_than(known.sequence))
-    return needed <= LARGEST_CATCH_UP and needed < head.base.size + sum(segment.size for segment in head.live)
+    return needed <= policy.REACH and needed < head.base.size + sum(segment.size for segment in head.live)
 
 
 def collect(objects: Objects, head: Head, known: Head) -> Newer:

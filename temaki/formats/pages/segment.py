@@ -23,7 +23,8 @@ from temaki.formats.pages.pageimage import unpack
 from temaki.replica.header import FormatError, lock_page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import IO
 
     Read = Callable[[int], bytes]
 
@@ -60,6 +61,31 @@ def encode(pages: Iterable[tuple[int, bytes]], *, page_size: int, last: int) -> 
         images.append(image)
     yield _FIRST_LINE + _HEADER.pack(page_size, len(images), last) + index
     yield from images
+
+
+def write(file: IO[bytes], numbers: Sequence[int], image: Callable[[int], bytes], *, page_size: int, last: int) -> int:
+    """Write a segment into a file, one page at a time: memory does not grow with it.
+
+    Args:
+        file: An empty file.
+        numbers: The pages' numbers, ascending.
+        image: Gives a page's image.
+        page_size: In bytes.
+        last: Number of the last version whose changes the segment has.
+
+    Returns:
+        Its size, in bytes.
+    """
+    index = bytearray(_FIRST_LINE + _HEADER.pack(page_size, len(numbers), last))
+    file.seek(index_size(len(numbers)))
+    for number in numbers:
+        packed = image(number)
+        index += _ENTRY.pack(number, len(packed))
+        file.write(packed)
+    size = file.tell()
+    file.seek(0)
+    file.write(index)
+    return size
 
 
 class SegmentReader:

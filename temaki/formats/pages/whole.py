@@ -15,7 +15,8 @@ from temaki.errors import AccessDeniedError, WorkingCopyError
 from temaki.formats.format import Body
 from temaki.formats.pages.blame import blame
 from temaki.formats.pages.compose import Identity, first_head
-from temaki.formats.pages.head import MOST_CONDEMNED, Head, Marked, encode
+from temaki.formats.pages.gone import condemning
+from temaki.formats.pages.head import Head, Marked, encode
 from temaki.formats.pages.objects import Objects
 from temaki.formats.pages.read import read_again
 from temaki.remote.publish import conflict
@@ -61,17 +62,21 @@ class Whole:
         new = self._new(old.collection)
         now = max(0, math.ceil(self._source.retrying.clock.time() + ahead))  # rather too late than too early
         names = [old.base.name, *(segment.name for segment in old.segments)]
-        return encode(
+        head, lists = condemning(
             replace(
                 new,
                 collection=old.collection,
-                condemned=(*old.condemned, *(Marked(name, now) for name in names))[-MOST_CONDEMNED:],
+                condemned=old.condemned,
                 gone=old.gone,
                 claim=old.claim,
                 requires=old.requires,
                 unknown=old.unknown,
-            )
+            ),
+            [Marked(name, now) for name in names],
         )
+        for name, content in lists.items():
+            Objects(self._source).put(name, content)
+        return encode(head)
 
     def _new(self, collection: int) -> Head:
         """A head that names nothing but its new base. A base that a collector may condemn is uploaded again."""
