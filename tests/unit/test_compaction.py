@@ -285,7 +285,12 @@ class TestNot:
         clock = ManualClock()
         worker = bench.shared.compaction
         real = clock.sleep
-        monkeypatch.setattr(clock, "sleep", lambda seconds: (real(seconds), clock.skew(60)))
+
+        def freeze(seconds: float) -> None:
+            real(seconds)
+            clock.skew(60)
+
+        monkeypatch.setattr(clock, "sleep", freeze)
         monkeypatch.setattr(worker, "_clock", clock)
         before = bench.head().base
         bench.make_due()

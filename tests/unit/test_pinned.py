@@ -175,6 +175,11 @@ def run(folder: Path, seed: int, steps: int = 120) -> None:
             bench.close()
 
 
+def is_complete(bench: Bench) -> bool:
+    """Whether the main file has everything."""
+    return bench.generation.complete
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_every_byte(tmp_path: Path, seed: int) -> None:
     """Commits, spills that are rolled back, catch-ups, sessions old and new, VACUUM: what was pinned stays."""
@@ -186,10 +191,10 @@ def test_the_wal_starts_over_under_a_complete_copy(tmp_path: Path) -> None:
     bench = Bench(tmp_path, random.Random(1))
     bench.read()
     bench.commit()
-    assert not bench.generation.complete
+    assert not is_complete(bench)
     bench.readers.pop().close()
     bench.acknowledge()  # a commit that changed nothing: everything is copied now, and the copy is still intact
-    assert bench.generation.complete
+    assert is_complete(bench)
     assert bench.generation.is_intact()
     bench.pin()
     bench.roll_back()
@@ -204,9 +209,9 @@ def test_the_working_copy_is_complete_afterwards(tmp_path: Path) -> None:
     bench = Bench(tmp_path, random.Random(1))
     bench.pin()
     bench.commit()
-    assert not bench.generation.complete
+    assert not is_complete(bench)
     bench.unpin()
-    assert bench.generation.complete
+    assert is_complete(bench)
     copied = tmp_path / "copy.sqlite"
     shutil.copy(bench.generation.path, copied)
     with closing(sqlite3.connect(copied)) as connection:
