@@ -286,11 +286,11 @@ class TestNot:
         worker = bench.shared.compaction
         real = clock.sleep
 
-        def frozen(seconds: float) -> None:
+        def freeze(seconds: float) -> None:
             real(seconds)
             clock.skew(60)
 
-        monkeypatch.setattr(clock, "sleep", frozen)
+        monkeypatch.setattr(clock, "sleep", freeze)
         monkeypatch.setattr(worker, "_clock", clock)
         before = bench.head().base
         bench.make_due()

@@ -175,6 +175,11 @@ def run(folder: Path, seed: int, steps: int = 120) -> None:
             bench.close()
 
 
+def is_complete(bench: Bench) -> bool:
+    """Whether the main file has everything."""
+    return bench.generation.complete
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_every_byte(tmp_path: Path, seed: int) -> None:
     """Commits, spills that are rolled back, catch-ups, sessions old and new, VACUUM: what was pinned stays."""

@@ -12,6 +12,7 @@ import pytest
 from pony.orm.core import CommitException, OptimisticCheckError, PartialCommitException, TransactionError
 
 from temaki.engine.engine import Engine
+from temaki.engine.shared import Choices
 from temaki.errors import (
     AccessDeniedError,
     CommitUnknownError,
@@ -35,7 +36,9 @@ DOWN = committing(StoreUnavailableError("no answer", url="u", ambiguous=False))
 
 def engine(clock: ManualClock, timeout: float = 60) -> Engine:
     """As far as tries look at one."""
-    return cast("Engine", SimpleNamespace(shared=SimpleNamespace(clock=clock, timeout=timeout)))
+    return cast(
+        "Engine", SimpleNamespace(shared=SimpleNamespace(clock=clock, choices=Choices(timeout, "file", "manual")))
+    )
 
 
 class Call:

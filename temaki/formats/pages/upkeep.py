@@ -106,7 +106,8 @@ class Upkeep:
                     new = fold_from(self._source, copy, now)
             except (ProofError, OSError) as error:
                 raise WorkingCopyError(
-                    f"The working copy of {self._source.url} does not fit: {error}. Nothing was changed.",
+                    f"The working copy of {self._source.url} cannot be used for a new base: {error}. Nothing was "
+                    "changed.",
                     url=self._source.url,
                 ) from error
         if new is None:
