@@ -10,6 +10,7 @@ import typer
 from temaki._version import __version__
 from temaki.cli.bench import bench
 from temaki.cli.compact import compact
+from temaki.cli.convert import convert
 from temaki.cli.doctor import doctor
 from temaki.cli.history import diff, history, restore
 from temaki.cli.lease import lease
@@ -65,7 +66,7 @@ def schema_of(
         out.write(json.dumps(schema(name), indent=2) + "\n")
 
 
-for function in (status, pull, push, verify, history, diff, restore, compact):
+for function in (status, pull, push, verify, history, diff, restore, convert, compact):
     app.command(cls=PlainCommand)(function)
 app.add_typer(lease, name="lease")
 for function in (shell, doctor, bench):

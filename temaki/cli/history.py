@@ -14,15 +14,14 @@ from temaki.cli.results import Difference, History, Pushed
 from temaki.cli.tables import moment, short
 from temaki.cli.target import Target, as_stored
 from temaki.cli.terminal import Terminal, terminal
-from temaki.cli.versions import KeptVersions, base_for_restore
+from temaki.cli.versions import NAMES, KeptVersions, base_for_restore
 from temaki.errors import CorruptDatabaseError
 
-_NAMES = "Name a version by its number, its commit (or the beginning of it), its version id, or 'current'."
 DiffArguments = Annotated[
-    list[str], typer.Argument(metavar="[URL] OLD [NEW]", help=f"{URL_HELP} {_NAMES}", show_default=False)
+    list[str], typer.Argument(metavar="[URL] OLD [NEW]", help=f"{URL_HELP} {NAMES}", show_default=False)
 ]
 RestoreArguments = Annotated[
-    list[str], typer.Argument(metavar="[URL] VERSION", help=f"{URL_HELP} {_NAMES}", show_default=False)
+    list[str], typer.Argument(metavar="[URL] VERSION", help=f"{URL_HELP} {NAMES}", show_default=False)
 ]
 
 

@@ -18,13 +18,11 @@ from temaki.cli.progress import showing_progress
 from temaki.cli.results import Pulled, Pushed
 from temaki.cli.streams import undisturbed
 from temaki.cli.tables import short
-from temaki.cli.target import LocalCopy, Target, as_stored
+from temaki.cli.target import SHORTEST, LocalCopy, Target, as_stored
 from temaki.cli.terminal import Terminal, terminal
+from temaki.cli.versions import NAMES, KeptVersions
 from temaki.errors import ConfigurationError, ConflictError, CorruptDatabaseError, WorkingCopyError
 from temaki.version import Version
-
-SHORTEST: Final = 4
-"""The smallest number of characters that may name a commit."""
 
 STANDARD: Final = "-"
 """The PATH that means stdin or stdout. A file of that name is ``./-``."""
@@ -35,8 +33,17 @@ Arguments = Annotated[list[str] | None, typer.Argument(metavar="[URL] [PATH]", h
 PushArguments = Annotated[list[str], typer.Argument(metavar="[URL] PATH", help=URL_HELP, show_default=False)]
 
 
-def pull(arguments: Arguments = None, *, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Check the current version, and write it into a plain SQLite file.
+def pull(
+    arguments: Arguments = None,
+    *,
+    version: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION", help=f"An older version that the bucket keeps. {NAMES}"),
+    ] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a version, the current one by default, and write it into a plain SQLite file.
 
     PATH defaults to the object's own name in the working folder; - means stdout. Asks before it replaces a file.
 
@@ -46,23 +53,23 @@ def pull(arguments: Arguments = None, *, yes: Yes = False, as_json: AsJson = Fal
         url, paths = apart(arguments, least=0, most=1, what="[URL] [PATH]")
         target = Target(url)
         if paths == [STANDARD]:
-            pull_through(target, out)
+            pull_through(target, out, version=version)
             return
         path = Path(paths[0]) if paths else Path(target.key.rpartition("/")[2])
         if path.is_dir():
             path /= target.key.rpartition("/")[2]
-        out.show(pull_into(path, target, out, yes=yes))
+        out.show(pull_into(path, target, out, version=version, yes=yes))
 
 
-def pull_through(target: Target, out: Terminal) -> None:
-    """Write the database's bytes to stdout, and its version to stderr.
+def pull_through(target: Target, out: Terminal, *, version: str | None = None) -> None:
+    """Write the database's bytes to stdout, and its version to stderr; see :func:`pull_into`.
 
     Raises:
         CorruptDatabaseError: The stored version is no sound database. Nothing was written.
         OutputError: stdout did not take all bytes.
     """
     stdout = out.bytes_out()
-    with _checked(target, out) as copy:
+    with _checked(target, out, version) as copy:
         try:
             with open(copy.path, "rb") as read:
                 shutil.copyfileobj(read, stdout, _PIECE)
@@ -72,13 +79,14 @@ def pull_through(target: Target, out: Terminal) -> None:
         out.note(f"{target.url}: version {copy.version.sequence}, commit {short(copy.version.commit)}")
 
 
-def pull_into(path: Path, target: Target, out: Terminal, *, yes: bool) -> Pulled:
-    """Write the current version into a file, as :func:`pull` does.
+def pull_into(path: Path, target: Target, out: Terminal, *, version: str | None = None, yes: bool) -> Pulled:
+    """Write a version into a file, as :func:`pull` does.
 
     Args:
         path: The file.
         target: The database.
         out: The terminal, for the question.
+        version: The name of an older version; None for the current one.
         yes: Whether to replace a file without asking.
 
     Raises:
@@ -90,17 +98,22 @@ def pull_into(path: Path, target: Target, out: Terminal, *, yes: bool) -> Pulled
             _require_at_rest(path, target.url)
         out.confirm(f"{path} exists. Replace it?", yes=yes)
     out.so_far = f"Nothing was written to {path}."
-    with _checked(target, out) as copy:
+    with _checked(target, out, version) as copy:
         _put_in_place(copy.path, path, target.url)
         out.so_far = f"{path} was written."
-        return Pulled(url=target.url, path=str(path), version=as_stored(copy.version))
+        current = version is None or copy.version == target.current_or_none()
+        return Pulled(url=target.url, path=str(path), version=as_stored(copy.version, current=current))
 
 
 @contextmanager
-def _checked(target: Target, out: Terminal) -> Iterator[LocalCopy]:
+def _checked(target: Target, out: Terminal, name: str | None) -> Iterator[LocalCopy]:
     with scratch() as folder:
-        with showing_progress(target.store, out.notes) as store:
-            copy = target.fetch(folder, remote=target.remote_on(store))
+        if name is not None:
+            versions = KeptVersions(target)
+            copy = versions.fetch(versions.named(name), folder, "copy.sqlite", out.notes)
+        else:
+            with showing_progress(target.store, out.notes) as store:
+                copy = target.fetch(folder, remote=target.remote_on(store))
         defects = problems(copy.path)
         if defects:
             raise CorruptDatabaseError(

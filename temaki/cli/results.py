@@ -159,6 +159,21 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
     replaced: StoredVersion | None = None
 
 
+class Converted(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of ``temaki convert``.
+
+    Attributes:
+        version: The stored version.
+        replaced: The version that it replaced; null if the database already had the format, and nothing was stored.
+        format: Format of the stored version.
+    """
+
+    url: str
+    version: StoredVersion
+    format: Literal["file", "pages"]
+    replaced: StoredVersion | None = None
+
+
 class Compacted(msgspec.Struct, frozen=True, kw_only=True):
     """The result of ``temaki compact``. With ``--dry-run`` it says what would be done.
 
@@ -387,6 +402,7 @@ RESULTS: dict[str, type[msgspec.Struct]] = {
     "status": Status,
     "pull": Pulled,
     "push": Pushed,
+    "convert": Converted,
     "compact": Compacted,
     "verify": Verified,
     "history": History,

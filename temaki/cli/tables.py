@@ -148,6 +148,21 @@ def _(result: results.Pushed) -> Iterator[RenderableType]:
 
 
 @shown.register
+def _(result: results.Converted) -> Iterator[RenderableType]:
+    if result.replaced is None:
+        yield Text(f"{result.url}: {_line(result.version)}: already in the format {result.format}.")
+        return
+    now, before = _line(result.version), _line(result.replaced)
+    yield Text(f"{result.url}: {now}, in the format {result.format}, in place of {before}")
+    if result.format == "file":
+        folder = f"{result.url}.pages/"
+        yield Text(
+            f"The objects in {folder} stay: older versions that the bucket keeps refer to them. If you need none of "
+            "those, remove them."
+        )
+
+
+@shown.register
 def _(result: results.Compacted) -> Iterator[RenderableType]:
     if result.format == "file":
         yield Text(f"{result.url}: {_line(result.version)}: in one file, so there is nothing to compact.")

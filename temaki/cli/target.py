@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from temaki.cli.local import make_plain
 from temaki.cli.results import LeaseState, StoredVersion
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from temaki.store import ObjectInfo, Store
 
 T = TypeVar("T")
+
+SHORTEST: Final = 4
+"""The smallest number of characters that may name a commit."""
 
 
 @dataclass(frozen=True)

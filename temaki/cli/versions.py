@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 
-from temaki.cli.move import SHORTEST
+from temaki.cli.moments import moment_named, shown
 from temaki.cli.parallel import in_parallel
 from temaki.cli.progress import showing_progress
 from temaki.cli.results import StoredVersion
-from temaki.cli.target import LocalCopy, Target
+from temaki.cli.target import SHORTEST, LocalCopy, Target
 from temaki.errors import ConfigurationError, CorruptDatabaseError, NotFoundError, StoreError
 from temaki.formats.choice import open_stored
 from temaki.store import ObjectVersion, VersionedStore
 from temaki.version import MetadataError, Version, read_version
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from temaki.store import Download, ObjectInfo, ReadableBody
 
 _AT_ONCE: Final = 8  # requests
+NAMES: Final = (
+    "Name a version by its number, its commit (or the beginning of it), its version id, 'current', or the time at "
+    "which it was current: 'yesterday', '2h', '3d', '2026-11-24', '2026-11-24T09:00' (UTC)."
+)
 SEARCHED: Final = 1000
 """How many of the newest versions are searched for a commit or a number: one request each."""
 
@@ -71,6 +77,7 @@ class KeptVersions:
         self._target = target
         self._store = versioned(target)
         listed = target.repeat(lambda: list(self._store.versions(target.key)))
+        self._listed = listed
         self.deleted = bool(listed) and listed[0].is_deletion
         self.versions = [version for version in listed if not version.is_deletion]
         if not self.versions:
@@ -86,10 +93,11 @@ class KeptVersions:
         """Return the version with a name.
 
         Args:
-            name: ``current``, the bucket's version id, the number of a version, or a commit's id or its beginning.
+            name: ``current``, the bucket's version id, the number of a version, a commit's id or its beginning, or a
+                time; see :func:`temaki.cli.moments.moment_named`. A name that fits a commit is not taken for a time.
 
         Raises:
-            NotFoundError: None of the newest :data:`SEARCHED` versions has this name.
+            NotFoundError: None of the newest :data:`SEARCHED` versions has this name, or there was no version then.
             ConfigurationError: Several versions have this name.
         """
         if name == "current":
@@ -104,10 +112,13 @@ class KeptVersions:
         matching = [
             kept for kept in self.newest(SEARCHED) if kept.version is not None and _is_meant(kept.version, name)
         ]
+        moment = None if matching else moment_named(name, self._target.clock.time())
+        if moment is not None:
+            return self._readable(self._look(self._current_at(moment)))
         if not matching:
             raise NotFoundError(
                 f"{self._target.url} has no version {name!r} that the bucket still keeps. Name it by its number, "
-                f"commit or version id, as listed by: temaki history {self._target.url}",
+                f"commit, version id or time, as listed by: temaki history {self._target.url}",
                 url=self._target.url,
             )
         commits = {kept.version.commit for kept in matching if kept.version is not None}
@@ -120,9 +131,28 @@ class KeptVersions:
 
     def fetch(self, kept: Kept, folder: Path, name: str, console: Console) -> LocalCopy:
         """Fetch a version into ``folder``, checked as every download is, and show the progress on ``console``."""
-        reading = _OneVersion(self._store, self._target.store.url, kept.listed.version_id)
+        reading = _OneVersion(self._store, self._target, kept.listed.version_id)
         with showing_progress(reading, console) as store:
             return self._target.fetch(folder, remote=self._target.remote_on(store), name=name)
+
+    def _current_at(self, moment: datetime) -> ObjectVersion:
+        """The version that was current then, by the store's clock."""
+        url = self._target.url
+        for listed in self._listed:
+            if listed.last_modified is not None and listed.last_modified <= moment:
+                if listed.is_deletion:
+                    raise NotFoundError(
+                        f"{url} was deleted at {shown(moment)}: there was no database. Name another time, or a version "
+                        f"that is listed by: temaki history {url}",
+                        url=url,
+                    )
+                return listed
+        oldest = self._listed[-1].last_modified
+        raise NotFoundError(
+            f"The bucket keeps no version of {url} that is as old as {shown(moment)}."
+            + ("" if oldest is None else f" The oldest that it keeps was stored at {shown(oldest)}."),
+            url=url,
+        )
 
     def _look(self, listed: ObjectVersion) -> Kept:
         if not listed.size:  # an empty object is no database, and has no first byte to read
@@ -134,7 +164,7 @@ class KeptVersions:
             return Kept(listed, None)
         if version.is_adopted:
             # Its number is in its first bytes. If they are not those of a database, it cannot be restored.
-            reading = _OneVersion(self._store, self._target.store.url, listed.version_id)
+            reading = _OneVersion(self._store, self._target, listed.version_id)
             try:
                 fetched = self._target.remote_on(reading).fetch(open_stored)
             except CorruptDatabaseError:
@@ -175,12 +205,17 @@ def _is_meant(version: Version, name: str) -> bool:
 
 
 class _OneVersion:
-    """A read-only store that shows one version of each object."""
+    """A read-only store that shows one version of the database's object, and the objects beside it that this refers to.
+
+    Those were written once. One that has been collected since is read by its version id, if the bucket keeps it.
+    """
 
     honours_conditions = True
 
-    def __init__(self, store: VersionedStore, url: str, version_id: str) -> None:
-        self._store, self.url, self._version_id = store, url, version_id
+    def __init__(self, store: VersionedStore, target: Target, version_id: str) -> None:
+        self._store, self._target, self._version_id = store, target, version_id
+        self.url = target.store.url
+        self._collected: dict[str, str] = {}
 
     def get(
         self,
@@ -191,9 +226,20 @@ class _OneVersion:
         byte_range: tuple[int, int] | None = None,
     ) -> Download | None:
         assert if_none_match is None, "an old version does not change"
-        return self._store.get_version(key, self._version_id, if_match=if_match, byte_range=byte_range)
+        if key == self._target.key:
+            return self._store.get_version(key, self._version_id, if_match=if_match, byte_range=byte_range)
+        if key not in self._collected:
+            try:
+                return self._target.store.get(key, if_match=if_match, byte_range=byte_range)
+            except NotFoundError:
+                kept = next((one for one in self._store.versions(key) if not one.is_deletion), None)
+                if kept is None:
+                    raise
+                self._collected[key] = kept.version_id
+        return self._store.get_version(key, self._collected[key], if_match=if_match, byte_range=byte_range)
 
     def head(self, key: str) -> ObjectInfo:
+        assert key == self._target.key, "nobody asks for less than the bytes of an object beside the head"
         return self._store.head_version(key, self._version_id)
 
     def put(

@@ -217,8 +217,3 @@ def test_the_working_copy_is_complete_afterwards(tmp_path: Path) -> None:
     with closing(sqlite3.connect(copied)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     bench.close()
-
-
-def is_complete(bench: Bench) -> bool:
-    """Whether the main file has everything. (A function, because a type checker takes the attribute for unchanged.)"""
-    return bench.generation.complete
