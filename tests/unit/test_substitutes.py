@@ -23,6 +23,7 @@ EXEMPT = {
     "temaki.process.fork": "locks for a few instructions, in which no thread of a schedule hands over",
     "temaki.process.exit": "a thread for SIGTERM only, which no schedule sends",
     "temaki.engine.hint": "locks for a few instructions, in which no thread of a schedule hands over",
+    "temaki.engine.compaction": "a thread of its own, which no schedule starts",
     "temaki.engine.shared": "locks for a few instructions, in which no thread of a schedule hands over",
     "temaki.engine.engine": "guards a few assignments, in which no thread of a schedule hands over",
     "temaki.observe.metering": "guards counters, in which no thread of a schedule hands over",
