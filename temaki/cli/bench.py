@@ -25,14 +25,14 @@ from temaki.cli.timing import quantiles
 from temaki.config import settings
 from temaki.config.registry import load
 from temaki.errors import CommitUnknownError, StoreError, TemakiError
+from temaki.formats.choice import format_for
+from temaki.formats.format import Format
 from temaki.observe.metering import Meter, MeteredStore, Traffic
 from temaki.orm.cause import cause_of
 from temaki.orm.database import Database
-from temaki.remote.remote import Remote
-from temaki.replica.image import Image
 from temaki.stores.wrapper import Verb
 from temaki.strategy import Strategy
-from temaki.version import Version
+from temaki.version import PAGES_FORMAT
 
 PRICES: Final[dict[Verb, float]] = {"get": 0.0004, "head": 0.0004, "put": 0.005, "list": 0.005, "delete": 0.0}
 """Price of 1000 requests, in dollars: S3 Standard in us-east-1, list prices of 2025, without traffic and storage."""
@@ -74,15 +74,16 @@ def measure(target: Target, out: Terminal, *, sessions: int, size: int | None) -
         StoreError, SyncError: A request failed.
     """
     strategy = _strategy(target)
+    stored = target.current_or_none()
     if size is None:
-        stored = target.current_or_none()
         size = _DEFAULT_SIZE if stored is None else min(stored.size, _LARGEST)
+    form = format_for(stored, target.settings.format)
     key = f"{target.key}.temaki-bench-{os.urandom(8).hex()}"
     out.note(f"Measuring with an object of its own beside the database, of {size} bytes.")
     with scratch() as folder:
         out.so_far = "The object that was stored for the measurement was deleted."
         try:
-            costs = Bed(target, key, strategy, folder, size=size).measure(sessions)
+            costs = Bed(target, key, strategy, form, folder, size=size).measure(sessions)
         except CommitUnknownError as error:
             # The object is deleted now, so whether the commit was stored does not matter.
             if isinstance(error.__cause__, KeyboardInterrupt):
@@ -94,7 +95,14 @@ def measure(target: Target, out: Terminal, *, sessions: int, size: int | None) -
                 for info in list(target.store.list(key)):
                     target.store.delete(info.key)
     prices = {str(verb): price for verb, price in PRICES.items()}
-    return Bench(url=target.url, strategy=str(target.settings.strategy), size=size, prices=prices, sessions=costs)
+    return Bench(
+        url=target.url,
+        strategy=str(target.settings.strategy),
+        format="pages" if form.number == PAGES_FORMAT else "file",
+        size=size,
+        prices=prices,
+        sessions=costs,
+    )
 
 
 def _strategy(target: Target) -> Strategy:
@@ -106,25 +114,23 @@ def _strategy(target: Target) -> Strategy:
 
 
 class Bed:
-    """A database that the measurement uses.
+    """A database that the measurement uses, and another process that changes it.
 
     Args:
         target: The store and its configuration.
         key: The key of the object that the measurement uses.
         strategy: The strategy to measure.
+        form: The format of the database.
         folder: The folder for the local file.
         size: Size of the database, in bytes.
     """
 
-    def __init__(self, target: Target, key: str, strategy: Strategy, folder: Path, *, size: int) -> None:
-        self._target, self._strategy = target, strategy
+    def __init__(self, target: Target, key: str, strategy: Strategy, form: Format, folder: Path, *, size: int) -> None:
+        self._target, self._key, self._strategy, self._form = target, key, strategy, form
         self._file = folder / "bench.sqlite"
         _fill(self._file, size)
-        self._others = Remote(target.store, key, url=target.url, clock=target.clock, timeout=target.settings.timeout)
-        self._version: Version | None = None
         self._meter = Meter()
-        self._db = Database()
-        self._key = key
+        self._db, self._other = Database(), Database()
 
     def measure(self, sessions: int) -> list[SessionCost]:
         """Measure all kinds of session, one after the other.
@@ -132,20 +138,28 @@ class Bed:
         Args:
             sessions: How many sessions of each kind to measure.
         """
-        self._others.probe_conditions()
-        self._store_as_another()
-        url = self._target.url.removesuffix(self._target.key) + self._key
-        self._db.bind_s3(url, strategy=self._strategy, store=MeteredStore(self._target.store, self._meter))
-        self._db.generate_mapping()
-        self._read()  # the first session pulls, and makes the client
+        target = self._target
+        target.publish(self._file, None, key=self._key, form=self._form)
+        url = target.url.removesuffix(target.key) + self._key
+        self._db.bind_s3(url, strategy=self._strategy, store=MeteredStore(target.store, self._meter), compact="manual")
+        # A process has one working copy for a URL. Under another URL, the same object has a second one.
+        self._other.bind_s3(
+            f"memory://another/{self._key}", store=target.store, strategy="etag-cached", compact="manual"
+        )
+        for db in (self._db, self._other):
+            db.generate_mapping()
+        _read(self._db)  # the first session pulls, and makes the client
         costs = [
-            self._cost("reads, unchanged", sessions, self._read),
-            self._cost("reads, changed by another", sessions, self._read, before=self._store_as_another),
+            self._cost("reads, unchanged", sessions, lambda: _read(self._db)),
+            self._cost(
+                "reads, changed by another", sessions, lambda: _read(self._db), before=lambda: _write(self._other)
+            ),
         ]
         if self._strategy.writes:
-            self._write()  # the first write may probe the store
-            costs.append(self._cost("writes", sessions, self._write))
-        self._db.disconnect()
+            _write(self._db)  # the first write may probe the store
+            costs.append(self._cost("writes", sessions, lambda: _write(self._db)))
+        for db in (self._db, self._other):
+            db.unbind()
         return costs
 
     def _cost(
@@ -172,39 +186,30 @@ class Bed:
             dollars_per_1000=dollars(traffic) / sessions * 1000,
         )
 
-    def _read(self) -> None:
-        from temaki import db_session
 
-        with db_session:
-            self._db.select("value FROM bench WHERE id = 1")
+def _read(db: Database) -> None:
+    from temaki import db_session
 
-    def _write(self) -> None:
-        from pony.orm import CommitException
+    with db_session:
+        db.select("value FROM bench WHERE id = 1")
 
-        from temaki import db_session
 
-        @db_session(retry=5)
-        def write() -> None:
-            self._db.execute("UPDATE bench SET value = value + 1 WHERE id = 1")
+def _write(db: Database) -> None:
+    from pony.orm import CommitException
 
-        try:
-            write()
-        except CommitException as error:
-            cause = cause_of(error)
-            if isinstance(cause, (TemakiError, KeyboardInterrupt)):
-                raise cause from cause.__cause__  # its cause shows whether it was interrupted
-            raise
+    from temaki import db_session
 
-    def _store_as_another(self) -> None:
-        """Store the next version, as another process would."""
-        base = self._version
-        descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            sequence = 1 if base is None else base.sequence + 1
-            image = Image.of_file(descriptor, sequence)
-            self._version = self._others.publish(image, image.size, base, sequence=sequence).version
-        finally:
-            os.close(descriptor)
+    @db_session(retry=5)
+    def write() -> None:
+        db.execute("UPDATE bench SET value = value + 1 WHERE id = 1")
+
+    try:
+        write()
+    except CommitException as error:
+        cause = cause_of(error)
+        if isinstance(cause, (TemakiError, KeyboardInterrupt)):
+            raise cause from cause.__cause__  # its cause shows whether it was interrupted
+        raise
 
 
 def dollars(traffic: Traffic) -> float:

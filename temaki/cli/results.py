@@ -373,12 +373,14 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True):
     """The result of ``temaki bench``.
 
     Attributes:
+        format: Format of the measured database, which is that of the stored one.
         size: Size of the measured database, in bytes.
         prices: Price of 1000 requests, in dollars, by verb.
     """
 
     url: str
     strategy: str
+    format: Literal["file", "pages"]
     size: int
     prices: dict[str, float]
     sessions: list[SessionCost]

@@ -54,6 +54,11 @@ def short(commit: str) -> str:
     return commit[:_SHORT] if not commit.startswith("adopted-") else commit[: _SHORT + 8]
 
 
+def _many(count: int, noun: str) -> str:
+    """``1 object``, or ``2 objects``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def _facts(rows: list[tuple[str, str]]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
@@ -109,9 +114,9 @@ def _layout_rows(layout: results.PagesLayout) -> list[tuple[str, str]]:
     pull, compacted = layout.full_pull, layout.compacted
     rows = [
         ("base", f"{size(base.size)}, of version {base.sequence}"),
-        ("segments", f"{segments.number} ({size(segments.size)}); versions from {layout.since} on can catch up"),
-        ("tail", f"{tail.number} pages ({size(tail.size)})"),
-        ("condemned", f"{layout.condemned} objects to be deleted" if layout.condemned else "nothing"),
+        ("segments", f"{segments.number:,} ({size(segments.size)}); versions from {layout.since} on can catch up"),
+        ("tail", f"{_many(tail.number, 'page')} ({size(tail.size)})"),
+        ("condemned", f"{_many(layout.condemned, 'object')} to be deleted" if layout.condemned else "nothing"),
         ("full pull", f"{_cost(pull)}; {_cost(compacted)} after temaki compact"),
     ]
     if layout.claimed is not None:
@@ -120,7 +125,7 @@ def _layout_rows(layout: results.PagesLayout) -> list[tuple[str, str]]:
 
 
 def _cost(pull: results.FullPull) -> str:
-    return f"{pull.requests} requests, {size(pull.size)} ({pull.ratio:.2f} times the database)"
+    return f"{_many(pull.requests, 'request')}, {size(pull.size)} ({pull.ratio:.2f} times the database)"
 
 
 def _lineage(commits: list[str]) -> str:
@@ -158,7 +163,7 @@ def _(result: results.Converted) -> Iterator[RenderableType]:
         folder = f"{result.url}.pages/"
         yield Text(
             f"The objects in {folder} stay: older versions that the bucket keeps refer to them. If you need none of "
-            "those, remove them."
+            "those, remove the objects; but not after a conversion back to pages."
         )
 
 
@@ -170,15 +175,15 @@ def _(result: results.Compacted) -> Iterator[RenderableType]:
     yield Text(
         f"{result.url}: {_line(result.version)}" + (" (nothing is changed by --dry-run)" if result.dry_run else "")
     )
-    folded = "a new base" if result.folded else "no new base"
     yield _facts(
         [
-            ("folded", f"{folded}, {size(result.uploaded)} uploaded"),
-            ("merged", f"{result.merged} segments"),
-            ("deleted", f"{result.deleted} objects, {size(result.freed)}"),
-            ("condemned", f"{result.condemned} objects"),
+            ("folded", "a new base" if result.folded else "no new base"),
+            ("merged", _many(result.merged, "segment")),
+            ("uploaded", size(result.uploaded)),
+            ("condemned", f"{_many(result.condemned, 'object')}, by this run"),
+            ("deleted", f"{_many(result.deleted, 'object')}, {size(result.freed)}"),
             ("to be deleted", f"{size(result.waiting)}, by a run in an hour or later"),
-            ("full pull", f"{size(result.pull_before)} before, {size(result.pull_after)} now"),
+            ("full pull", f"{size(result.pull_before)} before, {size(result.pull_after)} after"),
         ]
     )
     if result.busy:
@@ -285,7 +290,14 @@ def _(result: results.Diagnosis) -> Iterator[RenderableType]:
 
 @shown.register
 def _(result: results.Bench) -> Iterator[RenderableType]:
-    yield _facts([("database", result.url), ("strategy", result.strategy), ("size", size(result.size))])
+    yield _facts(
+        [
+            ("database", result.url),
+            ("strategy", result.strategy),
+            ("format", result.format),
+            ("size", size(result.size)),
+        ]
+    )
     table = _grid(
         "session", "requests", "up", "down", "p50", "p95", "$ / 1000", right=("up", "down", "p50", "p95", "$ / 1000")
     )

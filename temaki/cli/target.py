@@ -186,6 +186,7 @@ class Target:
         *,
         sequence: int | None = None,
         store: Store | None = None,
+        key: str | None = None,
         form: Format | None = None,
     ) -> Published:
         """Store a plain SQLite file as the next version, exactly once, if ``base`` is still the current version.
@@ -195,6 +196,7 @@ class Target:
             base: The version that it replaces; None to create the database.
             sequence: The number of the new version. The default is one more than that of ``base``.
             store: The store for the upload. The default is the database's own.
+            key: The key of the object. The default is the database's own.
             form: The format of the new version. The default is that of ``base``; for a new database, the setting's.
 
         Raises:
@@ -206,7 +208,7 @@ class Target:
         number = sequence or (1 if base is None else base.sequence + 1)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            remote = self.remote if store is None else self.remote_on(store)
+            remote = self.remote_on(store or self.store, key)
             form = form or format_for(base, self.settings.format)
             commit = new_commit()
             body = form.store_whole(WholeTask(Image.of_file(descriptor, number), base, commit, number, remote.source))
