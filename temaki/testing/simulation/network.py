@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 KEY: Final = "app.sqlite"
+FOLDER: Final = f"{KEY}.pages/"
 _WAYS: Final = (0.0, 0.0, 0.0, 0.01, 0.1, 0.6)  # seconds that a request or an answer travels
 _FAULTS: Final[dict[Verb, tuple[Fault, ...]]] = {
     "put": (Fault.LOST_REPLY, Fault.LATE_LANDING, Fault.CONFLICT_409, Fault.FAIL_BEFORE, Fault.REFUSED),
     "get": (Fault.TRUNCATED, Fault.LOST_REPLY, Fault.REFUSED),
     "head": (Fault.LOST_REPLY, Fault.REFUSED),
+    "delete": (Fault.LOST_REPLY, Fault.LATE_LANDING, Fault.FAIL_BEFORE, Fault.REFUSED),
+    "list": (Fault.LOST_REPLY, Fault.REFUSED),
 }
 
 
@@ -115,12 +118,14 @@ class Wire:
             process.sent = False
 
     def delete(self, key: str) -> None:
-        """See :meth:`temaki.store.Store.delete`. Never called: it raises."""
-        raise AssertionError(f"{key} is deleted")
+        """See :meth:`temaki.store.Store.delete`. Nothing but an object beside the head is ever deleted."""
+        assert key.startswith(FOLDER), f"{key} is deleted"
+        self._request("delete", key, lambda: self._faulty.delete(key))
 
-    def list(self, prefix: str = "") -> Any:
-        """See :meth:`temaki.store.Store.list`. Never called: it raises."""
-        raise AssertionError(f"{prefix} is listed")
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See :meth:`temaki.store.Store.list`. Nothing but the objects beside the head is ever listed."""
+        assert prefix == FOLDER, f"{prefix} is listed"
+        return iter(self._request("list", prefix, lambda: list(self._faulty.list(prefix))))
 
     def _request(self, verb: Verb, key: str, call: Callable[[], T]) -> T:
         process, world = self._process, self._world

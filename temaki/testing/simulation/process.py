@@ -99,6 +99,7 @@ class Process:
             cache_dir=folder,
             timeout=world.timeout,
             clock=self.view,
+            format=world.format,
         )
 
     def provider(self, name: str, options: dict[str, Any]) -> StoreProvider:

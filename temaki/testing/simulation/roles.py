@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import sqlite3
     from pathlib import Path
 
     from temaki.engine.shared import Shared
@@ -22,6 +23,8 @@ class Stage(Protocol):
         choices: The random choices of the schedule.
         scheduler: Runs the tasks.
         bucket: The bucket that all processes share.
+        format: Name of the format that a new database gets.
+        in_pages: True if the format ``pages`` takes part.
         history: The operations of all clients.
         timeout: Seconds after which no new attempt of a request is made.
         fault_rate: Probability of each fault of a request, between 0 and 1.
@@ -32,6 +35,8 @@ class Stage(Protocol):
     choices: Choices
     scheduler: Scheduler
     bucket: MemoryStore
+    format: str
+    in_pages: bool
     history: list[Operation]
     timeout: float
     fault_rate: float
@@ -40,6 +45,9 @@ class Stage(Protocol):
 
     def log(self, who: str, *what: Any) -> None:
         """Record an event."""
+
+    def check_file(self, connection: sqlite3.Connection) -> None:
+        """Make sure that what a connection reads is a version that was stored, all of it."""
 
     def next_folder(self) -> Path:
         """Choose the name of a new folder."""

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from typing import Any, Final
 from unittest import mock
 
-from temaki.engine import flights
+from temaki.engine import compaction, flights
 from temaki.engine.engine import Engine
 from temaki.formats.file import StoredFile
+from temaki.formats.pages.format import StoredPages
 from temaki.lease import heartbeat, lease, turn
 from temaki.lease import shared as shared_lease
 from temaki.orm.pool import LeftOpen
-from temaki.remote import remote
+from temaki.remote import remote, transfer
 from temaki.replica import replica, writer
 from temaki.replica.connection import Connection
 from temaki.replica.folder import Folder
@@ -25,10 +26,14 @@ from temaki.replica.replica import Replica
 from temaki.testing.simulation.locks import SimulatedThreading
 from temaki.testing.simulation.scheduler import running
 
-LOCKING: Final = (flights, heartbeat, lease, remote, replica, shared_lease, turn, writer)
+LOCKING: Final = (compaction, flights, heartbeat, lease, remote, replica, shared_lease, transfer, turn, writer)
 """Modules that get the scheduler's ``threading``: their threads wait for each other while others run."""
 _STEPS: Final[tuple[tuple[type, str], ...]] = (
     (StoredFile, "save"),
+    (StoredPages, "save"),
+    (StoredPages, "arrive"),
+    (Replica, "adopt"),
+    (Replica, "catch_up"),
     (Replica, "install"),
     (Replica, "enter"),
     (Replica, "exit"),

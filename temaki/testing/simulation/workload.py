@@ -148,6 +148,8 @@ class _Session:
         if not cache.immediate:
             for _ in range(2):
                 attempt.reads.append(self._read(self._connected))
+                if attempt.reads[-1]:
+                    self.world.check_file(self._connected)
                 task.step()
             self.process.has_seen |= bool(attempt.reads[0])
             attempt.end(Outcome.OK)
@@ -235,7 +237,7 @@ class Program:
     def __init__(self, world: Stage, number: int, thread: int, strategy: tuple[str, dict[str, Any]]) -> None:
         self.world, self.number, self.thread, self.strategy = world, number, thread, strategy
         self.writes = strategy[0] != "read-only"
-        self.left = world.choices.pick((1, 1, 2))
+        self.left = world.choices.pick((1, 2, 4) if world.in_pages else (1, 1, 2))
         self.done = False
         self.kept: object = None
         self._names = 0

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import io
 import os
+import random
 import shutil
 import sqlite3
 import tempfile
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from temaki.errors import NotFoundError
+from temaki.formats.choice import NAMES, by_number
 from temaki.remote.remote import Remote
 from temaki.stores.memory import MemoryStore
 from temaki.testing.clock import ManualClock
 from temaki.testing.histories import Operation, Outcome, Value, anomalies
-from temaki.testing.simulation import substitutes, workload
+from temaki.testing.simulation import limits, substitutes, workload
+from temaki.testing.simulation.caretaker import Caretaker, publish_file
 from temaki.testing.simulation.choices import Choices
+from temaki.testing.simulation.ledger import Bucket, Ledger
 from temaki.testing.simulation.network import KEY, Wire
 from temaki.testing.simulation.process import Process
 from temaki.testing.simulation.scheduler import Crash, Scheduler, Task, Violation, running
+from temaki.testing.simulation.stored import materialised, value_of
 from temaki.testing.simulation.workload import Program
 
 _TTL: Final = 2.0
@@ -38,6 +42,8 @@ STRATEGIES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("etag-cached", {"max_age": 0.5}),
     ("read-only", {"max_age": 0.5}),
 )
+PAGES: Final = 0.35
+"""Share of the schedules in which the format ``pages`` takes part."""
 _FIRST: Final = "w0"
 _PREFIX: Final = "temaki-simulation-"
 Event = tuple[float, str, tuple[Any, ...]]
@@ -77,7 +83,7 @@ class World:
         self.processes: list[Process] = []
         self.wires: list[Wire] = []
         self._living: dict[int, Process] = {}
-        self.programs: dict[int, list[Program]] = {}
+        self.programs: dict[int, list[Program | Caretaker]] = {}
         self._incarnations: dict[int, int] = {}
         self._directing: list[Task] = []
         self._draw()
@@ -97,7 +103,14 @@ class World:
             0.02 * trouble,  # late requests land
         )
         self.timeout = choices.pick((60.0, 1.0, 0.05))
-        self.bucket = MemoryStore("simulation", clock=ManualClock())
+        self.in_pages = choices.chance(PAGES)
+        self.format = "pages" if self.in_pages and not choices.chance(0.2) else "file"
+        self.budget = choices.pick(limits.BUDGETS) if self.in_pages else 0
+        self.bucket: MemoryStore = MemoryStore("simulation", clock=ManualClock())
+        self.ledger: Ledger | None = None
+        if self.in_pages:
+            self.bucket = bucket = Bucket(self.scheduler, grace=limits.GRACE)
+            self.ledger = bucket.ledger
         if not choices.chance(0.15):
             self._store_first()
         for number in range(choices.pick((1, 2, 2, 2, 3))):
@@ -107,11 +120,28 @@ class World:
             for thread in range(1, 1 + choices.pick((0, 0, 1, 1, 2))):
                 own = choices.pick(others) if choices.chance(0.3) else strategy
                 self.programs[number].append(Program(self, number, thread, own))
+        if self.in_pages:
+            self._employ(len(self.programs))
+
+    def _employ(self, number: int) -> None:
+        assert isinstance(self.bucket, Bucket)
+        choices = self.choices
+        self.programs[number] = [
+            Caretaker(
+                self,
+                self.bucket,
+                number,
+                commands=choices.pick((1, 2, 3, 5)),
+                erases=choices.chance(0.25),
+                meddles=choices.chance(0.3),
+            )
+        ]
 
     def _store_first(self) -> None:
-        data = _first_version()
         remote = Remote(self.bucket, KEY, url="memory://simulation", clock=ManualClock(), timeout=1.0)
-        remote.publish(io.BytesIO(data), len(data), None, sequence=1, commit_id="the-first-commit")
+        path = self.home / "first.sqlite"
+        path.write_bytes(_first_version(ballast=self.in_pages))
+        publish_file(remote, path, None, by_number(NAMES[self.format]), "the-first-commit", 1)
         tick = self.scheduler.tick()
         self.history.append(
             Operation(_FIRST, "setup", tick, self.scheduler.tick(), Outcome.OK, ((),), writes=True, fresh_from=None)
@@ -134,6 +164,11 @@ class World:
         finally:
             for process in self.processes:
                 process.bury()
+        ledger = self.ledger
+        if ledger is not None:
+            ledger.judge(self.history)
+            if ledger.is_erased:
+                return
         broken = anomalies(self.history, self.final)
         if broken:
             raise Violation("; ".join(str(anomaly) for anomaly in broken))
@@ -149,7 +184,7 @@ class World:
             if not program.done:
                 self._spawn(process, program, delay)
 
-    def _spawn(self, process: Process, program: Program, delay: float) -> None:
+    def _spawn(self, process: Process, program: Program | Caretaker, delay: float) -> None:
         task = process.spawn("abc"[program.thread], lambda: program.run(process))
         task.wake_at = self.scheduler.now + delay
 
@@ -171,9 +206,17 @@ class World:
         except NotFoundError:
             return ()
         assert download is not None
-        with closing(sqlite3.connect(":memory:")) as connection:
-            connection.deserialize(download.read(download.length))
-            return tuple(name for (name,) in connection.execute("SELECT name FROM history ORDER BY position"))
+        data = download.read(download.length)
+        return value_of(materialised(data, self.bucket.object) if isinstance(self.bucket, Bucket) else data)
+
+    def check_file(self, connection: sqlite3.Connection) -> None:
+        """Make sure that what a connection reads is a version that was stored, all of it.
+
+        Raises:
+            Violation: It is none.
+        """
+        if self.ledger is not None and not self.ledger.has_seen(connection.serialize()):
+            raise Violation("a session reads a database that was never stored")
 
     def _await(self, condition: Any) -> None:
         task = running()
@@ -275,13 +318,20 @@ def _shown(fact: Any) -> str:
 
 
 @cache
-def _first_version() -> bytes:
-    """Make the smallest database in which clients can write, as version 1. Small pages are fast to check and send."""
+def _first_version(*, ballast: bool) -> bytes:
+    """Make the smallest database in which clients can write, as version 1. Small pages are fast to check and send.
+
+    Args:
+        ballast: Whether there are some pages more, so that a commit changes a small part of them.
+    """
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.execute("PRAGMA page_size = 512")
         for statement in workload.SCHEMA:
             connection.execute(statement)
         connection.execute("INSERT INTO history (name) VALUES (?)", (_FIRST,))
+        if ballast:
+            connection.execute("CREATE TABLE ballast (bytes BLOB)")
+            connection.execute("INSERT INTO ballast VALUES (?)", (random.Random(0).randbytes(5000),))  # noqa: S311
         data = bytearray(connection.serialize())
     data[24:28] = data[92:96] = b"\0\0\0\1"
     return bytes(data)
@@ -327,7 +377,8 @@ def run(seed: int = 0, replay: Sequence[int] | None = None) -> tuple[World, Viol
     with substitutes.installed(), _home() as home:
         world = World(Choices(seed, replay), home)
         try:
-            world.run()
+            with limits.small(world.budget) if world.in_pages else nullcontext():
+                world.run()
         except Violation as violation:
             return world, violation
         except (Exception, Crash) as error:  # noqa: BLE001 - any other error is undocumented, so it is a violation
