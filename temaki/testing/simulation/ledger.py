@@ -211,7 +211,9 @@ class Ledger:
             return
         marks = list(manifest["condemned"])
         for name in manifest["gone"]:
-            marks += json.loads(self._bucket.object(name).split(b"\n", 1)[1])
+            listed = json.loads(self._bucket.object(name).split(b"\n", 1)[1])
+            marks += listed
+            self._condemned[name] = max(since for _, since in listed)  # it goes with the last one
         both = named & {name for name, _ in marks}
         if both:
             self._violation(f"{commit} names and condemns {min(both)}")

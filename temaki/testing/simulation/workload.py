@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any, Final
 
 from pony.orm import core
@@ -33,6 +34,10 @@ SCHEMA: Final = (
     "CREATE TABLE history (position INTEGER PRIMARY KEY, name TEXT, filler BLOB)",
     "CREATE TABLE child (parent REFERENCES history (position) DEFERRABLE INITIALLY DEFERRED)",
 )
+BALLAST: Final = "CREATE TABLE ballast (number INTEGER PRIMARY KEY, bytes BLOB)"
+"""In the format ``pages``: rows that fill a page each, so that a commit changes some of many pages."""
+PIECES: Final = 12
+PIECE: Final = 400  # bytes
 _EXPECTED: Final = (ConflictError, CommitUnknownError, LeaseTimeoutError, LeaseLostError, StoreError)
 
 
@@ -176,10 +181,12 @@ class _Session:
         self.task.step()
         cursor = connection.cursor()
         if not self._has_table(connection):
-            for statement in SCHEMA:
+            for statement in SCHEMA if not self.world.in_pages else (*SCHEMA, BALLAST):
                 cursor.execute(statement)
         filler = self.world.choices.pick((0, 0, 900))
         cursor.execute("INSERT INTO history (name, filler) VALUES (?, zeroblob(?))", (attempt.name, filler))
+        if self.world.in_pages:
+            self._shift_ballast(connection, attempt.name)
         self.task.step()
         if kind == "violate":
             cursor.execute("INSERT INTO child VALUES (-1)")
@@ -192,6 +199,14 @@ class _Session:
         self.provider.commit(connection, cache)
         attempt.end(Outcome.OK)
         self.attempt = None
+
+    def _shift_ballast(self, connection: Connection, name: str) -> None:
+        below = self.world.choices.below
+        for _ in range(below(4)):
+            piece = random.Random(name).randbytes(PIECE)  # noqa: S311 - repeatable, on purpose
+            connection.cursor().execute("INSERT OR REPLACE INTO ballast VALUES (?, ?)", (below(PIECES), piece))
+        if not below(6):
+            connection.cursor().execute("DELETE FROM ballast WHERE number >= ?", (below(PIECES),))
 
     def _read(self, connection: Connection) -> Value:
         if not self._has_table(connection):

@@ -330,8 +330,10 @@ def _first_version(*, ballast: bool) -> bytes:
             connection.execute(statement)
         connection.execute("INSERT INTO history (name) VALUES (?)", (_FIRST,))
         if ballast:
-            connection.execute("CREATE TABLE ballast (bytes BLOB)")
-            connection.execute("INSERT INTO ballast VALUES (?)", (random.Random(0).randbytes(5000),))  # noqa: S311
+            rng = random.Random(0)  # noqa: S311 - repeatable, on purpose
+            connection.execute(workload.BALLAST)
+            for number in range(workload.PIECES):
+                connection.execute("INSERT INTO ballast VALUES (?, ?)", (number, rng.randbytes(workload.PIECE)))
         data = bytearray(connection.serialize())
     data[24:28] = data[92:96] = b"\0\0\0\1"
     return bytes(data)
