@@ -23,7 +23,7 @@ from temaki.stores.memory import MemoryStore
 from temaki.testing.histories import Operation, Outcome
 from temaki.testing.simulation.ledger import Bucket, Landing
 from temaki.testing.simulation.network import KEY
-from temaki.testing.simulation.scheduler import Violation
+from temaki.testing.simulation.scheduler import Crash, Violation
 from temaki.testing.simulation.stored import digest_of, materialised
 from temaki.version import FILE_FORMAT, PAGES_FORMAT, Published, Version
 
@@ -107,7 +107,7 @@ class Caretaker:
     def _failed(self, process: Actor, error: StoreError | SyncError) -> None:
         self.world.log(process.name, error)
         if process.dead:
-            raise error
+            raise Crash from error
         if isinstance(error, CorruptDatabaseError) and not process.met_bad_answer:
             raise Violation(f"{process.name} meets {type(error).__name__}: {error}") from error
 

@@ -21,7 +21,7 @@ _SMALL: Final[tuple[tuple[Any, str, Any], ...]] = (
     (policy, "TAIL_KEEP", 250),
     (policy, "UNIT", 400),
     (policy, "FAN", 3),
-    (policy, "LARGEST_PART", 1500),
+    (policy, "LARGEST_PART", 4200),
     (policy, "REACH", 6000),
     (policy, "KEPT", 2),
     (policy, "MOST_SEGMENTS", 5),
