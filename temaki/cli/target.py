@@ -19,7 +19,7 @@ from temaki.config import settings
 from temaki.config.registry import load
 from temaki.errors import ConfigurationError, NotFoundError, StoreError
 from temaki.formats.choice import format_for, open_stored
-from temaki.formats.format import WholeTask
+from temaki.formats.format import ConvertedError, WholeTask
 from temaki.lease.record import SUFFIX, LeaseObject, LeaseRecord
 from temaki.remote.remote import Remote, new_commit
 from temaki.remote.retry import RetryPolicy
@@ -154,15 +154,21 @@ class Target:
             StoreError: The download failed, even when it was repeated.
         """
         path = folder / name
-        with self._found(remote or self.remote) as stored:
-            stored.save(path)
-            version, layout = stored.version, stored.layout()
+        try:
+            version, layout = self._save(remote or self.remote, path)
+        except ConvertedError:
+            version, layout = self._save(remote or self.remote, path)
         make_plain(path)
         info = None
         if remote is None:
             with suppress(StoreError):
                 info = self.info()
         return LocalCopy(path, version, info if info is not None and info.etag == version.etag else None, layout)
+
+    def _save(self, remote: Remote, path: Path) -> tuple[Version, Layout | None]:
+        with self._found(remote) as stored:
+            stored.save(path)
+            return stored.version, stored.layout()
 
     @contextmanager
     def _found(self, remote: Remote) -> Iterator[Stored]:

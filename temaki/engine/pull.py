@@ -8,6 +8,7 @@ from temaki.clock import Clock, Moment
 from temaki.engine.flights import Flights
 from temaki.errors import NotFoundError
 from temaki.formats.choice import open_stored
+from temaki.formats.format import ConvertedError
 from temaki.observe.reporter import Reporter
 from temaki.process.fork import look, reset_in_child
 from temaki.remote.remote import Remote
@@ -116,7 +117,10 @@ class Puller:
                 if is_here:
                     self._unchanged(sent)
                 return is_here  # if not, ask again: the answer may be older than the working copy is by now
-            if not stored.arrive(replica, instead_of=base, at=version):
+            try:
+                if not stored.arrive(replica, instead_of=base, at=version):
+                    return False
+            except ConvertedError:
                 return False
         is_same = version is not None and version.commit == stored.version.commit
         if is_same and base is not None and replica.base() is base:

@@ -10,10 +10,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError
-from temaki.formats.format import Body, Format, Received, Stored, Task, WholeTask
+from temaki.formats.format import Body, Format, Received, Stored, Task, WholeTask, converted
 from temaki.remote.transfer import Target, read_exactly
 from temaki.replica.header import DATABASE_HEADER, MODES_AT, WAL_MODE, FormatError, read_header
-from temaki.version import SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
+from temaki.version import (
+    FILE_FORMAT,
+    FORMAT_KEY,
+    PAGES_FORMAT,
+    SEQUENCE_KEY,
+    MetadataError,
+    NewerFormatError,
+    Version,
+    read_version,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,6 +113,9 @@ class StoredFile(Stored):
         if begun is None:
             download = self._source.get()
             assert download is not None, "an unconditional GET has a body"
+            if download.info.metadata.get(FORMAT_KEY, FILE_FORMAT) == PAGES_FORMAT:
+                download.__exit__(None, None, None)
+                raise converted(self._source.url)
             begun = _Begun(download, self._source.url)
             self.version = begun.version
         self._source.transfer(begun.download, begun.first, target).run()

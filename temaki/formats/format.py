@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from temaki.errors import StoreError
 from temaki.version import FILE_FORMAT
 
 if TYPE_CHECKING:
@@ -183,6 +184,17 @@ class Maintained:
     after: int = 0
 
 
+class ConvertedError(StoreError):
+    """The database was converted to another format while it was read. Whoever reads it has to ask for it again."""
+
+
+def converted(url: str) -> ConvertedError:
+    """Make the error for the database at ``url``."""
+    return ConvertedError(
+        f"{url} was converted to another format while it was read. Nothing was changed. Try again.", url=url
+    )
+
+
 class Stored(ABC):
     """A version that the store has begun to send. Use it as a context manager: leaving it drops the rest.
 
@@ -200,6 +212,7 @@ class Stored(ABC):
 
         Raises:
             CorruptDatabaseError: The stored version is no database, or is damaged.
+            ConvertedError: The stored version is in another format by now.
             NotFoundError: The object was deleted meanwhile.
             StoreError: A request failed, also when retried.
             WorkingCopyError: The file exists, or cannot be written.

@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Final
 
-from temaki.errors import AccessDeniedError, ConflictError, ObjectArchivedError
-from temaki.formats.format import Body, Format, Layout, Received, Stored, Task, Uploaded, WholeTask
+from temaki.errors import AccessDeniedError, ConflictError, CorruptDatabaseError, ObjectArchivedError
+from temaki.formats.format import Body, Format, Layout, Received, Stored, Task, Uploaded, WholeTask, converted
 from temaki.formats.pages.blame import BLAMED, blame
+from temaki.formats.pages.claim import current
 from temaki.formats.pages.compose import Identity, Known, Uploads, first_head, next_head
 from temaki.formats.pages.head import encode
 from temaki.formats.pages.knowledge import PagesKnowledge, local_pages
@@ -151,9 +152,12 @@ class StoredPages(Stored):
             raise wrong from error
         download = self._source.retrying.run(self._source.get)
         assert download is not None, "an unconditional GET has a body"
-        if download.info.etag == self.version.etag or download.info.metadata.get(FORMAT_KEY) != PAGES_FORMAT:
+        if download.info.etag == self.version.etag:
             download.__exit__(None, None, None)
             raise wrong from error
+        if download.info.metadata.get(FORMAT_KEY) != PAGES_FORMAT:
+            download.__exit__(None, None, None)
+            raise converted(self._source.url) from error
         self.version, self.head = read_stored(download, self._source.url)
         self._size = download.info.size
         self._receive(self._size)
@@ -226,7 +230,7 @@ class _Commit:
                 before = self._read_again(base.etag)
                 if before is None:
                     raise self._lost()
-            known = self._composed(before)
+            known = self._composed_on(before, base.etag)
         self._known = known
         return Body(
             io.BytesIO(self._encoded(known.head)),
@@ -254,8 +258,31 @@ class _Commit:
         before = self._read_again(current.etag)
         if before is None:
             return None
-        self._known = self._composed(before)
+        try:
+            self._known = self._composed(before)
+        except CorruptDatabaseError:
+            if self._read_again(current.etag) is not None:
+                raise
+            return None  # what it refers to was collected after somebody else had replaced it
         return Rebuilt(self._encoded(self._known.head), current.etag)
+
+    def _composed_on(self, before: Known, etag: str) -> Known:
+        """The next head of the version that is here, which may have been replaced long ago.
+
+        Then an object that a merge needs may have been collected. The commit is lost, unless the version was only
+        maintained: a new one of its heads names what is there.
+        """
+        for _ in range(_MOST_PLANS):
+            try:
+                return self._composed(before)
+            except CorruptDatabaseError:
+                if self._read_again(etag) is not None:
+                    raise
+            now = current(self._source)
+            if now is None or now.head.commit != before.head.commit:
+                raise self._lost()
+            before, etag = Known(now.head, before.numbers, before.ahead), now.info.etag
+        return self._composed(before)
 
     def _read_again(self, etag: str) -> Known | None:
         """The head with that ETag; None if it has been replaced."""
