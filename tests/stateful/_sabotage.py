@@ -279,6 +279,197 @@ DEEP: Mapping[str, tuple[int, ...]] = {
 }
 """Seeds to begin with, where the damage is rare: it saves a minute. When the schedules change, the search is from 0."""
 
+
+
+def _uploads_kept() -> Patches:
+    """A commit that is built anew names what it has uploaded before, whatever the collection number is."""
+
+    def begin(self: Uploads, collection: int) -> None:
+        self.collection = collection
+
+    return [mock.patch.object(Uploads, "begin", begin)]
+
+
+def _number_stays() -> Patches:
+    make = maintain._Plan.head
+
+    def head(self: maintain._Plan) -> Head:
+        return replace(make(self), collection=self._now.head.collection)
+
+    return [mock.patch.object(maintain._Plan, "head", head)]
+
+
+def _no_grace() -> Patches:
+    plan = maintain._Plan.__init__
+
+    def init(self: maintain._Plan, source: Any, now: Any, listed: Any, _grace: int) -> None:
+        plan(self, source, now, listed, 0)
+
+    return [mock.patch.object(maintain._Plan, "__init__", init)]
+
+
+def _by_upload_age() -> Patches:
+    """What nobody names is deleted at once if it was uploaded long ago, instead of being condemned first."""
+    collect = maintain.collect
+
+    def other(source: Any, **more: Any) -> maintain.Collected:
+        listed = list(source.store.list(folder(source.key)))
+        now = maintain.current(source)
+        if now is not None:
+            named = {key_of(source.key, name) for name in now.head.named}
+            for info in listed:
+                if info.key not in named and now.now - info.last_modified.timestamp() >= GRACE:
+                    source.store.delete(info.key)
+        return collect(source, **more)
+
+    return [mock.patch.object(module, "collect", other) for module in (caretaker, compact, maintain, upkeep)]
+
+
+def _collected_under_a_file() -> Patches:
+    collect = maintain.collect
+
+    def other(source: Any, **more: Any) -> maintain.Collected:
+        if source.store.head(source.key).metadata.get(FORMAT_KEY) != PAGES_FORMAT:
+            for info in list(source.store.list(folder(source.key))):
+                source.store.delete(info.key)
+        return collect(source, **more)
+
+    return [mock.patch.object(module, "collect", other) for module in (caretaker, compact, maintain, upkeep)]
+
+
+def _found_is_answered() -> Patches:
+    """A commit that was found by a look is built on as if its own head were there, with the ETag of the look."""
+    acknowledge = Commit._acknowledge
+
+    def adopt(self: Commit, published: Published, *args: Any) -> None:
+        acknowledge(self, replace(published, found=False), *args)
+
+    return [mock.patch.object(Commit, "_acknowledge", adopt)]
+
+
+def _claim_not_named() -> Patches:
+    def named(self: Head) -> frozenset[str]:
+        return frozenset({self.base.name, *(segment.name for segment in self.segments), *self.gone})
+
+    return [mock.patch.object(Head, "named", property(named))]
+
+
+def _any_claim() -> Patches:
+    """A fold that somebody else has overtaken swaps the head all the same."""
+    source = inspect.getsource(Claim.end)
+    changed = textwrap.dedent(source).replace("if now is None or not _has(now.head, self.name):", "if now is None:")
+    changed = changed.replace("change(now) if fits else None", "change(now)")
+    names: dict[str, Any] = {}
+    exec(compile(changed, "sabotage", "exec", dont_inherit=False), claim.__dict__, names)
+    return [mock.patch.object(Claim, "end", names["end"])]
+
+
+def _checksum_of_catch_ups() -> Patches:
+    return [mock.patch.object(pull, "plus", lambda _total, _pages: Anything())]
+
+
+def _since_stays() -> Patches:
+    def reaches(self: Head, sequence: int, page_size: int) -> bool:
+        return self.page_size == page_size and sequence <= self.sequence
+
+    return [mock.patch.object(Head, "reaches", reaches), *_checksum_of_catch_ups()]
+
+
+def _names_again() -> Patches:
+    counter = itertools.count()
+
+    def new_name(kind: str) -> str:
+        return f"{kind}-{next(counter) % 6:030x}"
+
+    return [mock.patch.object(module, "new_name", new_name) for module in (claim, compose, gone, maintain)]
+
+
+def _one_edition() -> Patches:
+    def with_edition(head: Head) -> bytes:
+        return encode(replace(head, edition=0))
+
+    return [mock.patch.object(claim, "encode", with_edition)]
+
+
+def _unconditional_maintenance() -> Patches:
+    swap = claim.swap
+
+    def other(source: Any, before: Any, new: Head) -> Head | None:
+        with _MAINTAINING:
+            return swap(source, before, new)
+
+    return [mock.patch.object(module, "swap", other) for module in (claim, maintain)] + _conditions_dropped("if_match")
+
+
+def _tail_dropped() -> Patches:
+    """A fold takes the tail for a part of the new base, although commits have come in meanwhile."""
+    condemn = maintain.condemn
+
+    def other(source: Any, head: Head, *args: Any) -> Head:
+        return replace(condemn(source, head, *args), tail=())
+
+    return [mock.patch.object(maintain, "condemn", other)]
+
+
+def _any_catch_up() -> Patches:
+    def is_current(self: Replica, generation: Generation, catch_ups: int | None = None) -> bool:  # noqa: ARG001
+        return generation is self.current
+
+    return [mock.patch.object(Replica, "is_current", is_current)]
+
+
+def _no_pin_no_proof() -> Patches:
+    """A fold reads the working copy while others write to it, and proves nothing."""
+    return [*_off(maintain, "prove"), *_off(Connection, "pin")]
+
+
+def _restored_by_name() -> Patches:
+    """A restored version names the objects of the old one."""
+
+    def restore(self: caretaker.Caretaker, process: Any) -> None:
+        landing = self._older()
+        source, remote = process.shared.remote.source, process.shared.remote
+        now = claim.current(source)
+        if manifest_of(landing.data) is None or now is None:
+            return
+        old, commit, number = decode(landing.data), new_commit(), now.head.sequence + 50
+        if any(key_of(KEY, name) not in self.bucket._objects for name in old.named):
+            return
+        left = tuple(one for one in now.head.condemned if one.name not in old.named)
+        head = replace(
+            old, commit=commit, sequence=number, since=old.base.sequence, collection=now.head.collection,
+            condemned=left, gone=(), claim=None, edition=0,
+        )  # fmt: skip
+        self.bucket.ledger.is_erased = True
+        self.bucket.ledger.announce(commit, landing.digest)
+        remote.publish(
+            io.BytesIO(encode(head)), head.size, now.version, sequence=number, commit_id=commit, written_as=PAGES_FORMAT
+        )
+
+    return [mock.patch.object(caretaker.Caretaker, "_restore", restore)]
+
+
+PAGES: Mapping[str, Callable[[], Patches]] = {
+    "collection number of a commit built anew": _uploads_kept,
+    "collection number rises with orphans": _number_stays,
+    "time of grace": _no_grace,
+    "condemned before deleted": _by_upload_age,
+    "no collection under a file": _collected_under_a_file,
+    "ETag of a commit that was found": _found_is_answered,
+    "claimed name as a named one": _claim_not_named,
+    "claim of a fold": _any_claim,
+    "checksum of a catch-up": _checksum_of_catch_ups,
+    "reach of a catch-up": _since_stays,
+    "names used once": _names_again,
+    "bytes of its own for each head": _one_edition,
+    "If-Match of maintenance": _unconditional_maintenance,
+    "tail beside a new base": _tail_dropped,
+    "catch-ups since the snapshot": _any_catch_up,
+    "pin and proof of a fold": _no_pin_no_proof,
+    "new names for a restored version": _restored_by_name,
+}
+"""As ``SIMULATED``, for what keeps the format ``pages``: found where it takes part in every schedule."""
+
 _CONFLICTS = "tests/integration/test_orm_conflicts.py"
 NAMED: Mapping[str, tuple[Callable[[], Patches], str]] = {
     "generation check at commit": (
