@@ -5,7 +5,11 @@ Also a pytest plugin: with ``-p tests.stateful._sabotage`` and ``TEMAKI_SABOTAGE
 
 from __future__ import annotations
 
+import inspect
+import io
+import itertools
 import os
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -19,10 +23,16 @@ from temaki.engine.pull import Puller
 from temaki.engine.session import EngineSession
 from temaki.errors import PreconditionFailedError
 from temaki.formats import file
+from temaki.formats.pages import claim, compact, compose, gone, maintain, pull, upkeep
+from temaki.formats.pages.claim import Claim
+from temaki.formats.pages.compose import Uploads
+from temaki.formats.pages.head import Head, decode, encode
+from temaki.formats.pages.names import folder, key_of
 from temaki.orm.seed.ledger import Ledger
 from temaki.orm.starting import Start
 from temaki.remote import publish, transfer
 from temaki.remote.publish import Publication
+from temaki.remote.remote import new_commit
 from temaki.remote.swap import Proof, RefusedError, Swap
 from temaki.replica.connection import Connection
 from temaki.replica.folder import Folder
@@ -32,7 +42,11 @@ from temaki.replica.replica import Replica
 from temaki.replica.writer import WriterLock
 from temaki.store import ObjectInfo
 from temaki.stores.memory import MemoryStore
-from temaki.version import Published, read_version
+from temaki.testing.simulation import caretaker
+from temaki.testing.simulation.limits import GRACE
+from temaki.testing.simulation.network import KEY
+from temaki.testing.simulation.stored import manifest_of
+from temaki.version import FORMAT_KEY, PAGES_FORMAT, Published, read_version
 
 Patches = list[Any]
 _put = MemoryStore.put
@@ -48,6 +62,30 @@ def _conditions_dropped(*names: str, lease: bool = False) -> Patches:
         return _put(self, key, body, **more)
 
     return [mock.patch.object(MemoryStore, "put", put)]
+
+
+def _rewritten(function: Callable[..., Any], *changes: tuple[str, str]) -> Callable[..., Any]:
+    """A function with other words in it."""
+    text = textwrap.dedent(inspect.getsource(function))
+    for old, new in changes:
+        assert old in text, f"{function.__qualname__} has changed, and the sabotage has to follow it: {old}"
+        text = text.replace(old, new)
+    names: dict[str, Any] = {}
+    exec(text, function.__globals__, names)
+    changed: Callable[..., Any] = names[function.__name__]
+    return changed
+
+
+class _Anything(int):
+    """A number that equals every other one."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
 
 
 def _off(owner: Any, name: str, result: Any = None) -> Patches:
@@ -322,7 +360,7 @@ def _by_upload_age() -> Patches:
                     source.store.delete(info.key)
         return collect(source, **more)
 
-    return [mock.patch.object(module, "collect", other) for module in (caretaker, compact, maintain, upkeep)]
+    return [mock.patch.object(module, "collect", other) for module in (caretaker, compact, upkeep)]
 
 
 def _collected_under_a_file() -> Patches:
@@ -334,7 +372,7 @@ def _collected_under_a_file() -> Patches:
                 source.store.delete(info.key)
         return collect(source, **more)
 
-    return [mock.patch.object(module, "collect", other) for module in (caretaker, compact, maintain, upkeep)]
+    return [mock.patch.object(module, "collect", other) for module in (caretaker, compact, upkeep)]
 
 
 def _found_is_answered() -> Patches:
@@ -355,17 +393,15 @@ def _claim_not_named() -> Patches:
 
 
 def _any_claim() -> Patches:
-    """A fold that somebody else has overtaken swaps the head all the same."""
-    source = inspect.getsource(Claim.end)
-    changed = textwrap.dedent(source).replace("if now is None or not _has(now.head, self.name):", "if now is None:")
-    changed = changed.replace("change(now) if fits else None", "change(now)")
-    names: dict[str, Any] = {}
-    exec(compile(changed, "sabotage", "exec", dont_inherit=False), claim.__dict__, names)
-    return [mock.patch.object(Claim, "end", names["end"])]
+    """A fold or merge swaps the head, whoever has claimed it or replaced it meanwhile."""
+    end = _rewritten(
+        Claim.end, ("now is None or not _has(now.head, self.name)", "now is None"), ("if fits else None", "")
+    )
+    return [mock.patch.object(Claim, "end", end)]
 
 
 def _checksum_of_catch_ups() -> Patches:
-    return [mock.patch.object(pull, "plus", lambda _total, _pages: Anything())]
+    return [mock.patch.object(pull, "plus", lambda _total, _pages: _Anything())]
 
 
 def _since_stays() -> Patches:
@@ -392,13 +428,8 @@ def _one_edition() -> Patches:
 
 
 def _unconditional_maintenance() -> Patches:
-    swap = claim.swap
-
-    def other(source: Any, before: Any, new: Head) -> Head | None:
-        with _MAINTAINING:
-            return swap(source, before, new)
-
-    return [mock.patch.object(module, "swap", other) for module in (claim, maintain)] + _conditions_dropped("if_match")
+    swap = _rewritten(claim.swap, (", if_match=before.info.etag", ""))
+    return [mock.patch.object(module, "swap", swap) for module in (claim, maintain)]
 
 
 def _tail_dropped() -> Patches:
@@ -543,7 +574,7 @@ them (mostly the swap), they save work only, or no schedule gets there (a lineag
 @contextmanager
 def sabotaged(name: str) -> Iterator[None]:
     """Without one mechanism."""
-    make = SIMULATED[name] if name in SIMULATED else NAMED[name][0]
+    make = {**SIMULATED, **PAGES}.get(name) or NAMED[name][0]
     with ExitStack() as stack:
         for patch in make():
             stack.enter_context(patch)

@@ -46,10 +46,6 @@ class Wire:
         self._faulty = FaultyStore(process.world.bucket, seed=process.number)
         self.url = process.world.bucket.url
 
-    def forget(self) -> None:
-        """Let go of the schedule, which is over."""
-        del self._process, self._world, self._faulty
-
     @property
     def late(self) -> int:
         """Number of late requests that have not landed yet."""

@@ -149,9 +149,6 @@ class Process:
         made = self.shared.lease._made  # noqa: SLF001
         if made is not None:
             made[1].reset_after_fork()  # it holds nothing any more, so Python's exit releases nothing
-        # The finalizer of a lease keeps the clock and the store. They must not keep the whole schedule.
-        del self.view._world
-        self.wire.forget()
 
 
 @cache

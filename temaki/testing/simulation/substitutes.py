@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import random
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, Final
 from unittest import mock
 
@@ -60,6 +62,20 @@ class _Random:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(random, name)
+
+
+class _Weakref:
+    """A substitute for the module ``weakref``, without finalizers.
+
+    They would run in some later schedule, or keep all of this one for ever. Here, a process that ends is killed.
+    """
+
+    @staticmethod
+    def finalize(*_: object) -> SimpleNamespace:
+        return SimpleNamespace(atexit=True)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(weakref, name)
 
 
 class _Entropy:
@@ -121,6 +137,7 @@ def installed() -> Iterator[None]:
     patches: list[Any] = [mock.patch.object(module, "threading", SimulatedThreading()) for module in LOCKING]
     patches += [mock.patch.object(module, "random", _Random()) for module in (remote, shared_lease)]
     patches += [mock.patch.object(owner, name, _stepping(getattr(owner, name))) for owner, name in _STEPS]
+    patches += [mock.patch.object(shared_lease, "weakref", _Weakref())]
     _entropy = _Entropy()
     patches += [mock.patch.object(os, "urandom", _entropy)]
     patches += [mock.patch.object(Generation, "__init__", _belonging(Generation.__init__))]
