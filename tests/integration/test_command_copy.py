@@ -400,7 +400,7 @@ def test_copies_beside_a_writer_and_a_compaction(tmp_path: Path) -> None:
                 Row(body=f"{0:0100}")
         while not stop.is_set():
             commits[0] += 1
-            with db_session(retry=5):
+            with db_session:
                 for row in Row.select():
                     row.body = f"{commits[0]:0100}" + os.urandom(200).hex()
             if commits[0] % 3 == 0:
@@ -409,11 +409,13 @@ def test_copies_beside_a_writer_and_a_compaction(tmp_path: Path) -> None:
         db.unbind()
 
     writer = Background(write)
-    seen, tried = set(), 0
+    seen: set[str] = set()
+    tried = 0
     try:
-        while len(seen) < 5:
+        while len(seen) < 20:
             tried += 1
-            until(lambda: commits[0] > tried or not writer.is_running)
+            until(lambda before=commits[0]: commits[0] > before or not writer.is_running)  # type: ignore[misc]
+            assert writer.is_running
             copy = f"file://{tmp_path}/bucket/copy-{tried}.sqlite"
             try:
                 run(source, copy)
