@@ -154,7 +154,9 @@ def _(result: results.Pushed) -> Iterator[RenderableType]:
 
 @shown.register
 def _(result: results.Copied) -> Iterator[RenderableType]:
-    yield Text(f"{result.url}: {_line(result.version)}, a copy of {result.source} (commit {result.original.commit})")
+    yield Text(
+        f"{result.url}: {_line(result.version)}, a copy of {result.source} (commit {short(result.original.commit)})"
+    )
     who = "by the store itself" if result.within_store else "through this machine"
     yield _facts(
         [
