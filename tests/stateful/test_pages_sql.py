@@ -1,6 +1,6 @@
 """Random SQL on databases in pages: everybody has the same bytes, at every lag, whatever maintenance does meanwhile.
 
-``TEMAKI_SQL_EXAMPLES=2000`` runs it for long, with other examples each time, and prints what was done.
+``FUZZ_SQL_EXAMPLES=2000`` runs it for long, with other examples each time, and prints what was done.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from temaki.replica import header
 from tests.stateful._pages_sql import COUNTS, Pin, Process, World, transaction
 from tests.unit.test_pages_cycle import limits
 
-EXAMPLES = int(os.environ.get("TEMAKI_SQL_EXAMPLES", "0"))
+EXAMPLES = int(os.environ.get("FUZZ_SQL_EXAMPLES", "0"))
 SEEDS = st.integers(0, 1 << 40)
 WHO = st.integers(0, 2)
 
@@ -40,7 +40,9 @@ class SqlMachine(RuleBasedStateMachine):
         fan=st.sampled_from([2, 3, 8]),
         budget=st.sampled_from([0, 40 << 10, 2 << 20]),
     )
-    def create(self, *, page_size: int, auto_vacuum: int, caches: tuple[int, ...], tail: int, fan: int, budget: int) -> None:
+    def create(
+        self, *, page_size: int, auto_vacuum: int, caches: tuple[int, ...], tail: int, fan: int, budget: int
+    ) -> None:
         """A new database. Small limits make for many segments, merges and folds."""
         self.limits = limits(TAIL_LIMIT=tail, TAIL_KEEP=tail // 4, UNIT=tail, FAN=fan, COMMIT_BUDGET=budget)
         self.limits.__enter__()
@@ -64,16 +66,16 @@ class SqlMachine(RuleBasedStateMachine):
             sql = "UPDATE t0 SET b = ? WHERE id = ?"
             self.world.transact(self.of(who), [(sql, (seed.to_bytes(8, "big") * (1 + seed % 40), row))])
 
-    @rule(who=WHO, seed=SEEDS, other=WHO, theirs=SEEDS)
-    def conflict(self, who: int, seed: int, other: int, theirs: int) -> None:
+    @rule(who=WHO, seed=SEEDS, distance=st.integers(1, 2), theirs=SEEDS)
+    def conflict(self, who: int, seed: int, distance: int, theirs: int) -> None:
         """Another process stores something first."""
-        if who != other:
-            self.world.transact(
-                self.of(who),
-                transaction(seed, 2),
-                meanwhile=lambda: self.world.transact(self.of(other), transaction(theirs, 2)),
-                stale=True,
-            )
+        other = self.of((who + distance) % 3)
+        self.world.transact(
+            self.of(who),
+            transaction(seed, 2),
+            meanwhile=lambda: self.world.transact(other, transaction(theirs, 2)),
+            stale=True,
+        )
 
     @rule(who=WHO, seed=SEEDS, how=st.sampled_from(["fold", "collect", "compact"]), orphan=st.booleans())
     def maintained_meanwhile(self, who: int, seed: int, how: str, *, orphan: bool) -> None:
@@ -100,15 +102,20 @@ class SqlMachine(RuleBasedStateMachine):
         """The open sessions end."""
         self.of(who).release()
 
-    @rule(who=WHO)
-    def vacuum(self, who: int) -> None:
-        """Every page moves, and the file shrinks."""
-        self.world.vacuum(self.of(who))
-
-    @rule(form=st.sampled_from(["pages", "pages", "file"]), vacuum=st.booleans())
-    def store_whole(self, form: str, *, vacuum: bool) -> None:
-        """Another tool's file, or a conversion; back to pages at once or later."""
-        self.world.store_whole("file" if form == "file" else "pages", vacuum=vacuum)
+    @rule(who=WHO, how=st.sampled_from(["vacuum", "pages", "pages and vacuum", "file"]), chance=st.integers(0, 2))
+    def everything(self, who: int, how: str, chance: int) -> None:
+        """A VACUUM, another tool's file, or a conversion. Rarely, because all segments are gone then."""
+        if chance:
+            return
+        if how == "vacuum":
+            self.world.vacuum(self.of(who))
+        elif how == "file":
+            self.world.store_whole("file", vacuum=False)
+            self.of(who).compare()
+            self.world.transact(self.of(who), [("UPDATE t0 SET b = 'as a file' WHERE id = 1", ())])
+            self.world.store_whole("pages", vacuum=False)
+        else:
+            self.world.store_whole("pages", vacuum="vacuum" in how)
 
     @rule(who=WHO, how=st.sampled_from(["fold", "collect", "compact", "upkeep", "upkeep"]))
     def maintain(self, who: int, how: str) -> None:
@@ -165,11 +172,11 @@ def _settings(examples: int) -> settings:
     )
 
 
-SqlMachine.TestCase.settings = _settings(12)
+SqlMachine.TestCase.settings = _settings(18)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(0 if EXAMPLES else 240)
+@pytest.mark.timeout(0 if EXAMPLES else 600)
 class TestSql(SqlMachine.TestCase):  # type: ignore[misc, valid-type]
     """Random SQL, with the lock page where it always is: beyond what a test writes."""
 
@@ -206,7 +213,7 @@ def run_with_lock_byte_at(offset: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(0 if EXAMPLES else 240)
+@pytest.mark.timeout(0 if EXAMPLES else 600)
 def test_around_the_lock_page() -> None:
     """A database that grows beyond SQLite's lock page, which is moved to 128 KiB: nobody stores or sums it."""
     run = subprocess.run(
