@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ from temaki.formats.pages.claim import CLAIM_LIFETIME
 from temaki.formats.pages.compact import compact
 from temaki.formats.pages.head import Head, decode
 from temaki.formats.pages.knowledge import PagesKnowledge, local_pages
+from temaki.formats.pages.names import new_name
 from temaki.orm.cause import cause_of
 from temaki.remote.fetch import Source
 from temaki.replica import header
@@ -88,6 +89,7 @@ def statement(rng: random.Random) -> list[Statement]:
     numbers = f"WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
     many = f"{numbers} INSERT OR REPLACE INTO {table} (id, a, b) SELECT {row} + i, {rng.random()} || i, ? FROM n"
     one = f"UPDATE {table} SET b = ? WHERE id = {row}"
+    last_fails = f"CASE WHEN i < {count} THEN {rng.random()} || i ELSE (SELECT a FROM {table} LIMIT 1) END"
     return rng.choice(
         [
             [(many, (blob,))],
@@ -109,8 +111,7 @@ def statement(rng: random.Random) -> list[Statement]:
             # These fail: in the last row, when pages of the statement were spilled; at once; and half-way for good.
             [
                 (
-                    f"{numbers} INSERT INTO {table} (a, b) SELECT CASE WHEN i < {count} THEN {rng.random()} || i "
-                    f"ELSE (SELECT a FROM {table} LIMIT 1) END, ? FROM n",
+                    f"{numbers} INSERT INTO {table} (a, b) SELECT {last_fails}, ? FROM n",
                     (blob[:2000],),
                 )
             ],
@@ -409,6 +410,7 @@ class World:
         """
         process.release()
         before = self.commit_id()
+        refused: BaseException | None = None
         try:
             with db_session(immediate=True):
                 results = run(process.db.get_connection(), statements)
@@ -418,18 +420,19 @@ class World:
                 if give_up:
                     rollback()
         except CommitException as error:
-            assert isinstance(cause_of(error), ConflictError), cause_of(error)
+            refused = cause_of(error)
+        if refused is not None:
+            assert isinstance(refused, ConflictError), refused
             assert stale
             assert theirs != before, "a conflict, although nobody has stored anything"
             COUNTS["conflicts"] += 1
+        elif give_up:
+            COUNTS["rollbacks"] += 1
+            assert self.commit_id() == theirs
+        elif theirs == before:
+            self.repeat(statements, results)
         else:
-            if give_up:
-                COUNTS["rollbacks"] += 1
-                assert self.commit_id() == theirs
-            elif theirs == before:
-                self.repeat(statements, results)
-            else:
-                assert self.commit_id() == theirs, "a commit has overwritten another one"
+            assert self.commit_id() == theirs, "a commit has overwritten another one"
         COUNTS["failed statements"] += sum(bool(one) for one in results)
         self.check()
 
@@ -487,12 +490,9 @@ class World:
         assert self.commit_id() == before
         self.check()
 
-    def orphan(self, kind: str) -> None:
+    def orphan(self, kind: Literal["base", "seg"]) -> None:
         """What a refused commit leaves behind: nothing names it."""
-        with suppress(FileExistsError):
-            from temaki.formats.pages.names import new_name
-
-            self.store.put(f"{KEY}.pages/{new_name(kind)}", b"left behind")
+        self.store.put(f"{KEY}.pages/{new_name(kind)}", b"left behind")
 
     def wait(self, seconds: int) -> None:
         """Let time pass, on the store's clock."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import unittest
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -123,7 +124,7 @@ class SqlMachine(RuleBasedStateMachine):
         self.world.maintain(how, self.of(who))
 
     @rule(kind=st.sampled_from(["seg", "base"]))
-    def orphan(self, kind: str) -> None:
+    def orphan(self, kind: Literal["seg", "base"]) -> None:
         """A refused commit leaves an object behind."""
         self.world.orphan(kind)
 
