@@ -24,7 +24,14 @@ from temaki.cli.copy import copied
 from temaki.cli.results import Copied
 from temaki.cli.target import Target
 from temaki.cli.terminal import Terminal
-from temaki.errors import ConflictError, CorruptDatabaseError, NotFoundError, StoreUnavailableError
+from temaki.errors import (
+    AccessDeniedError,
+    ConflictError,
+    CorruptDatabaseError,
+    NotFoundError,
+    StoreError,
+    StoreUnavailableError,
+)
 from temaki.formats.choice import NAMES, by_number, open_stored
 from temaki.formats.pages.format import StoredPages
 from temaki.formats.pages.head import Head
@@ -542,3 +549,46 @@ def test_what_a_copy_reads_is_one_version(memory: str) -> None:
     assert stored is not None
     with stored:
         assert stored.check() == done.objects
+
+
+class Refusing(Hooked):
+    """Answers each copy with an error.
+
+    Args:
+        store: The store behind it.
+        error: Makes the error for the URL of a copy.
+    """
+
+    def __init__(self, store: Store, error: Callable[[str], StoreError]) -> None:
+        super().__init__(store, lambda _: None)
+        self._error = error
+
+    def copy(self, source: Store, info: ObjectInfo, key: str, **options: Any) -> str:
+        """See :meth:`temaki.store.CopyingStore.copy`."""
+        raise self._error(f"{self.url}/{key}")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_server_that_has_no_copies(memory: str, form: str, tmp_path: Path) -> None:
+    """Some imitate S3 without them (501): the bytes pass through this machine."""
+    made(f"{memory}/app.sqlite", form)
+    refusing = Refusing(behind(memory), lambda url: StoreError(f"{url}: not implemented", url=url, status=501))
+    done = run(f"{memory}/app.sqlite", f"{memory}/copy.sqlite", store=refusing)
+    assert not done.within_store
+    assert done.format == form
+    assert contents(f"{memory}/copy.sqlite", tmp_path / "a") == contents(f"{memory}/app.sqlite", tmp_path / "b")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_who_may_not_write_the_copy_is_told(memory: str, form: str) -> None:
+    """The error names the object of the new database; in pages also the permissions for its folder."""
+    made(f"{memory}/app.sqlite", form)
+    refusing = Refusing(
+        behind(memory),
+        lambda url: AccessDeniedError(f"{url} is forbidden.", url=url, status=403, code="AccessDenied"),
+    )
+    expected = r"copy\.sqlite is forbidden" if form == "file" else r"s3:PutObject .* for copy\.sqlite\.pages/\*"
+    with pytest.raises(AccessDeniedError, match=expected):
+        run(f"{memory}/app.sqlite", f"{memory}/copy.sqlite", store=refusing)
+    with pytest.raises(NotFoundError):
+        behind(memory).head("copy.sqlite")
