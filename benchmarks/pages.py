@@ -359,7 +359,7 @@ def measure(where: Callable[[str], str], folder: Path, arguments: argparse.Names
     steps: list[list[str]] = []
 
     def timed(what: str, *words: str) -> None:
-        floor = command(*[word.replace(url, tiny).replace("out.", "tiny.") for word in words])
+        floor = command(*[word.replace(url, tiny).replace("out.", "tiny.").replace("again.", "little.") for word in words])
         took, peak = command(*words)
         grown = peak - floor[1]
         steps.append([f"temaki {what}", f"{took:.2f} s", "", "", "", mib(grown)])
@@ -376,7 +376,7 @@ def measure(where: Callable[[str], str], folder: Path, arguments: argparse.Names
     timed("pull", "pull", url, str(folder / "out.sqlite"))
     timed("compact", "compact", url)
     (folder / "out.sqlite").unlink()
-    timed("pull, compacted", "pull", url, str(folder / "out.sqlite"))
+    timed("pull, compacted", "pull", url, str(folder / "again.sqlite"))
 
     def row(what: str, cost: dict[str, Any]) -> list[str]:
         requests = f"{cost['gets']} GET, {cost['puts']} PUT"
