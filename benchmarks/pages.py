@@ -334,7 +334,9 @@ def grow(rows: int, targets: Targets) -> None:
             dearest = max(dearest, (stored + pull_size(head.base, head.live)) / head.size)
     head = process.head
     up, puts = process.store.bytes_up, process.store.count("put")
-    print(f"\n  {rows} commits of one row to {mib(head.size)}: {puts / rows:.3f} PUT, {up / rows / KIB:.1f} KiB up each.")
+    print(
+        f"\n  {rows} commits of one row to {mib(head.size)}: {puts / rows:.3f} PUT, {up / rows / KIB:.1f} KiB up each."
+    )
     targets.add("growing: the largest head", "64 KiB", f"{largest / KIB:.1f} KiB", met=largest < 64 * KIB)
     targets.add("growing: most segments", "64", str(segments), met=segments <= 64)
     targets.add("growing: dearest full pull above 1 MiB", "1.60", f"{dearest:.2f}", met=dearest < 1.6)
@@ -359,7 +361,9 @@ def measure(where: Callable[[str], str], folder: Path, arguments: argparse.Names
     steps: list[list[str]] = []
 
     def timed(what: str, *words: str) -> None:
-        floor = command(*[word.replace(url, tiny).replace("out.", "tiny.").replace("again.", "little.") for word in words])
+        floor = command(
+            *[word.replace(url, tiny).replace("out.", "tiny.").replace("again.", "little.") for word in words]
+        )
         took, peak = command(*words)
         grown = peak - floor[1]
         steps.append([f"temaki {what}", f"{took:.2f} s", "", "", "", mib(grown)])

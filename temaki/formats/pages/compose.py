@@ -22,6 +22,7 @@ from temaki.formats.pages.pageimage import pack
 from temaki.formats.pages.pageone import canonical
 from temaki.formats.pages.pull import Pages
 from temaki.formats.pages.segment import write
+from temaki.formats.pages.summing import Sum, SummedBody
 from temaki.replica.header import FormatError, lock_page
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from typing import IO
 
     from temaki.formats.pages.objects import Objects
-    from temaki.store import ReadableBody
 
 LARGE: Final = 8 << 20
 """Bytes of changed pages above which a commit's pages are not held in memory."""
@@ -120,8 +120,7 @@ def first_head(objects: Objects, image: Image, identity: Identity) -> Known:
         OSError: The image cannot be read.
         StoreError: The base could not be uploaded.
     """
-    total = plus(0, ((number, image.page(number)) for number in range(1, image.page_count + 1)))
-    base = _new_base(objects, image, identity)
+    base, total = new_base(objects, image, new_name("base"), identity.sequence)
     return Known(
         Head(
             page_size=image.page_size,
@@ -285,7 +284,7 @@ class _Composition:
             self._before_large()
         uploads = self._uploads
         if uploads.base is None:
-            uploads.base = _new_base(self._objects, self._image, self._identity)
+            uploads.base, _ = new_base(self._objects, self._image, new_name("base"), self._identity.sequence)
         self._condemned.append(self._old.base.name)
         self._base = uploads.base
 
@@ -379,9 +378,24 @@ class _Composition:
         return Known(head, {name: numbers for name, numbers in self._numbers.items() if name in named}, self._ahead)
 
 
-def _new_base(objects: Objects, image: Image, identity: Identity) -> Base:
-    name = new_name("base")
-    image.seek(0)
-    body: ReadableBody = image
-    objects.put(name, body)
-    return Base(name, image.size, identity.sequence)
+def new_base(objects: Objects, image: Image, name: str, sequence: int) -> tuple[Base, int]:
+    """Upload the whole database.
+
+    Args:
+        objects: Where it goes.
+        image: The database.
+        name: The name of the new object.
+        sequence: Number of the version.
+
+    Returns:
+        The base, and the checksum of what was sent.
+
+    Raises:
+        OSError: The image cannot be read.
+        StoreError: The base could not be uploaded.
+    """
+    with Sum(image.page_size, image.page_count) as summed:
+        image.seek(0)
+        objects.put(name, SummedBody(image, summed))
+        total = summed.total(lambda count, offset: image.page(offset // count + 1))
+    return Base(name, image.size, sequence), total
