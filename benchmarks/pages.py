@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pony.orm import Required, db_session
 
@@ -112,7 +112,7 @@ class Process:
             text = Required(str)
 
         db.bind_s3(url, store=self.store, **options)
-        self.db, self.Item = db, Item
+        self.db, self.Item = db, cast("Any", Item)
         self.engine: Engine = db.provider.engine
         begin = time.perf_counter()
         db.generate_mapping(create_tables=store is not None)
@@ -241,14 +241,14 @@ class Reader:
 def write_and_report(url: str, commits: int, rows: int) -> None:
     """In a process of its own: commits of one row, a large transaction, a fold; a reader follows the first of them."""
     writer = Process(url, compact="manual")
-    Item, rng = writer.Item, random.Random(1)
+    rng = random.Random(1)
 
     def change_one(number: int) -> None:
         with db_session:
             if number % 2:
-                Item(code=os.urandom(8).hex(), kind=f"kind {number % 97}", text=text())
+                writer.Item(code=os.urandom(8).hex(), kind=f"kind {number % 97}", text=text())
             else:
-                Item[rng.randint(1, rows)].text = text()
+                writer.Item[rng.randint(1, rows)].text = text()
 
     change_one(0)  # imports what a first upload needs
     reader = Reader(url)
