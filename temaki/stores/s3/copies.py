@@ -83,7 +83,15 @@ class _Copy:
         """By one request."""
         condition = {"IfNoneMatch": "*"} if if_none_match else {}
         with self._translated() as request:
-            answer = self._connected(request).copy_object(
+            client = self._connected(request)
+            if if_none_match and not _knows_condition(client):
+                raise StoreError(
+                    f"{self._url}: the installed boto3 does not know IfNoneMatch of CopyObject. Upgrade boto3.",
+                    url=self._url,
+                    status=501,
+                    code="NotImplemented",
+                )
+            answer = client.copy_object(
                 **self._place,
                 **self._from,
                 **condition,
@@ -160,3 +168,8 @@ class _Copy:
 
     def _connected(self, request: Request) -> Any:
         return self._bucket._connected(request)  # noqa: SLF001
+
+
+def _knows_condition(client: Any) -> bool:
+    """Whether this boto3 can send the condition. S3 got it years after that of PutObject."""
+    return "IfNoneMatch" in client.meta.service_model.operation_model("CopyObject").input_shape.members
