@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError
 from temaki.formats.format import Body, Format, Received, Stored, Task, WholeTask
+from temaki.remote.swap import Rebuilt
 from temaki.remote.transfer import Target, read_exactly
 from temaki.replica.header import DATABASE_HEADER, MODES_AT, WAL_MODE, FormatError, read_header
-from temaki.version import SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
+from temaki.version import FILE_FORMAT, SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,8 +36,10 @@ class _File(Format):
         return Body(task.image, task.image.size)
 
     def store_whole(self, task: WholeTask) -> Body:
-        """The whole database."""
-        return Body(task.image, task.image.size)
+        """The whole database. It is the same one on a version in pages that was maintained meanwhile."""
+        is_maintained = task.base is not None and task.base.format != FILE_FORMAT
+        rebuild = (lambda stored: Rebuilt(task.image, stored.etag)) if is_maintained else None
+        return Body(task.image, task.image.size, rebuild=rebuild)
 
 
 FORMAT: Final = _File()
