@@ -71,6 +71,19 @@ def test_a_copy_with_a_condition_is_one_request(stores: tuple[S3Store, S3Store])
     assert "CreateMultipartUpload" not in asked
 
 
+def test_an_old_boto3_does_not_drop_the_condition(stores: tuple[S3Store, S3Store]) -> None:
+    """It cannot send it. The error is that of a server without such copies, so that the bytes are sent instead."""
+    source, target = stores
+    source.put("key", b"x")
+    client: Any = source._given
+    client.meta.service_model.operation_model("CopyObject").input_shape.members.pop("IfNoneMatch")
+    with pytest.raises(StoreError, match="Upgrade boto3") as caught:
+        target.copy(source, source.head("key"), "copy", if_none_match=True)
+    assert caught.value.status == 501
+    target.copy(source, source.head("key"), "copy")
+    assert fetch(target, "copy") == b"x"
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_a_part_that_fails_is_tried_again(stores: tuple[S3Store, S3Store]) -> None:
     """One part without an answer does not cost the others."""
