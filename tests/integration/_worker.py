@@ -22,6 +22,7 @@ from pony.orm import PrimaryKey, Required, db_session
 
 from temaki import Database, cause_of
 from temaki.stores import open_store
+from tests.integration import _compacting
 
 PATIENCE = 50.0
 RETRIES = 1000
