@@ -100,7 +100,7 @@ class Target:
             NotFoundError: There is no database.
             CorruptDatabaseError: The object is no database.
         """
-        with self._found(self.remote) as stored:
+        with self.opened(self.remote) as stored:
             return stored.version
 
     def look(self) -> tuple[Version, Layout | None]:
@@ -108,7 +108,7 @@ class Target:
 
         A database in pages takes one GET of its head.
         """
-        with self._found(self.remote) as stored:
+        with self.opened(self.remote) as stored:
             return stored.version, stored.layout()
 
     def check_objects(self) -> int:
@@ -117,7 +117,7 @@ class Target:
         Returns:
             The number of these objects.
         """
-        with self._found(self.remote) as stored:
+        with self.opened(self.remote) as stored:
             return stored.check()
 
     def current_or_none(self) -> Version | None:
@@ -154,7 +154,7 @@ class Target:
             StoreError: The download failed, even when it was repeated.
         """
         path = folder / name
-        with self._found(remote or self.remote) as stored:
+        with self.opened(remote or self.remote) as stored:
             stored.save(path)
             version, layout = stored.version, stored.layout()
         make_plain(path)
@@ -165,7 +165,8 @@ class Target:
         return LocalCopy(path, version, info if info is not None and info.etag == version.etag else None, layout)
 
     @contextmanager
-    def _found(self, remote: Remote) -> Iterator[Stored]:
+    def opened(self, remote: Remote) -> Iterator[Stored]:
+        """Open the version that is stored now, on a remote side of the database. Raises as :meth:`current`."""
         try:
             stored = remote.fetch(open_stored)
         except NotFoundError as error:

@@ -62,9 +62,11 @@ class Child:
         """Wait for the next message, for so many seconds; it has to be ``expected``, where given."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + patience
+        readable = select.poll()  # select() knows no file descriptor above 1023
+        readable.register(self.process.stdout, select.POLLIN)
         while b"\n" not in self._received:
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, f"no message within {patience} s: {self.process.args!r}"
+            is_ready = readable.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            assert is_ready, f"no message within {patience} s: {self.process.args!r}"
             data = os.read(self.process.stdout.fileno(), 1 << 16)
             assert data, f"ended without a message, status {self.process.wait(PATIENCE)}: {self.process.args!r}"
             self._received += data

@@ -13,6 +13,7 @@ from temaki.errors import AccessDeniedError, ConflictError, ObjectArchivedError
 from temaki.formats.format import Body, Format, Layout, Received, Stored, Task, Uploaded, WholeTask
 from temaki.formats.pages.blame import BLAMED, blame
 from temaki.formats.pages.compose import Identity, Known, Uploads, first_head, next_head
+from temaki.formats.pages.duplicate import duplicate
 from temaki.formats.pages.head import encode
 from temaki.formats.pages.knowledge import PagesKnowledge, local_pages
 from temaki.formats.pages.layout import catch_up_size, full_size, layout_of, uploaded
@@ -32,7 +33,7 @@ from temaki.version import COMMIT_KEY, FORMAT_KEY, PAGES_FORMAT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from temaki.formats.format import Maintained
+    from temaki.formats.format import Copied, CopyTask, Maintained
     from temaki.formats.pages.head import Head
     from temaki.remote.fetch import Source
     from temaki.replica.generation import Generation, Knowledge
@@ -110,6 +111,10 @@ class StoredPages(Stored):
     def check(self) -> int:
         """Base and segments: one byte of each."""
         return require_readable(self._source, self.head)
+
+    def copy(self, task: CopyTask) -> Copied:
+        """Copy base and segments under new names, and make a head that names them."""
+        return duplicate(self._source, self.version, self.head, task)
 
     def _receive(self, size: int, *, is_catch_up: bool = False) -> None:
         self._received = Received(self._received.size + size, is_catch_up)

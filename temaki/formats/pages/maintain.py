@@ -204,7 +204,7 @@ def merge_from(
         chosen: Segments of that head.
         numbers: Which pages a segment has, by its name, as far as is known.
     """
-    if any(segment.last > copy.head.sequence for segment in chosen):
+    if not chosen or any(segment.last > copy.head.sequence for segment in chosen):
         return None
     claim = _claimed(source, copy, began)
     if claim is None:

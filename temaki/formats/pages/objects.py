@@ -106,7 +106,7 @@ class Objects:
             for name, content in items[start:stop]:
                 self.put(name, content)
 
-        _in_parallel(len(items), put)
+        in_parallel(len(items), put)
 
     @contextlib.contextmanager
     def segments(self, wanted: Sequence[Segment], page_size: int) -> Iterator[list[SegmentReader]]:
@@ -124,7 +124,7 @@ class Objects:
                 for index in range(start, stop):
                     self._fetch(wanted[index], fetched[index])
 
-            _in_parallel(len(wanted), fetch)
+            in_parallel(len(wanted), fetch)
             yield [self._reader(one, file, page_size) for one, file in zip(wanted, fetched, strict=True)]
 
     def numbers(self, segment: Segment, page_size: int) -> array[int]:
@@ -208,7 +208,7 @@ def _checked_base(download: Download, base: Base, page_size: int) -> bytes:
     return first
 
 
-def _in_parallel(count: int, fetch: Callable[[int, int], None]) -> None:
+def in_parallel(count: int, fetch: Callable[[int, int], None]) -> None:
     """Fetch or write objects 0 to ``count``, in up to four threads, of which this one is the first."""
     streams = min(_STREAMS, count)
     if not streams:

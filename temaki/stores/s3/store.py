@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from temaki.store import Download, ObjectInfo, ReadableBody
 from temaki.stores.rules import check_conditions, checked_metadata
 from temaki.stores.s3.answers import date_of, info_of, status_of, unquoted
-from temaki.stores.s3.lifecycle import LifecycleBucket
+from temaki.stores.s3.copies import CopyingBucket
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -27,7 +27,7 @@ _UNEXPLAINED = {400, 401, 403, 404}
 """HTTP statuses of a HEAD that say too little: why is in the body that the answer to a GET has."""
 
 
-class S3Store(LifecycleBucket):
+class S3Store(CopyingBucket):
     """One bucket.
 
     Args:
