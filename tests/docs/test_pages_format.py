@@ -14,6 +14,7 @@ from temaki import bind_s3, unbind
 from temaki.cli.target import Target
 from tests.stored import documented_reader
 
+
 @pytest.fixture
 def read() -> Any:
     """The function ``read`` of the page."""

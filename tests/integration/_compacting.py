@@ -1,6 +1,6 @@
 """Maintenance all the time, in the processes of a test: segments of hundreds of bytes, folds after a few commits.
 
-A process does so if ``ENV`` is in its environment. What takes hours otherwise takes a second: an object is deleted a
+A program of this folder does so if ``COMPACTS`` of ``_worker.py`` is in its environment. What takes hours otherwise takes a second: an object is deleted a
 second after it was condemned, and a claim on a head expires after a second, so that a process that was killed or
 stopped in a fold holds nobody up, and is overtaken by the next fold.
 """
@@ -14,7 +14,6 @@ from typing import Any
 from temaki.engine import compaction
 from temaki.formats.pages import claim, compact, maintain, policy, upkeep
 
-ENV = "COMPACTS_ALL_THE_TIME"
 SECOND = 1
 LIMITS: dict[Any, dict[str, Any]] = {
     policy: {"TAIL_LIMIT": 200, "TAIL_KEEP": 60, "UNIT": 400, "FAN": 3, "COMMIT_BUDGET": 900, "KEPT": 2},
@@ -25,7 +24,7 @@ LIMITS: dict[Any, dict[str, Any]] = {
 }
 
 
-def many_segments(_base: object, segments: list[Any], _size: int) -> bool:
+def _many_segments(_base: object, segments: list[Any], _size: int) -> bool:
     """When a fold is due: the bases of these tests are small, and their segments smaller."""
     return len(list(segments)) > 3
 
@@ -37,14 +36,10 @@ def hurry() -> None:
             assert hasattr(module, name)
             setattr(module, name, value)
     for name in ("fold_is_due", "fold_is_worthwhile"):
-        setattr(policy, name, many_segments)
+        setattr(policy, name, _many_segments)
     defaults = maintain.collect.__kwdefaults__
     assert defaults is not None
     defaults["grace"] = SECOND
-
-
-if os.environ.get(ENV):
-    hurry()
 
 
 def compact_until(url: str, stop: str) -> dict[str, int]:

@@ -12,7 +12,7 @@ from typing import Any
 from temaki.stores import open_store
 from temaki.testing import Server
 from tests.integration._children import PATIENCE, Child, Place
-from tests.integration._compacting import ENV as COMPACTING
+from tests.integration._worker import COMPACTS
 from tests.stored import fetched, opened
 
 PROGRAM = "_storm.py"
@@ -46,7 +46,7 @@ class Ledger:
 
     def compacting(self) -> Ledger:
         """The same, whose processes maintain a database in pages all the time; see ``_compacting.py``."""
-        return replace(self, env={**self.env, COMPACTING: "yes"})
+        return replace(self, env={**self.env, COMPACTS: "yes"})
 
     @contextmanager
     def compacted_beside(self) -> Iterator[None]:
@@ -63,7 +63,7 @@ class Ledger:
     @property
     def is_compacting(self) -> bool:
         """Whether its processes do."""
-        return COMPACTING in self.env
+        return COMPACTS in self.env
 
     def run(self, action: str, *arguments: Any) -> Any:
         """Run an action of ``_storm.py`` on the database to its end, and give what it returned."""
