@@ -1,8 +1,8 @@
 """Maintenance all the time, in the processes of a test: segments of hundreds of bytes, folds after a few commits.
 
-A program of this folder does so if ``COMPACTS`` of ``_worker.py`` is in its environment. What takes hours otherwise takes a second: an object is deleted a
-second after it was condemned, and a claim on a head expires after a second, so that a process that was killed or
-stopped in a fold holds nobody up, and is overtaken by the next fold.
+A program of this folder does so if ``COMPACTS`` of ``_worker.py`` is in its environment. What takes hours otherwise
+takes a second: an object is deleted a second after it was condemned, and a claim on a head expires after a second. So a
+process that was killed or stopped in a fold holds nobody up, and is overtaken by the next fold.
 """
 
 from __future__ import annotations
