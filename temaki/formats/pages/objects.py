@@ -98,6 +98,32 @@ class Objects:
         source, key = self._source, key_of(self._source.key, name)
         source.retrying.run(lambda: source.store.put(key, content))
 
+    def begin_put(self, name: str, content: ReadableBody) -> Callable[[], object]:
+        """As :meth:`put`, in a thread of its own. What is returned waits for its end, and raises what it raised.
+
+        Without a thread, because the system gives none, it is the waiting that uploads.
+        """
+        errors: list[BaseException] = []
+
+        def put() -> None:
+            try:
+                self.put(name, content)
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+                errors.append(error)
+
+        thread = threading.Thread(target=put, name="temaki-put", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return partial(self.put, name, content)
+
+        def end() -> None:
+            thread.join()
+            if errors:
+                raise errors[0]
+
+        return end
+
     def put_all(self, contents: Mapping[str, ReadableBody]) -> None:
         """As :meth:`put`, for several objects in parallel."""
         items = list(contents.items())

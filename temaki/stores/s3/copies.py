@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from temaki.errors import PreconditionFailedError, StoreError, StoreUnavailableError
 from temaki.store import ObjectInfo, Store
 from temaki.stores.rules import checked_metadata, no_copy
-from temaki.stores.s3.answers import unquoted
+from temaki.stores.s3.answers import etag_of
 from temaki.stores.s3.lifecycle import LifecycleBucket
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class _Copy:
                 TaggingDirective="REPLACE",
                 Metadata=self._metadata,
             )
-            return _etag_of(answer.get("CopyObjectResult", {}), request)
+            return etag_of(answer.get("CopyObjectResult", {}), request)
 
     def in_parts(self) -> str:
         """Part by part, several at once. What was copied of a copy that fails is dropped."""
@@ -110,7 +110,7 @@ class _Copy:
             parts = self._parts(upload)
             with self._translated() as request:
                 answer = self._connected(request).complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
-                return _etag_of(answer, request)
+                return etag_of(answer, request)
         except BaseException:
             with suppress(StoreError), self._translated() as request:
                 self._connected(request).abort_multipart_upload(**upload)
@@ -154,7 +154,7 @@ class _Copy:
                         **upload, **self._from, PartNumber=number, CopySourceRange=f"bytes={start}-{stop - 1}"
                     )
                     found = answer.get("CopyPartResult", {})
-                    _etag_of(found, request)
+                    etag_of(found, request)
                     # The end of the copy has to repeat the checksums that S3 has computed.
                     sums = {name: value for name, value in found.items() if name.startswith("Checksum")}
                     return {"PartNumber": number, "ETag": found["ETag"], **sums}
@@ -173,14 +173,3 @@ class _Copy:
 def _knows_condition(client: Any) -> bool:
     """Whether this boto3 can send the condition. S3 got it years after that of PutObject."""
     return "IfNoneMatch" in client.meta.service_model.operation_model("CopyObject").input_shape.members
-
-
-def _etag_of(answer: Any, request: Request) -> str:
-    etag = unquoted(answer.get("ETag", ""))
-    if not etag:
-        from temaki.stores.s3.request import unavailable
-
-        raise unavailable(
-            request, "the answer has no ETag, so that it was cut off or is not S3's. Check proxies on the way"
-        )
-    return etag

@@ -43,6 +43,7 @@ _OPERATIONS = {
     "GetBucketLifecycleConfiguration",
     "CopyObject",
     "CreateMultipartUpload",
+    "UploadPart",
     "UploadPartCopy",
     "CompleteMultipartUpload",
     "AbortMultipartUpload",
