@@ -252,6 +252,42 @@ class LifecycleStore(Protocol):
         """List the rules that are in force, without those for objects with tags."""
 
 
+@runtime_checkable
+class CopyingStore(Protocol):
+    """A store that copies objects by itself: their bytes do not pass through this machine. Optional.
+
+    Its methods raise the errors of :class:`Store`.
+    """
+
+    def can_copy(self, source: Store) -> bool:
+        """Whether :meth:`copy` can read objects of ``source``, which may be this store. Makes no request."""
+
+    def copy(
+        self,
+        source: Store,
+        info: ObjectInfo,
+        key: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_none_match: bool = False,
+    ) -> str:
+        """Copy a whole object atomically, and return the ETag of the copy.
+
+        Args:
+            source: The store of the object, for which :meth:`can_copy` is true.
+            info: The object, as ``source`` described it. An object that has changed since is not copied.
+            key: Name of the copy.
+            metadata: User metadata of the copy: as for :meth:`Store.put`. Those of the object are not copied.
+            if_none_match: True to write only if there is no object with this key.
+
+        Raises:
+            NotFoundError: The object that should be copied does not exist any more. ``url`` names it.
+            PreconditionFailedError: The object that should be copied is another one by now, and ``url`` names it; or
+                ``if_none_match`` does not hold, and ``url`` names the copy.
+            StoreUnavailableError: No usable answer; ``ambiguous`` says whether the copy may have landed.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """Where a database is.

@@ -25,6 +25,7 @@ class Entry:
         workloads: What it can do.
         largest: Bytes of database up to which it is asked.
         scattered: Its database is one object for each page.
+        in_pages: Its database is in temaki's format ``pages``.
         why_not: What is left out, and why.
         note: How it is used.
     """
@@ -37,13 +38,22 @@ class Entry:
     workloads: frozenset[str] = EVERYTHING
     largest: int = 1 << 40
     scattered: bool = False
+    in_pages: bool = False
     why_not: str = ""
     note: str = ""
 
 
-def _temaki(name: str, workloads: frozenset[str] = EVERYTHING, **options: str) -> Entry:
-    label = " ".join([name, *(f"{key}={value}" for key, value in options.items())])
-    return Entry(f"temaki {label}", "temaki_orm", OWN, options={"strategy": name, **options}, workloads=workloads)
+def _temaki(name: str, workloads: frozenset[str] = EVERYTHING, *, in_pages: bool = False, **options: str) -> Entry:
+    label = " ".join([name, *(f"{key}={value}" for key, value in options.items()), *(["in pages"] if in_pages else [])])
+    return Entry(
+        f"temaki {label}",
+        "temaki_orm",
+        OWN,
+        options={"strategy": name, **options},
+        workloads=workloads,
+        in_pages=in_pages,
+        note="The format `pages`. Another one's commit is another temaki's." if in_pages else "",
+    )
 
 
 ENTRIES: Final = (
@@ -58,6 +68,7 @@ ENTRIES: Final = (
         "that and a conditional PUT for a commit.",
     ),
     _temaki("etag-cached"),
+    _temaki("etag-cached", in_pages=True),
     _temaki("lease-locked"),
     _temaki("lease-locked", frozenset({"writers"}), hold="0.5"),
     _temaki("always-download"),

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from benchmarks.side_by_side.catalogue import Entry
 from benchmarks.side_by_side.database import PAGE, Original, row
+from benchmarks.side_by_side.pages import Elsewhere
 from benchmarks.side_by_side.proxy import Proxy, Traffic
 
 PATIENCE = 120.0
@@ -38,6 +39,7 @@ class Bench:
         folder: For files.
         environment: Of the workers.
         sources: A folder with the workers' package and nothing else, for their path.
+        elsewhere: A database in pages that is in use, by its key.
     """
 
     client: Any
@@ -46,13 +48,23 @@ class Bench:
     folder: Path
     environment: dict[str, str]
     sources: Path
+    elsewhere: tuple[str, Elsewhere] | None = None
 
-    def upload(self, entry: Entry, key: str, original: Original, *, only_changes: bool = False) -> None:
-        """Store the database as the system wants it."""
+    def upload(self, entry: Entry, key: str, original: Original, *, renamed: str | None = None) -> None:
+        """Store the database as the system wants it; or its last change, which has given row 1 a new name."""
+        if entry.in_pages:
+            if renamed is not None:
+                self._elsewhere(key).rename(renamed)
+                return
+            path = self.folder / "made.sqlite"
+            path.write_bytes(original.data)
+            self._elsewhere(key).make(path)
+            path.unlink()
+            return
         if not entry.scattered:
             self.client.put_object(Bucket=self.bucket, Key=key, Body=bytes(original.data))
             return
-        pages = original.changed_pages() if only_changes else range(len(original.data) // PAGE)
+        pages = original.changed_pages() if renamed is not None else range(len(original.data) // PAGE)
         for number in pages:
             body = bytes(original.data[number * PAGE : (number + 1) * PAGE])
             self.client.put_object(Bucket=self.bucket, Key=f"{key}/{number:010d}", Body=body)
@@ -60,6 +72,9 @@ class Bench:
     def stored(self, entry: Entry, key: str, number: int) -> tuple[str, int]:
         """A row of what is stored now."""
         path = self.folder / "stored.sqlite"
+        if entry.in_pages:
+            self._elsewhere(key).save(path)
+            return row(path, number)
         if entry.scattered:
             names = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{key}/")
             keys = [found["Key"] for answer in names for found in answer["Contents"]]
@@ -69,6 +84,18 @@ class Bench:
             for name in keys:
                 file.write(self.client.get_object(Bucket=self.bucket, Key=name)["Body"].read())
         return row(path, number)
+
+    def _elsewhere(self, key: str) -> Elsewhere:
+        if self.elsewhere is None or self.elsewhere[0] != key:
+            self.let_go()
+            self.elsewhere = key, Elsewhere(self.client, self.bucket, key)
+        return self.elsewhere[1]
+
+    def let_go(self) -> None:
+        """End what runs beside the workers."""
+        if self.elsewhere is not None:
+            self.elsewhere[1].close()
+            self.elsewhere = None
 
 
 class Worker:
@@ -155,6 +182,7 @@ def database(bench: Bench, entry: Entry, original: Original) -> Iterator[tuple[s
     try:
         yield key, file
     finally:
+        bench.let_go()
         file.unlink(missing_ok=True)
         for answer in bench.client.get_paginator("list_objects_v2").paginate(Bucket=bench.bucket, Prefix=prefix):
             for found in answer.get("Contents", ()):
@@ -209,7 +237,7 @@ def _read_after(  # noqa: PLR0917
         if entry.module == "local":
             where[1].write_bytes(original.data)
         else:
-            bench.upload(entry, where[0], original, only_changes=True)
+            bench.upload(entry, where[0], original, renamed=name)
         answers.append(worker.run("read", 1, 0))
         walls += answers[-1]["walls"]
         stale += entry.module != "sdk" and answers[-1]["value"][0] != name

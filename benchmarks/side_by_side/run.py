@@ -67,7 +67,13 @@ def _plan(  # noqa: PLR0917 - the table below
 
 
 # What moves gigabytes is asked of a few.
-_LARGE = ("boto3, requests alone", "temaki etag-cached", "by hand, one GET, one PUT", "by hand, boto3 transfers")
+_LARGE = (
+    "boto3, requests alone",
+    "temaki etag-cached",
+    "temaki etag-cached in pages",
+    "by hand, one GET, one PUT",
+    "by hand, boto3 transfers",
+)
 FULL = (
     _plan(0.1, 20, 20, 6, 8, 0, 0),
     _plan(1, 0, 200, 20, 40, 20, 7),

@@ -11,6 +11,7 @@ from temaki._version import __version__
 from temaki.cli.bench import bench
 from temaki.cli.compact import compact
 from temaki.cli.convert import convert
+from temaki.cli.copy import copy
 from temaki.cli.doctor import doctor
 from temaki.cli.history import diff, history, restore
 from temaki.cli.lease import lease
@@ -66,7 +67,7 @@ def schema_of(
         out.write(json.dumps(schema(name), indent=2) + "\n")
 
 
-for function in (status, pull, push, verify, history, diff, restore, convert, compact):
+for function in (status, pull, push, verify, history, diff, restore, copy, convert, compact):
     app.command(cls=PlainCommand)(function)
 app.add_typer(lease, name="lease")
 for function in (shell, doctor, bench):

@@ -34,7 +34,14 @@ from temaki.stores.wrapper import Verb
 from temaki.strategy import Strategy
 from temaki.version import PAGES_FORMAT
 
-PRICES: Final[dict[Verb, float]] = {"get": 0.0004, "head": 0.0004, "put": 0.005, "list": 0.005, "delete": 0.0}
+PRICES: Final[dict[Verb, float]] = {
+    "get": 0.0004,
+    "head": 0.0004,
+    "put": 0.005,
+    "list": 0.005,
+    "copy": 0.005,
+    "delete": 0.0,
+}
 """Price of 1000 requests, in dollars: S3 Standard in us-east-1, list prices of 2025, without traffic and storage."""
 
 _DEFAULT_SIZE: Final = 1 << 20  # bytes

@@ -34,8 +34,8 @@ def apart(arguments: Sequence[str] | None, *, least: int, most: int, what: str) 
     urls = [argument for argument in arguments or () if is_url(argument)]
     if len(urls) > 1:
         raise ConfigurationError(
-            f"Two URLs were given, {urls[0]} and {urls[1]}: expected the arguments {what}. To copy a database, pull it "
-            "and push it."
+            f"Two URLs were given, {urls[0]} and {urls[1]}: expected the arguments {what}. To copy a database, use: "
+            f"temaki copy {urls[0]} {urls[1]}"
         )
     if not least <= len(given) <= most:
         raise ConfigurationError(

@@ -9,7 +9,7 @@ import sys
 
 import msgspec
 
-from temaki.cli.results import Compacted, LeaseResult, Pulled, Pushed, ShellResult
+from temaki.cli.results import Compacted, Converted, Copied, LeaseResult, Pulled, Pushed, ShellResult
 
 
 class Canvas(io.StringIO):
@@ -48,7 +48,9 @@ def done_already(result: msgspec.Struct) -> str | None:
         return f"{result.path} was written."
     if isinstance(result, Compacted):
         return None if result.dry_run else f"{result.url} was compacted."
-    version = result.version if isinstance(result, Pushed) else None
+    version = result.version if isinstance(result, (Copied, Pushed)) else None
+    if isinstance(result, Converted) and result.replaced is not None:
+        version = result.version
     if isinstance(result, ShellResult):
         version = result.published
     if version is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -19,7 +19,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from temaki.store import Download, ReadableBody, Store
+from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores.rules import body_size
 from temaki.stores.wrapper import DownloadWrapper, StoreWrapper
 
@@ -48,6 +48,8 @@ def showing_progress(store: Store, console: Console) -> Iterator[Store]:
 
 
 class _ProgressStore(StoreWrapper):
+    copies = True
+
     def __init__(self, store: Store, bar: Progress) -> None:
         super().__init__(store)
         self._bar = bar
@@ -74,6 +76,23 @@ class _ProgressStore(StoreWrapper):
             return body
         over_http = self.url.startswith("s3:")
         return _Watched(body, self._bar, self._bar.add_task("up", total=size), over_http=over_http)
+
+    def copy(
+        self,
+        source: Store,
+        info: ObjectInfo,
+        key: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_none_match: bool = False,
+    ) -> str:
+        """See :meth:`temaki.store.CopyingStore.copy`. The store does not say how far it is, only when it is done."""
+        if info.size < THRESHOLD:
+            return super().copy(source, info, key, metadata=metadata, if_none_match=if_none_match)
+        task = self._bar.add_task("copy", total=info.size)
+        etag = super().copy(source, info, key, metadata=metadata, if_none_match=if_none_match)
+        self._bar.update(task, completed=info.size)
+        return etag
 
 
 class _Shown(DownloadWrapper):

@@ -174,6 +174,36 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     replaced: StoredVersion | None = None
 
 
+class Copied(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of ``temaki copy``.
+
+    Attributes:
+        url: URL of the new database.
+        version: Its version.
+        source: URL of the database that was copied.
+        original: The version that was copied.
+        format: Format of both.
+        within_store: True if the store has copied the bytes by itself; false if they passed through this machine.
+        objects: Number of the objects that were copied.
+        copied: Size of these objects, in bytes.
+        requests: Number of requests of the command. A copy is one, however many parts it has.
+        bytes_up: Bytes that this machine has sent.
+        bytes_down: Bytes that this machine has received.
+    """
+
+    url: str
+    version: StoredVersion
+    source: str
+    original: StoredVersion
+    format: Literal["file", "pages"]
+    within_store: bool
+    objects: int
+    copied: int
+    requests: int
+    bytes_up: int
+    bytes_down: int
+
+
 class Compacted(msgspec.Struct, frozen=True, kw_only=True):
     """The result of ``temaki compact``. With ``--dry-run`` it says what would be done.
 
@@ -404,6 +434,7 @@ RESULTS: dict[str, type[msgspec.Struct]] = {
     "status": Status,
     "pull": Pulled,
     "push": Pushed,
+    "copy": Copied,
     "convert": Converted,
     "compact": Compacted,
     "verify": Verified,

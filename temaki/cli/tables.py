@@ -153,6 +153,21 @@ def _(result: results.Pushed) -> Iterator[RenderableType]:
 
 
 @shown.register
+def _(result: results.Copied) -> Iterator[RenderableType]:
+    yield Text(
+        f"{result.url}: {_line(result.version)}, a copy of {result.source} (commit {short(result.original.commit)})"
+    )
+    who = "by the store itself" if result.within_store else "through this machine"
+    yield _facts(
+        [
+            ("format", result.format),
+            ("copied", f"{size(result.copied)} in {_many(result.objects, 'object')}, {who}"),
+            ("requests", f"{result.requests:,}, {size(result.bytes_up)} up, {size(result.bytes_down)} down"),
+        ]
+    )
+
+
+@shown.register
 def _(result: results.Converted) -> Iterator[RenderableType]:
     if result.replaced is None:
         yield Text(f"{result.url}: {_line(result.version)}: already in the format {result.format}.")

@@ -100,7 +100,7 @@ class Target:
             NotFoundError: There is no database.
             CorruptDatabaseError: The object is no database.
         """
-        with self._found(self.remote) as stored:
+        with self.opened(self.remote) as stored:
             return stored.version
 
     def look(self) -> tuple[Version, Layout | None]:
@@ -108,7 +108,7 @@ class Target:
 
         A database in pages takes one GET of its head.
         """
-        with self._found(self.remote) as stored:
+        with self.opened(self.remote) as stored:
             return stored.version, stored.layout()
 
     def check_objects(self) -> int:
@@ -117,7 +117,7 @@ class Target:
         Returns:
             The number of these objects.
         """
-        with self._found(self.remote) as stored:
+        with self.opened(self.remote) as stored:
             return stored.check()
 
     def current_or_none(self) -> Version | None:
@@ -166,12 +166,13 @@ class Target:
         return LocalCopy(path, version, info if info is not None and info.etag == version.etag else None, layout)
 
     def _save(self, remote: Remote, path: Path) -> tuple[Version, Layout | None]:
-        with self._found(remote) as stored:
+        with self.opened(remote) as stored:
             stored.save(path)
             return stored.version, stored.layout()
 
     @contextmanager
-    def _found(self, remote: Remote) -> Iterator[Stored]:
+    def opened(self, remote: Remote) -> Iterator[Stored]:
+        """Open the version that is stored now, on a remote side of the database. Raises as :meth:`current`."""
         try:
             stored = remote.fetch(open_stored)
         except NotFoundError as error:

@@ -8,11 +8,13 @@ from temaki.clock import Clock, Moment
 from temaki.engine.flights import Flights
 from temaki.errors import NotFoundError
 from temaki.formats.choice import open_stored
-from temaki.formats.format import ConvertedError
+from temaki.formats.format import ConvertedError, Stored
 from temaki.observe.reporter import Reporter
 from temaki.process.fork import look, reset_in_child
 from temaki.remote.remote import Remote
+from temaki.replica.generation import Generation
 from temaki.replica.replica import Replica
+from temaki.version import Version
 
 _log = logging.getLogger(__name__)
 
@@ -117,10 +119,7 @@ class Puller:
                 if is_here:
                     self._unchanged(sent)
                 return is_here  # if not, ask again: the answer may be older than the working copy is by now
-            try:
-                if not stored.arrive(replica, instead_of=base, at=version):
-                    return False
-            except ConvertedError:
+            if not self._arrives(stored, base, version):
                 return False
         is_same = version is not None and version.commit == stored.version.commit
         if is_same and base is not None and replica.base() is base:
@@ -137,6 +136,12 @@ class Puller:
         if last is not None and stored.version.went_back(last):
             self._reporter.went_back(stored.version, last)
         return True
+
+    def _arrives(self, stored: Stored, base: Generation | None, version: Version | None) -> bool:
+        try:
+            return stored.arrive(self._replica, instead_of=base, at=version)
+        except ConvertedError:
+            return False
 
     def _unchanged(self, sent: Moment) -> None:
         self._validated = sent

@@ -6,13 +6,23 @@ commit. The file's change counter is the version's number, so that no two versio
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from temaki.errors import CorruptDatabaseError, PreconditionFailedError, StoreUnavailableError
-from temaki.formats.format import Body, Format, Received, Stored, Task, WholeTask, converted
+from temaki.errors import (
+    CorruptDatabaseError,
+    NotFoundError,
+    PreconditionFailedError,
+    StoreError,
+    StoreUnavailableError,
+)
+from temaki.formats.format import Body, Copied, Format, Received, SourceChangedError, Stored, Task, WholeTask, converted
+from temaki.remote.swap import Rebuilt
 from temaki.remote.transfer import Target, read_exactly
-from temaki.replica.header import DATABASE_HEADER, MODES_AT, WAL_MODE, FormatError, read_header
+from temaki.replica.header import DATABASE_HEADER, MODES_AT, ROLLBACK_MODE, WAL_MODE, FormatError, read_header
+from temaki.store import CopyingStore
+from temaki.stores.wrapper import StoreWrapper
 from temaki.version import (
     FILE_FORMAT,
     FORMAT_KEY,
@@ -25,11 +35,13 @@ from temaki.version import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from temaki.formats.format import CopyTask
     from temaki.remote.fetch import Source
     from temaki.replica.header import DatabaseHeader
-    from temaki.store import Download, ObjectInfo
+    from temaki.store import Download, ObjectInfo, ReadableBody, Store
 
 
 class _File(Format):
@@ -44,8 +56,10 @@ class _File(Format):
         return Body(task.image, task.image.size)
 
     def store_whole(self, task: WholeTask) -> Body:
-        """The whole database."""
-        return Body(task.image, task.image.size)
+        """The whole database. It is the same one on a version in pages that was maintained meanwhile."""
+        is_maintained = task.base is not None and task.base.format != FILE_FORMAT
+        rebuild = (lambda stored: Rebuilt(task.image, stored.etag)) if is_maintained else None
+        return Body(task.image, task.image.size, rebuild=rebuild)
 
 
 FORMAT: Final = _File()
@@ -108,6 +122,31 @@ class StoredFile(Stored):
             target.discard()
             raise
 
+    def copy(self, task: CopyTask) -> Copied | None:
+        """Copy the object, with metadata of its own: the bytes, and so the number in them, stay.
+
+        The object is the one that is created only if there is none. So the store has to keep the conditions of a copy.
+        And a file of another tool need not be what temaki would write.
+        """
+        begun = self._begun
+        assert begun is not None, "a version is copied before anything else is done with it"
+        self.close()
+        version, info = self.version, begun.download.info
+        header = read_header(begun.first)
+        is_own = header.size_is_valid and info.size == header.page_count * header.page_size
+        if not is_own or begun.first[MODES_AT : MODES_AT + len(ROLLBACK_MODE)] != ROLLBACK_MODE:
+            return None
+        if not task.remote_on(task.store).honours_copy_conditions():
+            return None
+        remote = task.remote_on(_Copying(task.store, self._source.store, info))
+        try:
+            published = remote.publish(
+                io.BytesIO(), version.size, None, sequence=version.sequence, commit_id=task.commit
+            )
+        except _ReplacedError as error:
+            raise SourceChangedError(str(error)) from error
+        return Copied(published, version, 1, info.size)
+
     def _save_once(self, target: Target) -> None:
         begun, self._begun = self._begun, None
         if begun is None:
@@ -125,6 +164,54 @@ class StoredFile(Stored):
             # in WAL mode. Then it would take them for pages of the database that nothing refers to.
             target.cut(header.page_count * header.page_size)
         target.write(WAL_MODE, MODES_AT)
+
+
+class _ReplacedError(StoreError):
+    """The object that should be copied is another one by now, or is gone. It was not copied."""
+
+
+class _Copying(StoreWrapper):
+    """Writes a copy of one object, whatever body it is given: so a copy is published exactly once, as a commit is.
+
+    Args:
+        store: Where the copy goes.
+        source: Where the object is.
+        info: The object.
+    """
+
+    copies = True
+
+    def __init__(self, store: Store, source: Store, info: ObjectInfo) -> None:
+        super().__init__(store)
+        self._source, self._info = source, info
+
+    def put(
+        self,
+        key: str,
+        body: bytes | ReadableBody,  # noqa: ARG002 - the protocol's
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_match: str | None = None,
+        if_none_match: bool = False,
+    ) -> str:
+        """Copy the object. See :meth:`temaki.store.Store.put`."""
+        assert if_match is None, "a copy creates"
+        store, source, info = self.wrapped, self._source, self._info
+        assert isinstance(store, CopyingStore), "see CopyTask"
+        try:
+            return store.copy(source, info, key, metadata=metadata, if_none_match=if_none_match)
+        except NotFoundError as error:
+            raise _ReplacedError(str(error), **error.facts) from error
+        except PreconditionFailedError as refusal:
+            if not refusal.in_flight and not self._is_unchanged():
+                raise _ReplacedError(str(refusal), url=refusal.url) from refusal
+            raise
+
+    def _is_unchanged(self) -> bool:
+        try:
+            return self._source.head(self._info.key).etag == self._info.etag
+        except NotFoundError:
+            return False
 
 
 def _checked_version(info: ObjectInfo, first: bytes, url: str) -> Version:

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from temaki.remote.fetch import Source
+    from temaki.remote.remote import Remote
     from temaki.remote.swap import Rebuilt
-    from temaki.replica.generation import Generation, Knowledge
+    from temaki.replica.generation import Extent, Generation, Knowledge
     from temaki.replica.image import Image
     from temaki.replica.replica import Replica
-    from temaki.store import Download, ReadableBody
-    from temaki.version import Version
+    from temaki.store import Download, ReadableBody, Store
+    from temaki.version import Published, Version
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,6 +196,44 @@ def converted(url: str) -> ConvertedError:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CopyTask:
+    """A copy of a stored version, as a new database, that the store should make by itself.
+
+    Attributes:
+        store: Where the copy goes, a :class:`temaki.store.CopyingStore` that can copy from where the version is.
+        remote_on: Makes the remote side of the new database, on a store.
+        commit: Id of the new database's first commit.
+        done: New names of the objects that were copied, by their names. An attempt after another one goes on with them.
+    """
+
+    store: Store
+    remote_on: Callable[[Store], Remote]
+    commit: str
+    done: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A version that the store has copied.
+
+    Attributes:
+        published: The new database's version.
+        original: The version that was copied.
+        objects: Number of the objects that were copied.
+        size: Size of these objects, in bytes.
+    """
+
+    published: Published
+    original: Version
+    objects: int
+    size: int
+
+
+class SourceChangedError(Exception):
+    """The version was replaced while it was copied. Nothing was stored; the version of now can be copied."""
+
+
 class Stored(ABC):
     """A version that the store has begun to send. Use it as a context manager: leaving it drops the rest.
 
@@ -255,6 +294,21 @@ class Stored(ABC):
         """
         return 0
 
+    def copy(self, task: CopyTask) -> Copied | None:  # noqa: ARG002 - what this one cannot do
+        """Make a new database of this version, by copies within the store.
+
+        Returns:
+            What was copied; None if it is not possible, so that the bytes have to pass through this machine.
+
+        Raises:
+            SourceChangedError: The version was replaced meanwhile. Nothing was stored.
+            ConflictError: There is a database already. Nothing was stored.
+            CommitUnknownError: It is not known whether the copy was stored.
+            CorruptDatabaseError: The stored version is damaged. Nothing was stored.
+            StoreError: A request failed. Nothing was stored.
+        """
+        return None
+
     @property
     @abstractmethod
     def received(self) -> Received:
@@ -282,6 +336,13 @@ class Format(ABC):
 
     def layout(self, generation: Generation) -> Layout | None:  # noqa: ARG002 - the other format's
         """The layout of the version in the working copy; None if it is one object, or if that is not known here.
+
+        Makes no request. The replica's lock is held.
+        """
+        return None
+
+    def extent(self, generation: Generation) -> Extent | None:  # noqa: ARG002 - the other format's
+        """The size of the version in the working copy, from which a pull can lead on; None if every pull brings it all.
 
         Makes no request. The replica's lock is held.
         """

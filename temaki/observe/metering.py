@@ -125,6 +125,8 @@ class MeteredStore(StoreWrapper):
         meter: Counts the requests.
     """
 
+    copies = True
+
     def __init__(self, store: Store, meter: Meter) -> None:
         super().__init__(store)
         self._meter = meter

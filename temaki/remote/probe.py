@@ -16,7 +16,7 @@ from temaki.errors import (
 
 if TYPE_CHECKING:
     from temaki.remote.retry import Attempts
-    from temaki.store import Store
+    from temaki.store import CopyingStore, ObjectInfo, Store
 
 _NOT_IMPLEMENTED = 501  # HTTP status
 
@@ -67,6 +67,55 @@ def probe_conditions(store: Store, key: str, attempts: Attempts) -> None:
                 store.delete(name)
 
     attempts.run(attempt)
+
+
+def probe_copies(store: Store, copying: CopyingStore, key: str, attempts: Attempts) -> bool:
+    """Try copies within the store whose condition is false, on keys of the probe's own, beside the database's key.
+
+    Args:
+        store: The bucket.
+        copying: The bucket, too.
+        key: The database's key in it.
+        attempts: Until when the probe is repeated if it gets no usable answer.
+
+    Returns:
+        True if the store refused them: copies that must replace nothing, and of an object that has changed.
+
+    Raises:
+        AccessDeniedError: The credentials may not write the probe's keys.
+        StoreUnavailableError: No usable answer before the deadline. Nothing is known.
+        StoreError: The store refused for another reason.
+    """
+
+    def attempt() -> bool:
+        name = f"{key}.temaki-probe-{os.urandom(8).hex()}"
+        try:
+            store.put(name, b"temaki probes copies: 1", if_none_match=True)
+            info = store.head(name)
+            if not _is_copied(copying, store, info, f"{name}-copy") or _is_copied(copying, store, info, f"{name}-copy"):
+                return False
+            store.put(name, b"temaki probes copies: 2", if_match=info.etag)
+            return not _is_copied(copying, store, info, f"{name}-stale")
+        except StoreError as error:
+            if error.status == _NOT_IMPLEMENTED:
+                return False
+            raise
+        finally:
+            for one in (name, f"{name}-copy", f"{name}-stale"):
+                with contextlib.suppress(StoreError):
+                    store.delete(one)
+
+    return attempts.run(attempt)
+
+
+def _is_copied(copying: CopyingStore, store: Store, info: ObjectInfo, name: str) -> bool:
+    try:
+        copying.copy(store, info, name, if_none_match=True)
+    except PreconditionFailedError as refusal:
+        if refusal.in_flight:
+            raise StoreUnavailableError(refusal.args[0], url=refusal.url, status=refusal.status) from refusal
+        return False
+    return True
 
 
 def _try_all(store: Store, name: str) -> None:

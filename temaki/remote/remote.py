@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 from temaki.errors import ConfigurationError
 from temaki.process.fork import look, reset_in_child
 from temaki.remote.fetch import Source
-from temaki.remote.probe import probe_conditions
+from temaki.remote.probe import probe_conditions, probe_copies
 from temaki.remote.publish import Publication
 from temaki.remote.retry import RetryPolicy
 from temaki.remote.transfer import is_slow
+from temaki.store import CopyingStore
 from temaki.version import FILE_FORMAT, Published, Version, next_version
 
 if TYPE_CHECKING:
@@ -166,3 +167,15 @@ class Remote:
             if not self._is_probed:
                 probe_conditions(self._store, self._key, self._retrying.begin())
                 self._is_probed = True
+
+    def honours_copy_conditions(self) -> bool:
+        """Whether the store's own copies keep their conditions. Probes it, unless it is known to honour conditions.
+
+        Raises:
+            StoreError: The probe failed.
+        """
+        look()
+        store = self._store
+        if not isinstance(store, CopyingStore):
+            return False
+        return store.honours_conditions or probe_copies(store, store, self._key, self._retrying.begin())

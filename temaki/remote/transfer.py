@@ -54,6 +54,7 @@ class Target:
 
     def __init__(self, path: Path, url: str) -> None:
         self._path, self._url = path, url
+        self._written: Callable[[bytes, int], object] | None = None
         with self._errors_translated():
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
@@ -69,11 +70,23 @@ class Target:
 
     def write(self, data: bytes, offset: int) -> None:
         """Write all of ``data`` at ``offset``, in bytes."""
+        at = offset
         with self._errors_translated():
             view = memoryview(data)
             while view:
-                count = os.pwrite(self._fd, view, offset)
-                view, offset = view[count:], offset + count
+                count = os.pwrite(self._fd, view, at)
+                view, at = view[count:], at + count
+        if self._written is not None:
+            self._written(data, offset)
+
+    @contextlib.contextmanager
+    def watched(self, written: Callable[[bytes, int], object]) -> Iterator[None]:
+        """Meanwhile, call ``written`` with the bytes and the offset of each write, in the thread that has written."""
+        self._written = written
+        try:
+            yield
+        finally:
+            self._written = None
 
     def cut(self, size: int) -> None:
         """Remove the bytes beyond ``size``, if any."""

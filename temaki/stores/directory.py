@@ -33,9 +33,9 @@ from temaki.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from temaki.store import Download, ObjectInfo, ReadableBody
+from temaki.store import Download, ObjectInfo, ReadableBody, Store
 from temaki.stores.filesystem import PIECE, FileLocks, Progress, sync_folder, translated, write_durably
-from temaki.stores.rules import check_conditions, check_range, checked_key, checked_metadata, cut_range
+from temaki.stores.rules import check_conditions, check_range, checked_key, checked_metadata, cut_range, no_copy
 from temaki.stores.sidecar import STATE, etag_of, name_of, read_sidecar, state_of, sweep, write_sidecar
 
 _ATTEMPTS = 100
@@ -152,6 +152,27 @@ class DirectoryStore:
                 handle, info = self._open(key)
                 os.close(handle)
                 yield ObjectInfo(info.key, info.etag, info.size, {}, info.last_modified, None)
+
+    def can_copy(self, source: Store) -> bool:
+        """See :meth:`temaki.store.CopyingStore.can_copy`: from any folder of this machine."""
+        return isinstance(source, DirectoryStore)
+
+    def copy(
+        self,
+        source: Store,
+        info: ObjectInfo,
+        key: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_none_match: bool = False,
+    ) -> str:
+        """See :meth:`temaki.store.CopyingStore.copy`. From disk to disk, without a request."""
+        if not isinstance(source, DirectoryStore):
+            raise no_copy(self.url, source)
+        download = source.get(info.key, if_match=info.etag)
+        assert download is not None, "only if_none_match has no body"
+        with download:
+            return self.put(key, _DownloadedBody(download), metadata=metadata, if_none_match=if_none_match)
 
     def _keys(self, prefix: str) -> Iterator[str]:
         def failed(error: OSError) -> None:
@@ -326,6 +347,25 @@ class _FileDownload:
 
     def __exit__(self, *exc: object) -> None:
         self._file.close()
+
+
+class _DownloadedBody:
+    """A download as the body of a write, which reads it once, from its start to its end."""
+
+    def __init__(self, download: Download) -> None:
+        self._download, self._at = download, 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._download.read(size)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        assert (offset, whence, self._at) == (0, 0, 0), "a write reads its body once"
+        return 0
+
+    def tell(self) -> int:
+        return self._at
 
 
 def _make_folders(path: Path, root: Path) -> None:

@@ -12,8 +12,16 @@ from typing import Self
 from temaki.clock import Clock, SystemClock
 from temaki.errors import NotFoundError, PreconditionFailedError
 from temaki.process.fork import ProcessLock
-from temaki.store import Download, ObjectInfo, ReadableBody
-from temaki.stores.rules import check_conditions, check_range, checked_key, checked_metadata, cut_range, read_body
+from temaki.store import Download, ObjectInfo, ReadableBody, Store
+from temaki.stores.rules import (
+    check_conditions,
+    check_range,
+    checked_key,
+    checked_metadata,
+    cut_range,
+    no_copy,
+    read_body,
+)
 
 
 class BytesDownload:
@@ -142,6 +150,27 @@ class MemoryStore:
             found = [stored.info for key, stored in self._objects.items() if key.startswith(prefix)]
         for info in sorted(found, key=lambda info: info.key.encode()):
             yield replace(info, metadata={})
+
+    def can_copy(self, source: Store) -> bool:
+        """See :meth:`temaki.store.CopyingStore.can_copy`: from any store in memory."""
+        return isinstance(source, MemoryStore)
+
+    def copy(
+        self,
+        source: Store,
+        info: ObjectInfo,
+        key: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_none_match: bool = False,
+    ) -> str:
+        """See :meth:`temaki.store.CopyingStore.copy`."""
+        if not isinstance(source, MemoryStore):
+            raise no_copy(self.url, source)
+        found = source._find(info.key)  # noqa: SLF001 - of the same class
+        if found.info.etag != info.etag:
+            raise _refused(f"{source.url}/{info.key}", f"its ETag is {found.info.etag}, no longer {info.etag}")
+        return self.put(key, found.data, metadata=metadata, if_none_match=if_none_match)
 
     def _find(self, key: str) -> _Object:
         with self._lock():

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from temaki.errors import ConfigurationError, StoreError
-from temaki.store import ReadableBody
+from temaki.store import ReadableBody, Store
 
 MAX_METADATA = 2048
 """S3's limit for user metadata: the sum of all names and values in bytes ("User-defined object metadata")."""
@@ -101,6 +101,12 @@ def cut_range(byte_range: tuple[int, int] | None, size: int, url: str) -> tuple[
     if start >= size:
         raise range_beyond_end(byte_range, url)
     return start, min(stop, size)
+
+
+def no_copy(url: str, source: Store) -> ConfigurationError:
+    """The error for a copy from a store that this one cannot read by itself."""
+    message = f"{url} cannot copy from {source.url} by itself. Ask can_copy() first, and send the bytes with put()."
+    return ConfigurationError(message, url=url)
 
 
 def read_body(body: bytes | ReadableBody) -> bytes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, Self, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
-from temaki.store import Download, ObjectInfo, ReadableBody, Store
+from temaki.errors import StoreError
+from temaki.store import CopyingStore, Download, ObjectInfo, ReadableBody, Store
 
 T = TypeVar("T")
 
-Verb = Literal["get", "head", "put", "delete", "list"]
+Verb = Literal["get", "head", "put", "delete", "list", "copy"]
 """The methods of a store that make requests."""
 
 
@@ -19,15 +20,19 @@ class StoreWrapper:
     The hooks are :meth:`handle_request`, :meth:`wrap_download` and :meth:`wrap_body`. A sub-class that overrides a verb
     instead calls that verb of ``self.wrapped``, or of ``super()`` if its hooks should run too.
 
-    A wrapper has the verbs of :class:`~temaki.store.Store` only, also in front of a
-    :class:`~temaki.store.VersionedStore`.
+    A wrapper has the verbs of :class:`~temaki.store.Store`, also in front of a :class:`~temaki.store.VersionedStore`.
+    In front of a :class:`~temaki.store.CopyingStore` it copies, too, if its class has :attr:`copies`.
 
     Args:
         wrapped: The store behind it.
 
     Attributes:
         wrapped: The store behind it.
+        copies: Whether the store behind it may copy objects that it has not seen. Only a wrapper that stores bodies as
+            they are sets this to true.
     """
+
+    copies: ClassVar[bool] = False
 
     def __init__(self, wrapped: Store) -> None:
         self.wrapped = wrapped
@@ -114,6 +119,36 @@ class StoreWrapper:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See :meth:`temaki.store.Store.list`."""
         return self.handle_request("list", prefix, lambda: self.wrapped.list(prefix))
+
+    def can_copy(self, source: Store) -> bool:
+        """See :meth:`temaki.store.CopyingStore.can_copy`."""
+        return self.copies and isinstance(self.wrapped, CopyingStore) and self.wrapped.can_copy(unwrapped(source))
+
+    def copy(
+        self,
+        source: Store,
+        info: ObjectInfo,
+        key: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_none_match: bool = False,
+    ) -> str:
+        """See :meth:`temaki.store.CopyingStore.copy`."""
+        behind, wrapped = unwrapped(source), self.wrapped
+        if not (self.copies and isinstance(wrapped, CopyingStore)):
+            raise StoreError(f"{self.url} cannot copy objects by itself.", url=self.url, code="NotImplemented")
+        return self.handle_request(
+            "copy",
+            key,
+            lambda: wrapped.copy(behind, info, key, metadata=metadata, if_none_match=if_none_match),
+        )
+
+
+def unwrapped(store: Store) -> Store:
+    """The store whose objects are those of ``store``, byte for byte."""
+    while isinstance(store, StoreWrapper) and store.copies:
+        store = store.wrapped
+    return store
 
 
 class DownloadWrapper:

@@ -38,9 +38,11 @@ class CountingStore(StoreWrapper):
 
     Attributes:
         calls: All requests so far, in the order in which they ended. A listing is one request for all its pages.
-        bytes_up: Bytes of all bodies that were given to ``put``, whether stored or not.
+        bytes_up: Bytes of all bodies that were given to ``put``, whether stored or not. A copy has none.
         bytes_down: Bytes of bodies that were read. The unread rest of a download does not count.
     """
+
+    copies = True
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)

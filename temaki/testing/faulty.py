@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from temaki.clock import Clock
 from temaki.errors import ConfigurationError, PreconditionFailedError, StoreError, StoreUnavailableError
-from temaki.store import Download, ReadableBody, Store
+from temaki.store import CopyingStore, Download, ObjectInfo, ReadableBody, Store
 from temaki.stores.rules import read_body
-from temaki.stores.wrapper import DownloadWrapper, StoreWrapper, Verb
+from temaki.stores.wrapper import DownloadWrapper, StoreWrapper, Verb, unwrapped
 
 T = TypeVar("T")
 
@@ -30,9 +30,9 @@ class Fault(Enum):
     """The connection is refused, so nothing happens. ``StoreUnavailableError``, not ambiguous."""
     LATE_LANDING = auto()
     """The request fails now and lands later, if its condition still holds. ``StoreUnavailableError``, ambiguous.
-    For put and delete."""
+    For put, delete and copy."""
     CONFLICT_409 = auto()
-    """The store refuses without a decision: ``PreconditionFailedError`` with ``in_flight``. For put."""
+    """The store refuses without a decision: ``PreconditionFailedError`` with ``in_flight``. For put and copy."""
     TRUNCATED = auto()
     """The answer's body ends early: ``StoreUnavailableError`` from ``read``. For get."""
     LATENCY = auto()
@@ -46,6 +46,7 @@ _POSSIBLE: dict[Verb, frozenset[Fault]] = {
     "put": _EVERYWHERE | {Fault.LATE_LANDING, Fault.CONFLICT_409},
     "delete": _EVERYWHERE | {Fault.LATE_LANDING},
     "list": _EVERYWHERE,
+    "copy": _EVERYWHERE | {Fault.LATE_LANDING, Fault.CONFLICT_409},
 }
 
 ONLY_WHEN_TOLD = 0
@@ -85,6 +86,8 @@ class FaultyStore(StoreWrapper):
     Attributes:
         faults: Faults so far, as verb, key and fault.
     """
+
+    copies = True
 
     def __init__(
         self,
@@ -205,6 +208,25 @@ class FaultyStore(StoreWrapper):
             self.wrapped.delete(key)
 
         self._answer(self._decide("delete", key), key, request, late=lambda: request)
+
+    def copy(
+        self,
+        source: Store,
+        info: ObjectInfo,
+        key: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_none_match: bool = False,
+    ) -> str:
+        """See :meth:`temaki.store.CopyingStore.copy`."""
+        wrapped = self.wrapped
+        assert isinstance(wrapped, CopyingStore), "can_copy has said so"
+        behind, copied = unwrapped(source), None if metadata is None else dict(metadata)
+
+        def request() -> str:
+            return wrapped.copy(behind, info, key, metadata=copied, if_none_match=if_none_match)
+
+        return self._answer(self._decide("copy", key), key, request, late=lambda: request)
 
     def _decide(self, verb: Verb, key: str) -> Fault | _Late | None:
         """Let the late requests that are due land, then choose the fault of this request."""

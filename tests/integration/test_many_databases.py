@@ -82,4 +82,4 @@ def test_on_a_server(moto: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_client, "new_client", counted)
     bucket = moto.bucket()
     _assert_nothing_is_left(lambda number: _use(f"s3://{bucket}/{number}.sqlite"), 40)
-    assert len(made) == 1
+    assert len(made) <= 1, "an earlier test may have left one for the same server"

@@ -118,9 +118,8 @@ class TestWriter:
                 in_thread(scene.scribble)
             self.collected(scene)
 
-        with limits(FAN=2, TAIL_LIMIT=1 << 10, TAIL_KEEP=0):
-            with pytest.raises(Exception) as caught:  # noqa: PT011 - Pony wraps it
-                scene.running.increment(retry=0, before_commit=lambda: scene.guarded.refusing(once(overtake)))
+        with limits(FAN=2, TAIL_LIMIT=1 << 10, TAIL_KEEP=0), pytest.raises(Exception) as caught:  # noqa: PT011
+            scene.running.increment(retry=0, before_commit=lambda: scene.guarded.refusing(once(overtake)))
         assert isinstance(cause_of(caught.value), ConflictError)
 
     def test_it_was_only_maintained(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -139,5 +138,3 @@ class TestWriter:
             value = scene.running.increment(retry=0, before_commit=lambda: scene.guarded.refusing(once(fold)))
             assert value == 1
         assert scene.late().map().value() == 1
-
-

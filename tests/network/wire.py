@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 import threading
@@ -118,4 +117,6 @@ def reset(connection: socket.socket) -> None:
 
 def silence(connection: socket.socket) -> None:
     """Send nothing until the client gives up."""
-    select.select([connection], [], [], PATIENCE)
+    connection.settimeout(PATIENCE)
+    with suppress(OSError):
+        connection.recv(1, socket.MSG_PEEK)

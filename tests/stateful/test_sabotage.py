@@ -9,36 +9,39 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from temaki.testing.simulation import run, substitutes
-from tests.stateful._sabotage import DEEP, NAMED, SIMULATED, sabotaged
+from temaki.testing.simulation import run, substitutes, world
+from tests.stateful._sabotage import DEEP, NAMED, PAGES, SIMULATED, sabotaged
 
 BUDGET = 3000
-"""Schedules: less than a third of the normal run's."""
+"""Schedules: fewer than the normal run's of the same format."""
 
 
 class _Simulated:
     """The simulation notices."""
 
     mechanism: str
+    pages: float
 
     @pytest.mark.slow
     @pytest.mark.timeout(300)
     def test_is_missed(self, caplog: pytest.LogCaptureFixture) -> None:
         """Within its budget some schedule breaks a promise; with the mechanism, the same schedule keeps them all."""
         caplog.set_level(logging.CRITICAL, "temaki")
-        with sabotaged(self.mechanism), substitutes.installed():
-            seeds = dict.fromkeys((*DEEP.get(self.mechanism, ()), *range(BUDGET)))
-            broken = next((seed for seed in seeds if run(seed)[1] is not None), None)
-        assert broken is not None, f"{BUDGET} schedules without {self.mechanism}, and nothing is wrong with any"
-        assert run(broken)[1] is None
+        with mock.patch.object(world, "PAGES", self.pages):
+            with sabotaged(self.mechanism), substitutes.installed():
+                seeds = dict.fromkeys((*DEEP.get(self.mechanism, ()), *range(BUDGET)))
+                broken = next((seed for seed in seeds if run(seed)[1] is not None), None)
+            assert broken is not None, f"{BUDGET} schedules without {self.mechanism}, and nothing is wrong with any"
+            assert run(broken)[1] is None
 
 
-for _mechanism in SIMULATED:  # a class for each, so that they spread over workers
+for _mechanism in (*SIMULATED, *PAGES):  # a class for each, so that they spread over workers
     _name = "TestWithout" + "".join(word.capitalize() for word in re.findall(r"\w+", _mechanism))
-    globals()[_name] = type(_name, (_Simulated,), {"mechanism": _mechanism})
+    globals()[_name] = type(_name, (_Simulated,), {"mechanism": _mechanism, "pages": float(_mechanism in PAGES)})
 
 
 class TestNamed:

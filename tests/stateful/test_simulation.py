@@ -13,10 +13,11 @@ import pytest
 
 from temaki.testing.simulation import check_seeds, run, shortest
 from temaki.testing.simulation.shrinking import shrink
+from temaki.testing.simulation.stored import manifest_of
 from temaki.testing.simulation.world import STRATEGIES
 from tests.stateful._sabotage import sabotaged
 
-SCHEDULES = int(os.environ.get("SCHEDULES", "10000"))
+SCHEDULES = int(os.environ.get("SCHEDULES", "6000"))
 CHUNKS = 16
 
 
@@ -90,6 +91,27 @@ class TestSimulation:
             "UNKNOWN",
         ):
             assert event in seen, event
+        for event in (
+            "list app.sqlite.pages/ ok",
+            "delete app.sqlite.pages/",
+            "app.sqlite.pages/gone-",
+            "put app.sqlite.pages/base-",
+            "put app.sqlite.pages/seg-",
+            "has compacted: folded",
+            "has stored it as version",
+            "put a plain file over",
+            "sees an older head put back",
+        ):
+            assert event in seen, event
+        heads = [
+            manifest
+            for world in worlds
+            if world.ledger is not None
+            for landing in world.ledger.landings
+            if (manifest := manifest_of(landing.data)) is not None
+        ]
+        for field in ("segments", "tail", "gc", "condemned", "gone", "fold", "edition"):
+            assert any(head[field] for head in heads), field
         used = [program.strategy for world in worlds for programs in world.programs.values() for program in programs]
         assert all(strategy in used for strategy in STRATEGIES)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from temaki.cli.progress import THRESHOLD, showing_progress
+from temaki.store import CopyingStore
 from temaki.stores.memory import MemoryStore
 from temaki.stores.wrapper import StoreWrapper
 
@@ -82,6 +83,21 @@ def test_sizes_are_those_of_results() -> None:
         _, bar = _watched(store, 10 << 20)  # type: ignore[arg-type]
         bar.refresh()
     assert "/10.0 MiB" in shown.getvalue()
+
+
+def test_a_large_copy_by_the_store_has_a_bar() -> None:
+    """It is full when the store is done; a small copy has none. The copies are the store's own."""
+    behind = MemoryStore()
+    for key, size in (("large", THRESHOLD), ("small", THRESHOLD - 1)):
+        behind.put(key, bytes(size))
+    with showing_progress(behind, Console(file=_Terminal(), force_terminal=True)) as store:
+        assert isinstance(store, CopyingStore)
+        assert store.can_copy(store)
+        for key in ("large", "small"):
+            store.copy(store, behind.head(key), f"{key}-copy")
+            assert behind.head(f"{key}-copy").size == behind.head(key).size
+        (task,) = store._bar.tasks  # type: ignore[attr-defined]
+        assert (task.description, task.completed, task.total) == ("copy", THRESHOLD, THRESHOLD)
 
 
 def test_a_pipe_that_is_to_be_coloured_gets_no_bar() -> None:

@@ -173,8 +173,8 @@ class TestFold:
         gate.open()
         bench.wait()
         head = bench.head()
-        assert (head.base.name, head.base.sequence) == (folded.claim.name, folded.sequence)
-        assert head.sequence > folded.sequence
+        assert head.base.name == folded.claim.name
+        assert head.base.sequence <= folded.sequence < head.sequence  # the thread may have begun before the commit
         bench.require_whole()
 
     def test_two_processes(self, bench: Compacting) -> None:

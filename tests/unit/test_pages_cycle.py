@@ -381,7 +381,7 @@ class TestCosts:
         asked: list[str] = []
         monkeypatch.setattr(compose, "LARGE", 20 << 12)
         monkeypatch.setattr(compose, "LARGE_UPLOAD", 1000)
-        monkeypatch.setattr(compose._Composition, "_upload", _watched(asked, compose._Composition._upload))
+        monkeypatch.setattr(compose._Composition, "_composed", _watched(asked, compose._Composition._composed))
         with limits(LARGEST_PART=20 << 10):
             world.commit("UPDATE rows SET body = hex(randomblob(90)) WHERE id < 800")
         head = world.head()
@@ -431,10 +431,10 @@ class TestCosts:
         assert len(bases) > 1
 
 
-def _watched(asked: list[str], upload: Any) -> Any:
-    def watched(self: Any) -> None:
+def _watched(asked: list[str], composed: Any) -> Any:
+    def watched(self: Any) -> Any:
         self._before_large = lambda: asked.append("before")
-        upload(self)
+        return composed(self)
 
     return watched
 

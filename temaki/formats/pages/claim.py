@@ -61,6 +61,10 @@ class Current:
         reaches = self.version.complete or len(self.version.lineage) > self.version.sequence - head.sequence
         return head.commit in self.version.lineage or not reaches
 
+    def continues(self, head: Head) -> bool:
+        """Whether only commits have come to a head: base and collection number are the same, and so is the history."""
+        return self.head.base == head.base and self.head.collection == head.collection and self.descends_from(head)
+
 
 def is_claimed(head: Head, now: float) -> bool:
     """Whether somebody is maintaining a head, at a moment of the store's clock."""
@@ -126,17 +130,27 @@ class Claim:
 
     @classmethod
     def make(cls, source: Source, began: Current) -> Claim | None:
-        """Claim a head; None if another one has replaced it, or if it is claimed."""
-        if began.is_claimed:
-            return None
+        """Claim the head; None if it is claimed, or if other maintenance or another history has replaced it.
+
+        A commit that comes in between is no reason to give up: a database that is written to all the time needs
+        maintenance most.
+        """
         name = new_name("base")
-        claimed = swap(source, began, replace(began.head, claim=Marked(name, began.now)))
-        if claimed is None:  # perhaps the answer was lost, and others have built on it
-            found = current(source)
-            if found is None or not _has(found.head, name):
+        for _ in range(MOST_SWAPS):
+            if began.is_claimed:
                 return None
-            claimed = found.head
-        return cls(source, name, claimed)
+            claimed = swap(source, began, replace(began.head, claim=Marked(name, began.now)))
+            if claimed is not None:
+                return cls(source, name, claimed)
+            found = current(source)
+            if found is None:
+                return None
+            if _has(found.head, name):  # the answer was lost, and others have built on it
+                return cls(source, name, found.head)
+            if not found.continues(began.head):
+                return None
+            began = found
+        return None
 
     def end(self, change: Callable[[Current], Head | None], uploaded: Sequence[str]) -> Head | None:
         """Replace the current head by one without the claim.
@@ -155,12 +169,7 @@ class Claim:
             now = current(self._source)
             if now is None or not _has(now.head, self.name):
                 return None
-            fits = (
-                now.head.base == self.head.base
-                and now.head.collection == self.head.collection
-                and now.descends_from(self.head)
-            )
-            changed = change(now) if fits else None
+            changed = change(now) if now.continues(self.head) else None
             new = condemn(self._source, now.head, uploaded, now.now) if changed is None else changed
             swapped = swap(self._source, now, replace(new, claim=None))
             if swapped is not None:

@@ -9,12 +9,14 @@ composes a head on a newer head therefore composes it anew, and uploads everythi
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from temaki.formats.pages import policy
-from temaki.formats.pages.checksum import minus, plus
+from temaki.formats.pages.ahead import in_batches
+from temaki.formats.pages.checksum import MASK, minus, page_value, plus
 from temaki.formats.pages.gone import condemning
 from temaki.formats.pages.head import Base, Head, Marked, Segment, TailPage
 from temaki.formats.pages.names import new_name
@@ -22,6 +24,7 @@ from temaki.formats.pages.pageimage import pack
 from temaki.formats.pages.pageone import canonical
 from temaki.formats.pages.pull import Pages
 from temaki.formats.pages.segment import write
+from temaki.formats.pages.summing import Sum, SummedBody
 from temaki.replica.header import FormatError, lock_page
 
 if TYPE_CHECKING:
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from typing import IO
 
     from temaki.formats.pages.objects import Objects
-    from temaki.store import ReadableBody
 
 LARGE: Final = 8 << 20
 """Bytes of changed pages above which a commit's pages are not held in memory."""
@@ -120,8 +122,7 @@ def first_head(objects: Objects, image: Image, identity: Identity) -> Known:
         OSError: The image cannot be read.
         StoreError: The base could not be uploaded.
     """
-    total = plus(0, ((number, image.page(number)) for number in range(1, image.page_count + 1)))
-    base = _new_base(objects, image, identity)
+    base, total = new_base(objects, image, new_name("base"), identity.sequence)
     return Known(
         Head(
             page_size=image.page_size,
@@ -185,6 +186,8 @@ class _Composition:
         self._before_large, self._old, self._ahead = before_large, known.head, known.ahead
         self._uploads = uploads
         self._pending: dict[str, IO[bytes]] = {}
+        self._under_way: dict[str, Callable[[], object]] = {}  # by name: waits for the end of an upload
+        self._has_asked = False
         self._numbers = dict(known.numbers)
         self._base, self._since = known.head.base, known.head.since
         self._segments = list(known.head.segments)
@@ -197,6 +200,9 @@ class _Composition:
             self._upload()
             return known
         finally:
+            for sent in self._under_way.values():  # nobody closes a file that is being read
+                with contextlib.suppress(Exception):
+                    sent()
             for file in self._pending.values():
                 file.close()
 
@@ -242,18 +248,26 @@ class _Composition:
         missing = set(range(old.page_count + 1, image.page_count + 1)) - candidates - {lock}
         if missing:
             raise FormatError(f"page {min(missing)} of {image.page_count} is new, and SQLite has not logged it")
-        total, changed = old.checksum, []
-        for number in sorted(candidates):
-            page = canonical(number, image.page(number))
-            if number <= old.page_count:
+        total, changed = old.checksum, list[int]()
+        for numbers, difference in in_batches(sorted(candidates), self._difference):
+            changed += numbers
+            total = (total + difference) & MASK
+        truncated = range(image.page_count + 1, old.page_count + 1)
+        return changed, minus(total, ((number, self._before.page(number)) for number in truncated if number != lock))
+
+    def _difference(self, candidates: Sequence[int]) -> tuple[list[int], int]:
+        """Which of these pages differ from the version before, and by how much the checksum does. From any thread."""
+        difference, changed = 0, []
+        for number in candidates:
+            page = canonical(number, self._image.page(number))
+            if number <= self._old.page_count:
                 before = canonical(number, self._before.page(number))
                 if before == page:  # as page 1, where only SQLite's counters moved
                     continue
-                total = minus(total, [(number, before)])
-            total = plus(total, [(number, page)])
+                difference -= page_value(number, before)
+            difference += page_value(number, page)
             changed.append(number)
-        truncated = range(image.page_count + 1, old.page_count + 1)
-        return changed, minus(total, ((number, self._before.page(number)) for number in truncated if number != lock))
+        return changed, difference
 
     def _all_pages(self) -> Iterator[tuple[int, bytes]]:
         return ((number, self._image.page(number)) for number in range(1, self._image.page_count + 1))
@@ -282,10 +296,10 @@ class _Composition:
 
     def _upload_base(self) -> None:
         if self._image.size > LARGE_UPLOAD:
-            self._before_large()
+            self._ask_before_large()
         uploads = self._uploads
         if uploads.base is None:
-            uploads.base = _new_base(self._objects, self._image, self._identity)
+            uploads.base, _ = new_base(self._objects, self._image, new_name("base"), self._identity.sequence)
         self._condemned.append(self._old.base.name)
         self._base = uploads.base
 
@@ -300,30 +314,47 @@ class _Composition:
         self._segments = [segment for segment in self._segments if segment.name not in names]
         for name in names:
             self._numbers.pop(name, None)
-            if name in self._pending:  # it was to leave the head in this very commit
+            if name in self._pending and name not in self._under_way:  # it was to leave the head in this very commit
                 self._pending.pop(name).close()
 
     def _upload(self) -> None:
         """The segments that the head is to name, in parallel."""
         added = {one.name: one for one in self._segments if one.name in self._pending}
-        if sum(segment.size for segment in added.values()) > LARGE_UPLOAD:
-            self._before_large()
-        self._objects.put_all({name: self._pending[name] for name in added})
+        left = {name: self._pending[name] for name in added if name not in self._under_way}
+        if sum(added[name].size for name in left) > LARGE_UPLOAD:
+            self._ask_before_large()
+        self._objects.put_all(left)
+        for sent in self._under_way.values():
+            sent()
         for name, segment in added.items():
             self._uploads.segments[self._numbers[name].tobytes(), segment.last] = segment
 
+    def _ask_before_large(self) -> None:
+        """Once is enough: what follows takes no longer than the first part did."""
+        if not self._has_asked:
+            self._before_large()
+            self._has_asked = True
+
     def _add_parts(self, numbers: Sequence[int]) -> None:
-        """The pages of a large transaction, in segments of a bounded size."""
+        """The pages of a large transaction, in segments of a bounded size; each is sent while the next one is made."""
         images: dict[int, bytes] = {}
         size = 0
-        for number in numbers:
-            image = self._image_of(number)
-            if size + len(image) > policy.LARGEST_PART:
-                self._add([*images], self._identity.sequence, images.__getitem__)
-                images, size = {}, 0
-            images[number] = image
-            size += len(image)
+        for batch in in_batches(numbers, lambda some: [(number, self._image_of(number)) for number in some]):
+            for number, image in batch:
+                if size + len(image) > policy.LARGEST_PART:
+                    self._send(self._add([*images], self._identity.sequence, images.__getitem__))
+                    images, size = {}, 0
+                images[number] = image
+                size += len(image)
         self._add([*images], self._identity.sequence, images.__getitem__)
+
+    def _send(self, segment: Segment) -> None:
+        """Begin to upload a segment, if there are threads for it."""
+        name = segment.name
+        if name not in self._pending:  # it was sent for an earlier attempt
+            return
+        self._ask_before_large()
+        self._under_way[name] = self._objects.begin_put(name, self._pending[name])
 
     def _add(self, numbers: Sequence[int], last: int, image: Callable[[int], bytes]) -> Segment:
         """One more segment, with these pages."""
@@ -379,9 +410,24 @@ class _Composition:
         return Known(head, {name: numbers for name, numbers in self._numbers.items() if name in named}, self._ahead)
 
 
-def _new_base(objects: Objects, image: Image, identity: Identity) -> Base:
-    name = new_name("base")
-    image.seek(0)
-    body: ReadableBody = image
-    objects.put(name, body)
-    return Base(name, image.size, identity.sequence)
+def new_base(objects: Objects, image: Image, name: str, sequence: int) -> tuple[Base, int]:
+    """Upload the whole database.
+
+    Args:
+        objects: Where it goes.
+        image: The database.
+        name: The name of the new object.
+        sequence: Number of the version.
+
+    Returns:
+        The base, and the checksum of what was sent.
+
+    Raises:
+        OSError: The image cannot be read.
+        StoreError: The base could not be uploaded.
+    """
+    with Sum(image.page_size, image.page_count) as summed:
+        image.seek(0)
+        objects.put(name, SummedBody(image, summed))
+        total = summed.total(lambda count, offset: image.page(offset // count + 1))
+    return Base(name, image.size, sequence), total

@@ -14,6 +14,7 @@ from temaki.formats.format import Body, Format, Layout, Received, Stored, Task, 
 from temaki.formats.pages.blame import BLAMED, blame
 from temaki.formats.pages.claim import current
 from temaki.formats.pages.compose import Identity, Known, Uploads, first_head, next_head
+from temaki.formats.pages.duplicate import duplicate
 from temaki.formats.pages.head import encode
 from temaki.formats.pages.knowledge import PagesKnowledge, local_pages
 from temaki.formats.pages.layout import catch_up_size, full_size, layout_of, uploaded
@@ -33,10 +34,10 @@ from temaki.version import COMMIT_KEY, FORMAT_KEY, PAGES_FORMAT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from temaki.formats.format import Maintained
+    from temaki.formats.format import Copied, CopyTask, Maintained
     from temaki.formats.pages.head import Head
     from temaki.remote.fetch import Source
-    from temaki.replica.generation import Generation, Knowledge
+    from temaki.replica.generation import Extent, Generation, Knowledge
     from temaki.replica.replica import Replica
     from temaki.store import Download
     from temaki.version import Version
@@ -58,6 +59,11 @@ class _Pages(Format):
         """From the head that is known."""
         known = PagesKnowledge.of(generation)
         return None if known is None else layout_of(known.head, len(encode(known.head)))
+
+    def extent(self, generation: Generation) -> Extent | None:
+        """What the head says."""
+        known = PagesKnowledge.of(generation)
+        return None if known is None else (known.head.page_count, known.head.page_size, known.head.sequence)
 
     def store(self, task: Task) -> Body:
         """The next head. Its segments, or its base, are uploaded here."""
@@ -111,6 +117,10 @@ class StoredPages(Stored):
     def check(self) -> int:
         """Base and segments: one byte of each."""
         return require_readable(self._source, self.head)
+
+    def copy(self, task: CopyTask) -> Copied:
+        """Copy base and segments under new names, and make a head that names them."""
+        return duplicate(self._source, self.version, self.head, task)
 
     def _receive(self, size: int, *, is_catch_up: bool = False) -> None:
         self._received = Received(self._received.size + size, is_catch_up)

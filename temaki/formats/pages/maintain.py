@@ -22,7 +22,8 @@ from temaki.formats.pages import gone, policy
 from temaki.formats.pages.blame import BLAMED, blame
 from temaki.formats.pages.checksum import plus
 from temaki.formats.pages.claim import CLAIM_LIFETIME, MOST_SWAPS, Claim, Current, condemn, current, swap
-from temaki.formats.pages.head import MOST_GONE, Base, Head, Marked, Segment
+from temaki.formats.pages.compose import new_base
+from temaki.formats.pages.head import MOST_GONE, Head, Marked, Segment
 from temaki.formats.pages.names import folder, is_name, key_of, new_name
 from temaki.formats.pages.objects import Objects
 from temaki.formats.pages.pageimage import pack
@@ -172,10 +173,8 @@ def _claimed(source: Source, copy: Copy, began: Current) -> Claim | None:
 
 
 def _fold(source: Source, claim: Claim, copy: Copy) -> Head | None:
-    copy.image.seek(0)
-    Objects(source, copy.folder).put(claim.name, copy.image)
-    prove(copy)
-    base = Base(claim.name, copy.image.size, copy.head.sequence)
+    base, total = new_base(Objects(source, copy.folder), copy.image, claim.name, copy.head.sequence)
+    _require(copy, total)
 
     def folded(now: Current) -> Head:
         dropped = policy.superfluous(base, now.head.segments, keep=KEPT)
@@ -204,7 +203,7 @@ def merge_from(
         chosen: Segments of that head.
         numbers: Which pages a segment has, by its name, as far as is known.
     """
-    if any(segment.last > copy.head.sequence for segment in chosen):
+    if not chosen or any(segment.last > copy.head.sequence for segment in chosen):
         return None
     claim = _claimed(source, copy, began)
     if claim is None:
@@ -276,6 +275,10 @@ def prove(copy: Copy) -> None:
         chunk = image.read(count * image.page_size)
         pages = (chunk[at * image.page_size : (at + 1) * image.page_size] for at in range(count))
         total = plus(total, enumerate(pages, first))
+    _require(copy, total)
+
+
+def _require(copy: Copy, total: int) -> None:
     if total != copy.head.checksum:
         raise ProofError(
             f"the working copy of version {copy.head.sequence} has the checksum {total:016x}, and its head says "

@@ -98,6 +98,32 @@ class Objects:
         source, key = self._source, key_of(self._source.key, name)
         source.retrying.run(lambda: source.store.put(key, content))
 
+    def begin_put(self, name: str, content: ReadableBody) -> Callable[[], object]:
+        """As :meth:`put`, in a thread of its own. What is returned waits for its end, and raises what it raised.
+
+        Without a thread, because the system gives none, it is the waiting that uploads.
+        """
+        errors: list[BaseException] = []
+
+        def put() -> None:
+            try:
+                self.put(name, content)
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+                errors.append(error)
+
+        thread = threading.Thread(target=put, name="temaki-put", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return partial(self.put, name, content)
+
+        def end() -> None:
+            thread.join()
+            if errors:
+                raise errors[0]
+
+        return end
+
     def put_all(self, contents: Mapping[str, ReadableBody]) -> None:
         """As :meth:`put`, for several objects in parallel."""
         items = list(contents.items())
@@ -106,7 +132,7 @@ class Objects:
             for name, content in items[start:stop]:
                 self.put(name, content)
 
-        _in_parallel(len(items), put)
+        in_parallel(len(items), put)
 
     @contextlib.contextmanager
     def segments(self, wanted: Sequence[Segment], page_size: int) -> Iterator[list[SegmentReader]]:
@@ -124,7 +150,7 @@ class Objects:
                 for index in range(start, stop):
                     self._fetch(wanted[index], fetched[index])
 
-            _in_parallel(len(wanted), fetch)
+            in_parallel(len(wanted), fetch)
             yield [self._reader(one, file, page_size) for one, file in zip(wanted, fetched, strict=True)]
 
     def numbers(self, segment: Segment, page_size: int) -> array[int]:
@@ -208,7 +234,7 @@ def _checked_base(download: Download, base: Base, page_size: int) -> bytes:
     return first
 
 
-def _in_parallel(count: int, fetch: Callable[[int, int], None]) -> None:
+def in_parallel(count: int, fetch: Callable[[int, int], None]) -> None:
     """Fetch or write objects 0 to ``count``, in up to four threads, of which this one is the first."""
     streams = min(_STREAMS, count)
     if not streams:

@@ -8,13 +8,14 @@ another history (somebody put an old head back), and a full pull follows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from temaki.formats.pages import policy
 from temaki.formats.pages.checksum import minus, plus
 from temaki.formats.pages.objects import DamagedObjectError
 from temaki.formats.pages.pageimage import unpack
 from temaki.formats.pages.pageone import canonical, materialised
+from temaki.formats.pages.summing import Sum
 from temaki.replica.header import WAL_MODE, FormatError, lock_page
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from temaki.formats.pages.head import Head
     from temaki.formats.pages.objects import Objects
     from temaki.remote.transfer import Target
-
-_CHUNK: Final = 1 << 20  # bytes that are read at once
 
 
 class Pages(Protocol):
@@ -123,19 +122,21 @@ def save(objects: Objects, head: Head, target: Target) -> None:
     most = head.base.size // size + sum(segment.pages for segment in live) + len(head.tail) + 1
     if head.page_count > most:
         raise DamagedObjectError("", f"it has {head.page_count} pages, and its objects at most {most}")
-    with objects.segments(live, size) as readers:
-        objects.base(head.base, size, target)
-        target.resize(head.page_count * size)
-        for segment, reader in zip(live, readers, strict=True):
-            try:
-                for number, page in reader.pages():
-                    if number <= head.page_count:
-                        target.write(page, (number - 1) * size)
-            except FormatError as error:
-                raise DamagedObjectError(segment.name, error) from error
-    for number, page in _tail(head, 0):
-        target.write(page, (number - 1) * size)
-    total = plus(0, _pages_of(target, head))
+    with Sum(size, head.page_count) as summed, target.watched(summed.add):
+        with objects.segments(live, size) as readers:
+            objects.base(head.base, size, target)
+            summed.settle()  # page by page, a second thread would only be in the way
+            target.resize(head.page_count * size)
+            for segment, reader in zip(live, readers, strict=True):
+                try:
+                    for number, page in reader.pages():
+                        if number <= head.page_count:
+                            target.write(page, (number - 1) * size)
+                except FormatError as error:
+                    raise DamagedObjectError(segment.name, error) from error
+        for number, page in _tail(head, 0):
+            target.write(page, (number - 1) * size)
+        total = summed.total(target.read)
     if total != head.checksum:
         raise DamagedObjectError("", f"its checksum is {total:016x}, and its head says {head.checksum:016x}")
     try:
@@ -154,12 +155,3 @@ def _tail(head: Head, after: int) -> Iterator[tuple[int, bytes]]:
                 yield page.number, unpack(page.image, head.page_size)
             except FormatError as error:
                 raise DamagedObjectError("", error) from error
-
-
-def _pages_of(target: Target, head: Head) -> Iterator[tuple[int, bytes]]:
-    at_once = max(1, _CHUNK // head.page_size)
-    for first in range(1, head.page_count + 1, at_once):
-        count = min(at_once, head.page_count + 1 - first)
-        chunk = target.read(count * head.page_size, (first - 1) * head.page_size)
-        for index in range(count):
-            yield first + index, chunk[index * head.page_size : (index + 1) * head.page_size]

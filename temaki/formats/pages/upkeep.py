@@ -68,23 +68,22 @@ class Upkeep:
 
     def run(self) -> Maintained:
         """See :meth:`temaki.formats.format.Format.maintain`."""
-        began = now = current(self._source)
-        if began is None or now is None:
+        began = after = current(self._source)
+        if began is None:
             return Maintained()
         for _ in range(_MOST_JOBS):
-            if now is None or now.is_claimed or not self._work(now):
+            if after is None or not self._work(after):
                 break
-            now = current(self._source)
+            after = current(self._source)
         freed = 0
         if self._idle >= GRACE and (self._sent or _collects(began.head, began.now, self._idle)):
             freed = collect(self._source).freed
-        after = began if now is None else now
+        after = after or began
         return Maintained(self._sent, freed, 1 + len(began.head.live), 1 + len(after.head.live))
 
-    def _work(self, now: Current) -> bool:
+    def _work(self, found: Current) -> bool:
         """One fold, or one merge. False if there is nothing to do, or if it could not be done."""
-        chosen = () if _folds(now.head) else _merges(now.head)
-        if not chosen and not _folds(now.head):
+        if found.is_claimed or not (_folds(found.head) or _merges(found.head)):
             return False
         heads: list[Known] = []
 
@@ -99,11 +98,15 @@ class Upkeep:
             if pinned is None:
                 return False
             copy = Copy(heads[-1].head, pinned.image, pinned.folder)
+            # Asked for again: what is pinned may be newer than what was found, and never is than what is stored now.
+            now = current(self._source)
+            if now is None:
+                return False
             try:
-                if chosen:
-                    new = merge_from(self._source, copy, now, chosen, heads[-1].numbers)
-                else:
+                if _folds(now.head):
                     new = fold_from(self._source, copy, now)
+                else:
+                    new = merge_from(self._source, copy, now, _merges(now.head), heads[-1].numbers)
             except (ProofError, OSError) as error:
                 raise WorkingCopyError(
                     f"The working copy of {self._source.url} cannot be used for a new base: {error}. Nothing was "

@@ -15,7 +15,11 @@ from temaki.stores.rules import range_beyond_end
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from temaki.store import ReadableBody
     from temaki.stores.s3.request import Request
+
+
+_PIECE = 1 << 20  # bytes
 
 
 class S3Download:
@@ -125,3 +129,38 @@ def version_of(found: Any) -> ObjectVersion:
         is_current=bool(found.get("IsLatest")),
         is_deletion=is_deletion,
     )
+
+
+def etag_of(answer: Any, request: Request) -> str:
+    """The ETag of what was written.
+
+    Raises:
+        StoreUnavailableError: The answer has none.
+    """
+    etag = unquoted(answer.get("ETag", ""))
+    if not etag:
+        from temaki.stores.s3.request import unavailable
+
+        raise unavailable(
+            request, "the answer has no ETag, so that it was cut off or is not S3's. Check proxies on the way"
+        )
+    return etag
+
+
+def content_md5(body: bytes | ReadableBody) -> str:
+    """The value of ``Content-MD5`` (RFC 1864). A file is read, and left at its start.
+
+    Without it a store may take a body for complete of which nothing has come: SeaweedFS 4.48 puts an object of 0 bytes
+    in the database's place if the client dies between the head of its request and the body. Amazon's does not.
+    """
+    from base64 import b64encode
+    from hashlib import md5
+
+    found = md5(usedforsecurity=False)
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        found.update(body)
+    else:
+        while piece := body.read(_PIECE):
+            found.update(piece)
+        body.seek(0)
+    return b64encode(found.digest()).decode()

@@ -142,7 +142,7 @@ class Bucket:
         return is_aws(client)
 
     @contextmanager
-    def _translated(self, verb: Verb, url: str, *, if_match: bool = False) -> Iterator[Request]:
+    def _translated(self, verb: Verb, url: str, *, if_match: bool = False, source: str = "") -> Iterator[Request]:
         """Translate whatever boto3 raises. The imports are here because importing temaki must not import boto3."""
         try:
             from temaki.stores.s3.errors import translated
@@ -150,7 +150,7 @@ class Bucket:
         except ImportError as error:
             message = f"{url} needs boto3: {error}. Install it with: pip install boto3"
             raise ConfigurationError(message, url=url) from error
-        request = Request(verb, self.url, url, if_match=if_match, earlier=sys.exception())
+        request = Request(verb, self.url, url, source=source, if_match=if_match, earlier=sys.exception())
         try:
             with request.watched():
                 yield request

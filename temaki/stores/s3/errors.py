@@ -29,7 +29,7 @@ from temaki.errors import (
     TemakiError,
 )
 from temaki.stores.s3.denied import BUSY, REFUSED_CREDENTIALS, S3_CODES, denial
-from temaki.stores.s3.request import Request, unavailable
+from temaki.stores.s3.request import WRITES, Request, unavailable
 from temaki.stores.s3.unsent import proxy_of, refused_by_proxy, unsent
 
 _OPERATIONS = {
@@ -41,6 +41,12 @@ _OPERATIONS = {
     "ListObjectVersions",
     "GetBucketVersioning",
     "GetBucketLifecycleConfiguration",
+    "CopyObject",
+    "CreateMultipartUpload",
+    "UploadPart",
+    "UploadPartCopy",
+    "CompleteMultipartUpload",
+    "AbortMultipartUpload",
 }
 """What the store asks S3 for. An answer to anything else is that of another service, which botocore asked before."""
 
@@ -61,7 +67,7 @@ def translated(error: Exception, request: Request) -> TemakiError | None:
     if isinstance(error, TemakiError):
         return None
     found = _translated(error, request)
-    if found is None or not request.in_doubt or request.verb not in {"put", "delete"}:
+    if found is None or not request.in_doubt or request.verb not in WRITES:
         return found
     if isinstance(found, (StoreUnavailableError, PreconditionFailedError)):
         return found
@@ -137,6 +143,8 @@ def _not_found(request: Request, facts: dict[str, Any]) -> TemakiError:
     if facts["code"] == "NoSuchVersion":
         return NotFoundError(f"{request.url} has no such version (any more).", **facts)
     if facts["code"] == "NoSuchKey":
+        if request.source:
+            return NotFoundError(f"{request.source} does not exist.", **{**facts, "url": request.source})
         if request.if_match:
             message = f"The condition for {request.url} does not hold: the object does not exist."
             return PreconditionFailedError(message, in_flight=False, **facts)
@@ -152,11 +160,12 @@ def _not_found(request: Request, facts: dict[str, Any]) -> TemakiError:
 def _denied(request: Request, facts: dict[str, Any]) -> TemakiError:
     code = facts["code"]
     if code == "InvalidObjectState":
+        url = request.source or request.url
         message = (
-            f"{request.url} is archived, so that it cannot be read. Restore it from the archive (aws s3api "
+            f"{url} is archived, so that it cannot be read. Restore it from the archive (aws s3api "
             "restore-object), and exempt it from the lifecycle rule that archived it."
         )
-        return ObjectArchivedError(message, **facts)
+        return ObjectArchivedError(message, **{**facts, "url": url})
     proxy = proxy_of(request)
     if code == str(facts["status"]) and proxy is not None:  # S3 has a code of its own for each refusal
         return refused_by_proxy(facts["status"], proxy, request, facts)
@@ -164,7 +173,10 @@ def _denied(request: Request, facts: dict[str, Any]) -> TemakiError:
     is_refused = code in REFUSED_CREDENTIALS
     if is_refused and request.is_given:
         advice += " temaki was given its client, which keeps its credentials: give it one that renews them."
-    message = f"{request.url} cannot be accessed: {why} ({facts['status']} {code} from {request.endpoint}). {advice}"
+    what = f"{request.url} cannot be accessed"
+    if request.source:
+        what = f"{request.source} cannot be copied to {request.url}"
+    message = f"{what}: {why} ({facts['status']} {code} from {request.endpoint}). {advice}"
     return AccessDeniedError(message, advice=advice, lacks_permission=not is_refused, **facts)
 
 

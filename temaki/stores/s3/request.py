@@ -6,14 +6,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from temaki.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from temaki.stores.s3.client import SharedClient
 
-Verb = Literal["get", "head", "put", "delete", "list"]
+Verb = Literal["get", "head", "put", "delete", "list", "copy"]
+
+WRITES: Final[frozenset[Verb]] = frozenset({"put", "delete", "copy"})
+"""Those that may have been carried out although no answer came."""
 
 _now = threading.local()
 
@@ -27,6 +30,7 @@ class Request:
         bucket: URL of the bucket.
         url: URL of the object, or of the bucket in a listing.
         endpoint: Host and port of the server, without credentials.
+        source: URL of the object that is copied; empty for all other requests.
         if_match: Whether the request was for one version only.
         client: The SDK's client, once there is one.
         shared: The shared client that it is, or None. While the request is referred to, nobody closes it.
@@ -41,6 +45,7 @@ class Request:
     bucket: str
     url: str
     endpoint: str = "its endpoint"
+    source: str = ""
     if_match: bool = False
     client: Any = None
     shared: SharedClient | None = None
@@ -79,7 +84,7 @@ def unavailable(
 ) -> StoreUnavailableError:
     """The error for a request without a usable answer."""
     fate = ""
-    if request.verb in {"put", "delete"}:
+    if request.verb in WRITES:
         fate = " It may have been carried out all the same." if ambiguous else " Nothing was changed."
     message = f"{request.url}: {what}.{fate} Try again."
     facts = {"url": request.url, "status": status, "code": code, "ambiguous": ambiguous}

@@ -15,19 +15,19 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from temaki.store import Download, ObjectInfo, ReadableBody
-from temaki.stores.rules import check_conditions, checked_metadata
-from temaki.stores.s3.answers import date_of, info_of, status_of, unquoted
-from temaki.stores.s3.lifecycle import LifecycleBucket
+from temaki.stores.rules import body_size, check_conditions, checked_metadata
+from temaki.stores.s3 import parts
+from temaki.stores.s3.answers import content_md5, date_of, etag_of, info_of, status_of, unquoted
+from temaki.stores.s3.copies import CopyingBucket
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_PIECE = 1 << 20
 _UNEXPLAINED = {400, 401, 403, 404}
 """HTTP statuses of a HEAD that say too little: why is in the body that the answer to a GET has."""
 
 
-class S3Store(LifecycleBucket):
+class S3Store(CopyingBucket):
     """One bucket.
 
     Args:
@@ -89,6 +89,10 @@ class S3Store(LifecycleBucket):
             arguments["IfMatch"] = if_match
         if if_none_match:
             arguments["IfNoneMatch"] = "*"
+        if if_match is None and not if_none_match and not isinstance(body, (bytes, bytearray, memoryview)):
+            size = body_size(body)
+            if size > parts.LARGE:
+                return parts.Upload(self, key, body, size, arguments["Metadata"]).run()
         with self._translated("put", url, if_match=if_match is not None) as request:
             client = self._connected(request)
             if isinstance(body, (bytes, bytearray, memoryview)):
@@ -98,14 +102,7 @@ class S3Store(LifecycleBucket):
             if not self._is_aws(client):
                 arguments["ContentMD5"] = content_md5(body)
             answer = client.put_object(Bucket=self.bucket, Key=key, Body=body, **arguments)  # type: ignore[arg-type]
-            etag = unquoted(answer.get("ETag", ""))
-            if not etag:
-                from temaki.stores.s3.request import unavailable
-
-                raise unavailable(
-                    request, "the answer has no ETag, so that it was cut off or is not S3's. Check proxies on the way"
-                )
-            return etag
+            return etag_of(answer, request)
 
     def delete(self, key: str) -> None:
         """See :meth:`temaki.store.Store.delete`."""
@@ -144,22 +141,3 @@ class S3Store(LifecycleBucket):
             answer = client.get_object(Bucket=self.bucket, Key=key, Range="bytes=0-0")
             answer["Body"].close()
             return info_of(key, answer, request)
-
-
-def content_md5(body: bytes | ReadableBody) -> str:
-    """The value of ``Content-MD5`` (RFC 1864). A file is read, and left at its start.
-
-    Without it a store may take a body for complete of which nothing has come: SeaweedFS 4.48 puts an object of 0 bytes
-    in the database's place if the client dies between the head of its request and the body. Amazon's does not.
-    """
-    from base64 import b64encode
-    from hashlib import md5
-
-    found = md5(usedforsecurity=False)
-    if isinstance(body, (bytes, bytearray, memoryview)):
-        found.update(body)
-    else:
-        while piece := body.read(_PIECE):
-            found.update(piece)
-        body.seek(0)
-    return b64encode(found.digest()).decode()

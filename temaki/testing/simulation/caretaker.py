@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from temaki.errors import CorruptDatabaseError, NotFoundError, StoreError, SyncError
-from temaki.formats.choice import FILE, by_number, format_for, open_stored
+from temaki.formats.choice import by_number, format_for, open_stored
 from temaki.formats.format import Format, WholeTask
 from temaki.formats.pages.compact import compact
 from temaki.formats.pages.maintain import collect
@@ -36,7 +36,9 @@ COMMANDS: Final = ("compact", "collect", "compact", "convert", "convert back")
 ERASING: Final = ("restore", "put back")
 
 
-def publish_file(remote: Remote, path: Path, base: Version | None, form: Format, commit: str, number: int) -> Published:
+def publish_file(  # noqa: PLR0917 - as the commands call it
+    remote: Remote, path: Path, base: Version | None, form: Format, commit: str, number: int
+) -> Published:
     """Store a SQLite file as the next version, as the commands do."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -143,11 +143,11 @@ class SimulatedThread:
     def _run(self) -> None:
         self._target(*self._args)
 
-    def join(self, timeout: float) -> None:  # noqa: D102
+    def join(self, timeout: float | None = None) -> None:  # noqa: D102
         task = running()
         if task is None:
             return
-        deadline = task.scheduler.now + timeout
+        deadline = float("inf") if timeout is None else task.scheduler.now + timeout
         while self.is_alive() and task.scheduler.now < deadline:
             task.pause(_LOOK)
 

@@ -15,6 +15,7 @@ from unittest import mock
 from temaki.engine import compaction, flights
 from temaki.engine.engine import Engine
 from temaki.formats.file import StoredFile
+from temaki.formats.pages import objects
 from temaki.formats.pages.format import StoredPages
 from temaki.lease import heartbeat, lease, turn
 from temaki.lease import shared as shared_lease
@@ -28,7 +29,7 @@ from temaki.replica.replica import Replica
 from temaki.testing.simulation.locks import SimulatedThreading
 from temaki.testing.simulation.scheduler import running
 
-LOCKING: Final = (compaction, flights, heartbeat, lease, remote, replica, shared_lease, transfer, turn, writer)
+LOCKING: Final = (compaction, flights, heartbeat, lease, objects, remote, replica, shared_lease, transfer, turn, writer)
 """Modules that get the scheduler's ``threading``: their threads wait for each other while others run."""
 _STEPS: Final[tuple[tuple[type, str], ...]] = (
     (StoredFile, "save"),

@@ -42,7 +42,7 @@ STRATEGIES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("etag-cached", {"max_age": 0.5}),
     ("read-only", {"max_age": 0.5}),
 )
-PAGES: Final = 0.35
+PAGES = 0.4
 """Share of the schedules in which the format ``pages`` takes part."""
 _FIRST: Final = "w0"
 _PREFIX: Final = "temaki-simulation-"
@@ -103,7 +103,7 @@ class World:
             0.02 * trouble,  # late requests land
         )
         self.timeout = choices.pick((60.0, 1.0, 0.05))
-        self.in_pages = choices.chance(PAGES)
+        self.in_pages = PAGES > 0 and choices.chance(PAGES)
         self.format = "pages" if self.in_pages and not choices.chance(0.2) else "file"
         self.budget = choices.pick(limits.BUDGETS) if self.in_pages else 0
         self.bucket: MemoryStore = MemoryStore("simulation", clock=ManualClock())

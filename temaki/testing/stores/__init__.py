@@ -8,6 +8,7 @@ from __future__ import annotations
 from temaki.testing.stores.base import KEYS
 from temaki.testing.stores.bodies import Bodies
 from temaki.testing.stores.conditions import Conditions
+from temaki.testing.stores.copies import Copies
 from temaki.testing.stores.listings import Listings
 from temaki.testing.stores.metadata import Metadata
 from temaki.testing.stores.objects import Objects
@@ -20,7 +21,7 @@ from temaki.testing.threads import in_parallel
 __all__ = ["KEYS", "StoreTests", "fetch", "in_parallel", "read_all"]
 
 
-class StoreTests(Objects, Metadata, Conditions, Ranges, Bodies, Listings, Races, Refusals):
+class StoreTests(Objects, Metadata, Conditions, Ranges, Bodies, Listings, Races, Refusals, Copies):
     """Subclass it, and give it a fixture ``store``: an empty bucket, or one that others use under other keys.
 
     For the promises about what goes wrong, override ``missing_bucket_store`` (a store for a bucket that does not
@@ -31,4 +32,6 @@ class StoreTests(Objects, Metadata, Conditions, Ranges, Bodies, Listings, Races,
         threads: How many threads race.
         rounds: How many times each of them does. Small for servers on which contended writes are slow.
         odd_keys: Names of objects that have to work.
+        honours_copy_conditions: Whether the store's own copies honour conditions. temaki finds out before it makes a
+            copy whose condition matters, and sends the bytes itself if they do not.
     """

@@ -31,6 +31,7 @@ class Suite:
     threads: ClassVar[int] = 8
     rounds: ClassVar[int] = 5
     odd_keys: ClassVar[list[str]] = KEYS
+    honours_copy_conditions: ClassVar[bool] = True
 
     @pytest.fixture
     def store(self) -> Store:
