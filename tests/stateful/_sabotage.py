@@ -311,7 +311,6 @@ DEEP: Mapping[str, tuple[int, ...]] = {
     "recorded as clean only when complete": (2151,),
     "a database once known is not empty": (240,),
     "claim of a fold": (220,),
-    "checksum of a catch-up": (1186, 1960),
     "pin and proof of a fold": (328,),
 }
 """Seeds to begin with, where the damage is rare: it saves a minute. When the schedules change, the search is from 0."""
@@ -350,7 +349,7 @@ def _by_upload_age() -> Patches:
 
     def other(source: Any, **more: Any) -> maintain.Collected:
         listed = list(source.store.list(folder(source.key)))
-        now = maintain.current(source)
+        now = claim.current(source)
         if now is not None:
             named = {key_of(source.key, name) for name in now.head.named}
             for info in listed:
@@ -417,7 +416,7 @@ def _unconditional_maintenance() -> Patches:
 
 def _tail_dropped() -> Patches:
     """A fold takes the tail for a part of the new base, although commits have come in meanwhile."""
-    condemn = maintain.condemn
+    condemn = claim.condemn
 
     def other(source: Any, head: Head, *args: Any) -> Head:
         return replace(condemn(source, head, *args), tail=())
@@ -438,7 +437,6 @@ PAGES: Mapping[str, Callable[[], Patches]] = {
     "no collection under a file": _collected_under_a_file,
     "claimed name as a named one": _claim_not_named,
     "claim of a fold": _any_claim,
-    "checksum of a catch-up": _checksum_of_catch_ups,
     "reach of a catch-up": _since_stays,
     "names used once": _names_again,
     "If-Match of maintenance": _unconditional_maintenance,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from temaki.store import Download, Store
     from temaki.testing.simulation.roles import Actor, Stage
 
-OPERATOR: Final = ("operator", {})
+OPERATOR: Final[tuple[str, dict[str, Any]]] = ("operator", {})
 COMMANDS: Final = ("compact", "collect", "compact", "convert", "convert back")
 ERASING: Final = ("restore", "put back")
 

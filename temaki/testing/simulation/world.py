@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 from temaki.errors import NotFoundError
 from temaki.formats.choice import NAMES, by_number
@@ -141,7 +142,9 @@ class World:
         remote = Remote(self.bucket, KEY, url="memory://simulation", clock=ManualClock(), timeout=1.0)
         path = self.home / "first.sqlite"
         path.write_bytes(_first_version(ballast=self.in_pages))
-        publish_file(remote, path, None, by_number(NAMES[self.format]), "the-first-commit", 1)
+        names = random.Random(1)  # noqa: S311 - repeatable, on purpose
+        with mock.patch.object(os, "urandom", names.randbytes):
+            publish_file(remote, path, None, by_number(NAMES[self.format]), "the-first-commit", 1)
         tick = self.scheduler.tick()
         self.history.append(
             Operation(_FIRST, "setup", tick, self.scheduler.tick(), Outcome.OK, ((),), writes=True, fresh_from=None)
