@@ -58,6 +58,11 @@ class Attempts:
     rng: random.Random
     deadline: float
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.clock.monotonic() >= self.deadline
+
     def run(
         self,
         call: Callable[[], T],
@@ -112,7 +117,7 @@ class Attempts:
             return max(0.0, min(self.rng.uniform(most / 2, most), self.deadline - self.clock.monotonic()))
 
         def is_over(state: RetryCallState) -> bool:
-            return state.attempt_number > 1 and self.clock.monotonic() >= self.deadline
+            return state.attempt_number > 1 and self.is_over
 
         retrying = Retrying(
             sleep=self.clock.sleep, wait=delay, stop=is_over, retry=retry_if_exception_type(on), reraise=True

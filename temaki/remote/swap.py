@@ -77,11 +77,11 @@ class Rebuilt:
     """A body that was built anew, on an object that is maintained.
 
     Attributes:
-        body: The bytes.
+        body: The bytes, as for :class:`Swap`.
         replaces: ETag of the object that it was built on.
     """
 
-    body: bytes
+    body: bytes | ReadableBody
     replaces: str
 
 
@@ -204,6 +204,19 @@ class Swap(Generic[S]):
             raise
 
     def _attempt(self) -> Landed[S]:
+        """Upload the body, and every body that is built anew, at once.
+
+        Maintenance does not wait between its steps. A writer that waited longer after each of them would be held up
+        for as long as it goes on.
+        """
+        while True:
+            try:
+                return self._attempt_once()
+            except _RebuiltError:
+                if self._attempts.is_over:
+                    raise
+
+    def _attempt_once(self) -> Landed[S]:
         before, self._in_doubt = self._in_doubt, True  # an interrupt may come from now on
         try:
             return self._put(before)

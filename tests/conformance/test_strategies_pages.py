@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.conformance import test_strategies as on_files
+from tests.conformance.test_strategies import moto_client, seaweedfs_client
 
-
-@pytest.fixture(autouse=True)
-def pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """New databases are made in pages."""
-    monkeypatch.setenv("TEMAKI_FORMAT", "pages")
+__all__ = ["moto_client", "seaweedfs_client"]  # fixtures
 
 
 class TestAlwaysDownloadPages(on_files.TestAlwaysDownload):
     """always-download."""
 
+    format = "pages"
+
 
 class TestEtagCachedPages(on_files.TestEtagCached):
     """etag-cached."""
+
+    format = "pages"
 
 
 class TestReadOnlyPages(on_files.TestReadOnly):
     """read-only."""
 
+    format = "pages"
+
 
 class TestLeaseLockedPages(on_files.TestLeaseLocked):
     """lease-locked."""
 
+    format = "pages"
+
 
 class TestLeaseLockedOnHoldPages(on_files.TestLeaseLockedOnHold):
     """lease-locked, keeping the lease between sessions."""
+
+    format = "pages"
+
+
+class TestLeaseLockedAsPonyPages(on_files.TestLeaseLockedAsPony):
+    """lease-locked, going on in the current version as Pony does on a shared SQLite file."""
+
+    format = "pages"

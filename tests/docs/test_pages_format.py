@@ -12,18 +12,13 @@ from pony.orm import Required, db_session, delete
 
 from temaki import bind_s3, unbind
 from temaki.cli.target import Target
-from tests.docs.pages import ROOT, snippets
-
-PAGE = ROOT / "docs" / "reference" / "pages-format.md"
+from tests.stored import documented_reader
 
 
 @pytest.fixture
 def read() -> Any:
     """The function ``read`` of the page."""
-    ((text, _),) = snippets(PAGE)
-    names: dict[str, Any] = {"__name__": "block"}
-    exec(compile(text, str(PAGE), "exec"), names)
-    return names["read"]
+    return documented_reader()
 
 
 def test_the_page_reads_what_temaki_writes(read: Any, tmp_path: Path) -> None:

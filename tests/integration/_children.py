@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 import os
 import select
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.stored import database, is_in_pages, opened
+
 ROOT = Path(__file__).parents[2]
+in_both_formats = pytest.mark.parametrize("stored_format", ["file", "pages"], indirect=True)
+"""Runs a test, or each test of a module, on databases in each of the formats."""
+in_pages = pytest.mark.parametrize("stored_format", ["pages"], indirect=True)
+
 PATIENCE = 60.0
 """Seconds after which a child is taken to hang."""
 
@@ -106,15 +113,17 @@ class Place:
         cache: For the working copies that outlive their process.
         tmp: The children's folder for temporary files.
         env: The children's environment.
+        format: In which they create a database.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, format: str = "file") -> None:  # noqa: A002 - the setting's name
         bucket, self.cache, self.tmp = root / "bucket", root / "cache", root / "tmp"
         for folder in (bucket, self.tmp):
             folder.mkdir()
         self.object = bucket / "app.sqlite"
         self.url = f"file://{self.object}"
-        self.env = {"TMPDIR": str(self.tmp)}
+        self.env = {"TMPDIR": str(self.tmp), "TEMAKI_FORMAT": format}
+        self.format = format
         self.root = root
         self._children: list[Child] = []
 
@@ -134,9 +143,12 @@ class Place:
             child.end()
 
     def stored(self) -> int:
-        """The counter in the stored object, read without temaki; the object is sound."""
-        with closing(sqlite3.connect(f"file:{self.object}?mode=ro&immutable=1", uri=True)) as connection:
-            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        """The counter in the stored database, read without temaki; the database is sound, and in the format asked for.
+
+        Nobody may write meanwhile.
+        """
+        assert is_in_pages(self.object) == (self.format == "pages")
+        with opened(database(self.object)) as connection:
             ((value, rows),) = connection.execute("SELECT value, (SELECT count(*) FROM Row) FROM Counter")
         assert value == rows, "half a transaction is stored"
         return int(value)

@@ -7,7 +7,6 @@ import random
 import resource
 import shutil
 import signal
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from temaki.replica.replica import Replica
 from temaki.stores.directory import DirectoryStore
 from tests.integration._tripwire import Tripwire
 from tests.integration._worker import Application, Forked, create, kill_myself, main
+from tests.stored import database, opened
 
 LARGE = 60_000
 """Bytes in a row that makes the database grow by several pages, and its checkpoint take several writes."""
@@ -139,11 +139,9 @@ class Trials:
         }
 
     def stored(self) -> int:
-        """The counter in the stored object, read without temaki."""
-        connection = sqlite3.connect(f"file:{self.object}?mode=ro&immutable=1", uri=True)
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        ((value,),) = connection.execute("SELECT value FROM Counter")
-        connection.close()
+        """The counter in the stored database, read without temaki."""
+        with opened(database(self.object)) as connection:
+            ((value,),) = connection.execute("SELECT value FROM Counter")
         return int(value)
 
     def _increment_elsewhere(self) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
+from temaki.stores import open_store
 from temaki.testing import Server
 from tests.integration._children import PATIENCE, Child, Place
+from tests.integration._worker import COMPACTS
+from tests.stored import fetched, opened
 
 PROGRAM = "_storm.py"
 MORE = 10 if os.environ.get("SOAK") else 1
@@ -25,18 +29,41 @@ class Ledger:
         place: Where the processes are.
         url: The database's.
         env: What they find in their environment.
+        server: Where the store is, if it is no folder.
     """
 
     place: Place
     url: str
     env: Mapping[str, str]
+    server: Server | None = None
 
     @classmethod
     def on(cls, place: Place, server: Server | None) -> Ledger:
         """One in a new bucket of a server, or in the folder."""
         if server is None:
             return cls(place, place.url, {})
-        return cls(place, f"s3://{server.bucket()}/app.sqlite", server.environment)
+        return cls(place, f"s3://{server.bucket()}/app.sqlite", server.environment, server)
+
+    def compacting(self) -> Ledger:
+        """The same, whose processes maintain a database in pages all the time; see ``_compacting.py``."""
+        return replace(self, env={**self.env, COMPACTS: "yes"})
+
+    @contextmanager
+    def compacted_beside(self) -> Iterator[None]:
+        """Meanwhile, one more process does nothing but compact, as ``temaki compact`` does. It has something to do."""
+        if not self.is_compacting:
+            yield
+            return
+        stop = self.place.root / "stop-compacting"
+        child = self.place.start(PROGRAM, "compact_until", self.url, str(stop), env=self.env)
+        yield
+        stop.touch()
+        print(child.result())
+
+    @property
+    def is_compacting(self) -> bool:
+        """Whether its processes do."""
+        return COMPACTS in self.env
 
     def run(self, action: str, *arguments: Any) -> Any:
         """Run an action of ``_storm.py`` on the database to its end, and give what it returned."""
@@ -71,6 +98,7 @@ class Ledger:
         """
         found = self.run("read")
         assert found["integrity"] == "ok"
+        assert self.stored() == sorted(found["rows"]), "the store holds what a process reads"
         rows = {number: text.split()[0] for number, text in found["rows"]}
         assert sorted(rows) == list(range(1, found["value"] + 1)), "the counter and the rows belong together"
         times = Counter(token for token in rows.values() if token not in NOT_ENTRIES)
@@ -82,6 +110,16 @@ class Ledger:
             expected = {"acknowledged": {1}, "refused": {0}}.get(fate, {0, 1})
             assert times[token] in expected, f"{token} is {fate} {details}, and is there {times[token]} times"
         return Counter(words[0] for words in fates.values())
+
+    def stored(self) -> list[list[Any]]:
+        """The rows in the store, as far as ``read`` gives them, read without temaki."""
+        client = None if self.server is None else self.server.client()
+        store, key = open_store(self.url, client=client)
+        with opened(fetched(store, key)) as connection:
+            rows = connection.execute("SELECT id, substr(text, 1, 100) FROM Row ORDER BY id").fetchall()
+        if client is not None:
+            client.close()
+        return [list(row) for row in rows]
 
     def _lines(self) -> Iterator[list[str]]:
         for journal in sorted(self.place.root.glob("journal-*")):

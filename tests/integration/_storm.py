@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -16,10 +17,14 @@ from pony.orm import db_session
 from temaki import CommitUnknownError, TemakiError, cause_of
 from temaki.engine.engine import Engine
 from temaki.formats.file import StoredFile
+from temaki.formats.pages import upkeep
+from temaki.formats.pages.format import StoredPages
 from temaki.orm.database import Database
 from temaki.replica.generation import Generation
+from temaki.replica.replica import Replica
 from temaki.strategy import Session
-from tests.integration._worker import Application, Forked, main, poll
+from tests.integration._compacting import compact_until
+from tests.integration._worker import PATIENCE, Application, Forked, main, poll
 
 PHASES: dict[str, tuple[Any, str]] = {
     "commit": (Engine, "commit"),
@@ -27,8 +32,16 @@ PHASES: dict[str, tuple[Any, str]] = {
     "checkpoint": (Generation, "acknowledge"),
     "pull": (StoredFile, "save"),
     "first start": (Database, "generate_mapping"),
+    "pull of pages": (StoredPages, "save"),
+    "catch-up": (Replica, "catch_up"),
+    "fold": (upkeep, "fold_from"),
+    "merge": (upkeep, "merge_from"),
+    "collection": (upkeep, "collect"),
 }
 """What takes a while, and which call takes it."""
+
+FULL_PULLS = {"pull of pages"}
+"""Phases that a process with a working copy does not come to: it catches up."""
 
 Options = Mapping[str, Any]
 
@@ -215,11 +228,13 @@ def _watch(phase: str, before: Callable[[], object], after: Callable[[], object]
 
 
 def _duration(phase: str, run: Callable[[], object]) -> float:
-    """Seconds that the longest call takes, in a process to which nothing happens."""
+    """Seconds that the longest call takes, in a process to which nothing happens. It runs until there was a call."""
     begun: list[float] = []
     ended: list[float] = []
     _watch(phase, lambda: begun.append(time.monotonic()), lambda: ended.append(time.monotonic()))
-    run()
+    deadline = time.monotonic() + PATIENCE / 2
+    while not ended and time.monotonic() < deadline:
+        run()
     return max(end - begin for begin, end in zip(begun, ended, strict=True))
 
 
@@ -250,6 +265,20 @@ def _enter_once(url: str, journal: str, ballast: int, options: Options) -> None:
     Journal(journal).enter(bound(url, options), ballast)
 
 
+class _Enters:
+    """Makes an entry whenever it is called, in one process."""
+
+    def __init__(self, url: str, journal: str, ballast: int, options: Options) -> None:
+        self._url, self._options, self._journal, self._ballast = url, options, journal, ballast
+        self._bound: tuple[Application, Journal] | None = None
+
+    def __call__(self) -> None:
+        if self._bound is None:
+            self._bound = bound(self._url, self._options), Journal(self._journal)
+        app, book = self._bound
+        book.enter(app, self._ballast)
+
+
 def _check(url: str, ballast: int, options: Options) -> list[Any]:
     app = bound(url, options)
     value = app.value()
@@ -273,10 +302,14 @@ def kill_in(
     elsewhere = partial(_enter_once, url, f"{folder}/journal-elsewhere", ballast, options)
     Forked(_check, url, ballast, theirs).result()
     Forked(elsewhere).result()
-    usual = Forked(_duration, phase, partial(_enter_once, url, f"{folder}/journal-first", ballast, theirs)).result()
+    if phase in FULL_PULLS:
+        shutil.rmtree(theirs["cache_dir"])
+    usual = Forked(_duration, phase, _Enters(url, f"{folder}/journal-first", ballast, theirs)).result()
     found = []
     for number in range(times):
         Forked(elsewhere).result()
+        if phase in FULL_PULLS:
+            shutil.rmtree(theirs["cache_dir"])
         journal = f"{folder}/journal-{number}"
         moment = rng.uniform(0, 1.2 * usual)
         code, _ = Forked(_enter_until_killed, url, journal, phase, moment, ballast, theirs).end()
@@ -337,4 +370,4 @@ def kill_first_starts(url: str, seed: int, times: int, processes: int) -> list[d
 
 
 if __name__ == "__main__":
-    main(create, read, work, stop_and_go, kill_in, kill_holders, kill_first_starts)
+    main(create, read, work, compact_until, stop_and_go, kill_in, kill_holders, kill_first_starts)

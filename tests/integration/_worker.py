@@ -27,6 +27,8 @@ PATIENCE = 50.0
 RETRIES = 1000
 UNSEEN = "UNSEEN_FORKS"
 """A variable of the environment: forks are made in C, behind Python's back."""
+COMPACTS = "COMPACTS_ALL_THE_TIME"
+"""Another one: databases in pages are maintained all the time; see ``_compacting.py``."""
 _TURN = 0.2  # seconds
 
 
@@ -53,6 +55,10 @@ def hear() -> Any:
 
 def main(*actions: Callable[..., Any]) -> None:
     """Run the action that the command line names, and say what it returned."""
+    if os.environ.get(COMPACTS):
+        from tests.integration import _compacting
+
+        _compacting.hurry()
     (action,) = (one for one in actions if one.__name__ == sys.argv[1])
     say(action(*json.loads(sys.argv[2])))
 

@@ -17,9 +17,16 @@ from tests.integration._children import Place
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def stored_format(request: pytest.FixtureRequest) -> str:
+    """The format of new databases. A test runs in both by ``@in_both_formats``; see ``_children.py``."""
+    name: str = getattr(request, "param", "file")
+    return name
+
+
+@pytest.fixture
+def place(tmp_path: Path, stored_format: str) -> Iterator[Place]:
     """An empty bucket in a folder. However the test ends, its processes do."""
-    place = Place(tmp_path)
+    place = Place(tmp_path, stored_format)
     try:
         yield place
     finally:

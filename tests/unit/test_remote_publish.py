@@ -878,6 +878,14 @@ class TestMaintenance:
         assert bench.publish(base, rebuild=self.rebuild).version == bench.current()
         assert len({attempt[0] for attempt in bench.store.puts}) == 3
 
+    def test_it_does_not_wait(self, bench: Bench, base: Version) -> None:
+        """Maintenance does not wait between its steps, and would win each time if a writer waited ever longer."""
+        began = bench.clock.monotonic()
+        bench.store.around["put"] = [after(partial(self.maintain, bench, f"number {step}")) for step in range(20)]
+        assert bench.publish(base, rebuild=self.rebuild).version == bench.current()
+        assert len(bench.store.puts) == 21
+        assert bench.clock.monotonic() == began
+
     def test_a_conflict_comes_after_maintenance(self, bench: Bench, base: Version) -> None:
         """The object has been replaced by the time that the body is to be built: a look tells by whom."""
 
@@ -894,6 +902,7 @@ class TestMaintenance:
 
         def hinder(request: Callable[[], Any]) -> Any:
             self.maintain(bench, f"number {next(numbers)}")
+            bench.clock.advance(0.1)
             return request()
 
         bench.store.around["put"] = [hinder] * 5000
