@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-from tests.integration._children import Place
+from tests.integration._children import Place, in_both_formats
+from tests.integration._worker import COMPACTS
 
 PROGRAM = "_kill.py"
 
@@ -21,9 +22,12 @@ def _assert_nothing_happened(place: Place, name: str, found: dict[str, Any]) -> 
     assert (found["folders"], found["databases"]) == (1, 1), (name, found)
 
 
+@in_both_formats
 def test_killed_at_random_moments(place: Place) -> None:
     """A process that commits in a loop is killed from outside, again and again, on one cache folder."""
-    for number, found in enumerate(place.run(PROGRAM, "at_random_moments", place.url, str(place.cache), 7, 30)):
+    env = {COMPACTS: "yes"} if place.format == "pages" else {}
+    report = place.run(PROGRAM, "at_random_moments", place.url, str(place.cache), 7, 30, env=env)
+    for number, found in enumerate(report):
         _assert_nothing_happened(place, f"kill {number}", found)
     assert place.private_folders() == []
 
@@ -45,9 +49,11 @@ LANDED = {
 """Where the store has the commit, and nobody was told."""
 
 
+@in_both_formats
 def test_killed_at_each_step_of_a_commit(place: Place) -> None:
-    """The same at each step of pull, commit, upload, checkpoint and clean record; the store decides what stands."""
-    report = place.run(PROGRAM, "at_planted_points", place.url, str(place.cache))
+    """The same at each step of pull, commit, upload, checkpoint, clean record and maintenance; the store decides."""
+    env = {COMPACTS: "yes"} if place.format == "pages" else {}
+    report = place.run(PROGRAM, "at_planted_points", place.url, str(place.cache), env=env)
     assert set(report) > UNACCEPTED | LANDED
     for name, found in report.items():
         _assert_nothing_happened(place, name, found)
