@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+import pytest
+
 from tests.integration._children import Place, in_both_formats
 from tests.integration._worker import COMPACTS
 
@@ -49,11 +51,13 @@ LANDED = {
 """Where the store has the commit, and nobody was told."""
 
 
+@pytest.mark.timeout(200)
 @in_both_formats
 def test_killed_at_each_step_of_a_commit(place: Place) -> None:
     """The same at each step of pull, commit, upload, checkpoint, clean record and maintenance; the store decides."""
     env = {COMPACTS: "yes"} if place.format == "pages" else {}
-    report = place.run(PROGRAM, "at_planted_points", place.url, str(place.cache), env=env)
+    child = place.start(PROGRAM, "at_planted_points", place.url, str(place.cache), env=env)
+    report = child.result(patience=150)
     assert set(report) > UNACCEPTED | LANDED
     for name, found in report.items():
         _assert_nothing_happened(place, name, found)
