@@ -9,7 +9,8 @@ from temaki.clock import Moment
 from temaki.engine import hint
 from temaki.engine.session import EngineSession
 from temaki.engine.shared import Shared
-from temaki.errors import SyncError
+from temaki.errors import ConflictError, SyncError
+from temaki.formats.choice import by_number
 from temaki.replica.connection import Connection
 from temaki.replica.wal import Scan
 from temaki.strategy import Strategy
@@ -34,7 +35,9 @@ class Commit:
         self._replica, self._generation = shared.replica, session.generation
 
     def run(self) -> bool:
-        """Run SQLite's COMMIT, and upload if it changed anything. If this raises, the generation is abandoned.
+        """Run SQLite's COMMIT, and upload if it changed anything.
+
+        If this raises, the generation is abandoned; or what the store has refused is undone in it.
 
         Returns:
             True if the commit changed anything.
@@ -44,6 +47,7 @@ class Commit:
             sqlite3.Error: SQLite refused its COMMIT.
         """
         published: Published | None = None
+        changes: Scan | None = None
         with self._shared.watch("commit") as watch, self._replica.committing, self._replica.files:
             try:
                 self._replica.commit_locally(self._connection)
@@ -52,15 +56,29 @@ class Commit:
                     published = self._publish(changes)
                 else:
                     self._replica.settle(self._generation)
-            except BaseException:
-                self._replica.abandon(self._generation)
+            except BaseException as error:
+                if not self._is_taken_back(error, changes):
+                    self._replica.abandon(self._generation)
                 raise
             finally:
                 self._session.writing = False
                 self._session.forget_image()
-        if published is not None:  # reported after the locks are released, so that readers do not wait for listeners
+        if (
+            published is not None and changes is not None
+        ):  # reported after the locks are released, so that readers do not wait for listeners
             self._report(published, changes, watch.seconds)
         return published is not None
+
+    def _is_taken_back(self, error: BaseException, changes: Scan | None) -> bool:
+        """Whether the working copy is the acknowledged version again: the store refused the commit, for certain."""
+        generation, version = self._generation, self._generation.version
+        if not isinstance(error, ConflictError) or version is None or changes is None or changes.page_count is None:
+            return False
+        extent = by_number(version.format).extent(generation)
+        if extent is None or not self._replica.take_back(generation, changes, extent):
+            return False
+        self._shared.puller.doubt()
+        return True
 
     def _report(self, published: Published, changes: Scan, seconds: float) -> None:
         uploaded, pages = self._session.uploaded, len(changes.pages)

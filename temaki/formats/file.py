@@ -18,11 +18,12 @@ from temaki.errors import (
     StoreUnavailableError,
 )
 from temaki.formats.format import Body, Copied, Format, Received, SourceChangedError, Stored, Task, WholeTask
+from temaki.remote.swap import Rebuilt
 from temaki.remote.transfer import Target, read_exactly
 from temaki.replica.header import DATABASE_HEADER, MODES_AT, ROLLBACK_MODE, WAL_MODE, FormatError, read_header
 from temaki.store import CopyingStore
 from temaki.stores.wrapper import StoreWrapper
-from temaki.version import SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
+from temaki.version import FILE_FORMAT, SEQUENCE_KEY, MetadataError, NewerFormatError, Version, read_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,8 +47,10 @@ class _File(Format):
         return Body(task.image, task.image.size)
 
     def store_whole(self, task: WholeTask) -> Body:
-        """The whole database."""
-        return Body(task.image, task.image.size)
+        """The whole database. It is the same one on a version in pages that was maintained meanwhile."""
+        is_maintained = task.base is not None and task.base.format != FILE_FORMAT
+        rebuild = (lambda stored: Rebuilt(task.image, stored.etag)) if is_maintained else None
+        return Body(task.image, task.image.size, rebuild=rebuild)
 
 
 FORMAT: Final = _File()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from temaki.remote.fetch import Source
     from temaki.remote.remote import Remote
     from temaki.remote.swap import Rebuilt
-    from temaki.replica.generation import Generation, Knowledge
+    from temaki.replica.generation import Extent, Generation, Knowledge
     from temaki.replica.image import Image
     from temaki.replica.replica import Replica
     from temaki.store import Download, ReadableBody, Store
@@ -323,6 +323,13 @@ class Format(ABC):
 
     def layout(self, generation: Generation) -> Layout | None:  # noqa: ARG002 - the other format's
         """The layout of the version in the working copy; None if it is one object, or if that is not known here.
+
+        Makes no request. The replica's lock is held.
+        """
+        return None
+
+    def extent(self, generation: Generation) -> Extent | None:  # noqa: ARG002 - the other format's
+        """The size of the version in the working copy, from which a pull can lead on; None if every pull brings it all.
 
         Makes no request. The replica's lock is held.
         """

@@ -77,11 +77,11 @@ class Rebuilt:
     """A body that was built anew, on an object that is maintained.
 
     Attributes:
-        body: The bytes.
+        body: The bytes, as for :class:`Swap`.
         replaces: ETag of the object that it was built on.
     """
 
-    body: bytes
+    body: bytes | ReadableBody
     replaces: str
 
 

@@ -17,16 +17,21 @@ import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from temaki.errors import WorkingCopyError
 from temaki.process.fork import process
 from temaki.replica.apply import WalIndex, append
 from temaki.replica.connection import Connection
-from temaki.replica.header import DATABASE_HEADER, FormatError, read_header
+from temaki.replica.header import DATABASE_HEADER, MODES_AT, WAL_MODE, FormatError, read_header
 from temaki.replica.image import Image
 from temaki.replica.wal import Mark, Scan, scan
 from temaki.version import Version
+
+MOST_TAKEN_BACK: Final = 8 << 20
+"""Bytes of pages up to which a refused commit is undone in place. They are in memory meanwhile."""
+SCHEMA_COOKIE: Final = slice(40, 44)
+"""Where page 1 has the number of the schema ("Schema cookie", fileformat2.html, section 1.3.9)."""
 
 Extent = tuple[int, int, int]
 """What a format knows of the size of a version: pages, bytes in a page, and the version's number."""
@@ -355,23 +360,70 @@ class Generation:
             self.require_intact()
             if not self._accepts_foreign_pages(page_size):
                 return False
-            with self._guard.trusted():
-                if not self.users and self.complete:
+            if not self.users and self.complete:
+                with self._guard.trusted():
                     self._guard.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()  # the WAL starts over
-                    self._remember_files()
-                try:
-                    self._guard.execute("BEGIN IMMEDIATE").close()
-                except sqlite3.OperationalError:  # busy
-                    return False
-                try:
-                    append(self._wal, self._index_maps, pages, page_count, page_size)
-                except FormatError:
-                    return False
-                finally:
-                    self._guard.execute("COMMIT").close()
-            found = scan(self._wal, self._index, self._mark)
+                self._remember_files()
+            return self._append(pages, page_count, page_size, version)
         except (FormatError, OSError) as error:
             raise self.damaged(error) from error
+
+    def take_back(self, changes: Scan, extent: Extent) -> bool:
+        """Undo a local commit that the store has refused: what it changed gets its earlier pages back.
+
+        So the acknowledged version stays here, and a catch-up leads on from it. As for a catch-up, sessions keep their
+        snapshots, and the replica's lock is held. If this raises, the generation is to be abandoned.
+
+        Args:
+            changes: What was committed.
+            extent: The size of the acknowledged version.
+
+        Returns:
+            False if it cannot be done, or if a copy of everything is no worse. Nothing was written then.
+
+        Raises:
+            WorkingCopyError: The files were damaged by something else, or cannot be written.
+        """
+        page_count, page_size, _ = extent
+        assert self.version is not None
+        assert changes.page_count is not None
+        # Pages that were cut off need nothing: their frames, or the main file, still have them.
+        numbers = {1, *(number for number in changes.pages if number <= page_count)}
+        if changes.page_size != page_size or len(numbers) * page_size > MOST_TAKEN_BACK:
+            return False
+        try:
+            self.require_intact()
+            image = self._acknowledged(extent)
+            pages = {number: image.page(number) for number in numbers}
+            # A connection keeps a schema as long as its number stays the same, and another schema may get that number.
+            if self._newest_header(changes)[SCHEMA_COOKIE] != pages[1][SCHEMA_COOKIE]:
+                return False
+            pages[1] = pages[1][:MODES_AT] + WAL_MODE + pages[1][MODES_AT + len(WAL_MODE) :]
+            return self._append(pages, page_count, page_size, self.version)
+        except (FormatError, OSError) as error:
+            raise self.damaged(error) from error
+
+    def _newest_header(self, changes: Scan) -> bytes:
+        at = changes.pages.get(1)
+        if at is not None:
+            return os.pread(self._wal, DATABASE_HEADER, at)
+        at = None if changes.restarted else self._pages.get(1)
+        return os.pread(self._main, DATABASE_HEADER, 0) if at is None else os.pread(self._wal, DATABASE_HEADER, at)
+
+    def _append(self, pages: Mapping[int, bytes], page_count: int, page_size: int, version: Version) -> bool:
+        """Write pages as one transaction, and acknowledge it. Raises what :func:`append` does not explain."""
+        with self._guard.trusted():
+            try:
+                self._guard.execute("BEGIN IMMEDIATE").close()
+            except sqlite3.OperationalError:  # busy
+                return False
+            try:
+                append(self._wal, self._index_maps, pages, page_count, page_size)
+            except FormatError:
+                return False
+            finally:
+                self._guard.execute("COMMIT").close()
+        found = scan(self._wal, self._index, self._mark)
         if found.restarted:
             self._pages = {}
         self.acknowledge(found, version)

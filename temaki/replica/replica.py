@@ -30,6 +30,7 @@ from temaki.replica.connection import Connection
 from temaki.replica.folder import Folder
 from temaki.replica.generation import Extent, Generation, Knowledge
 from temaki.replica.image import Image
+from temaki.replica.wal import Scan
 from temaki.replica.writer import WriterLock
 from temaki.version import Version
 
@@ -391,6 +392,23 @@ class Replica:
         assert self._folder is not None
         if generation.complete and generation.version is not None and generation is self.current:
             self._folder.record(generation.path, generation.facts())
+
+    def take_back(self, generation: Generation, changes: Scan, extent: Extent) -> bool:
+        """Undo a local commit that the store has refused; see :meth:`Generation.take_back`.
+
+        Returns:
+            False if the generation is to be abandoned.
+        """
+        if generation is not self.current or generation.abandoned:
+            return False
+        try:
+            if not generation.take_back(changes, extent):
+                return False
+            self.settle(generation)
+        except (WorkingCopyError, sqlite3.Error, OSError):
+            _log.debug("%s: a refused commit could not be undone", self.url, exc_info=True)
+            return False
+        return True
 
     def abandon(self, generation: Generation) -> None:
         """Drop a generation with all changes that the store has not accepted. The next session pulls."""

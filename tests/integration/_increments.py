@@ -77,5 +77,31 @@ def share_cache(url: str, cache_dir: str) -> list[str]:
     return sorted(entry.name for entry in Path(cache_dir).iterdir())
 
 
+def take_turns(url: str) -> dict[str, int]:
+    """Increment when told to go; when told to stay, keep the transaction open for a word more.
+
+    Returns:
+        How many increments were made, and how many runs of the function that took.
+    """
+    app = Application(url)
+    app.value()
+    say("ready")
+    increments = 0
+    stays = False
+
+    def then() -> None:
+        nonlocal stays
+        if stays:
+            stays = False  # not when it is run again
+            say("changed")
+            hear()
+
+    while (word := hear()) != "end":
+        stays = word == "stay"
+        say(app.increment(then=then))
+        increments += 1
+    return {"increments": increments, "runs": app.runs}
+
+
 if __name__ == "__main__":
-    main(create, increment, value, start_first, share_cache)
+    main(create, increment, value, start_first, share_cache, take_turns)

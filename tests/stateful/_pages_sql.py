@@ -398,6 +398,7 @@ class World:
         give_up: bool = False,
         meanwhile: Callable[[], object] | None = None,
         stale: bool = False,
+        uploaded: bool = False,
     ) -> None:
         """One transaction of a process.
 
@@ -407,6 +408,7 @@ class World:
             give_up: Whether it is rolled back at its end.
             meanwhile: What others do between the statements and the commit.
             stale: Whether that is a commit, after which this one has to be refused.
+            uploaded: Whether they do it within the commit, right before the head is replaced.
         """
         process.release()
         before = self.commit_id()
@@ -414,13 +416,16 @@ class World:
         try:
             with db_session(immediate=True):
                 results = run(process.db.get_connection(), statements)
-                if meanwhile is not None:
+                if meanwhile is not None and uploaded:
+                    process.hooked.before["put"] = [lambda: in_thread(meanwhile)]
+                elif meanwhile is not None:
                     in_thread(meanwhile)
                 theirs = self.commit_id()
                 if give_up:
                     rollback()
         except CommitException as error:
             refused = cause_of(error)
+        process.hooked.before.clear()
         if refused is not None:
             assert isinstance(refused, ConflictError), refused
             assert stale
@@ -473,6 +478,11 @@ class World:
         if how == "fold":
             maintain.fold(self.source, path, force=True)
         elif how == "collect":
+            maintain.collect(self.source)
+        elif how == "collect for good":
+            for _ in range(2):
+                maintain.collect(self.source)
+                self.wait(maintain.GRACE)
             maintain.collect(self.source)
         elif how == "compact":
             compact(self.source, path)

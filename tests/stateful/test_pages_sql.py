@@ -78,13 +78,21 @@ class SqlMachine(RuleBasedStateMachine):
             stale=True,
         )
 
-    @rule(who=WHO, seed=SEEDS, how=st.sampled_from(["fold", "collect", "compact"]), orphan=st.booleans())
-    def maintained_meanwhile(self, who: int, seed: int, how: str, *, orphan: bool) -> None:
-        """Maintenance between the statements and the commit is no conflict."""
+    @rule(
+        who=WHO,
+        seed=SEEDS,
+        how=st.sampled_from(["fold", "collect", "collect for good", "compact"]),
+        orphan=st.booleans(),
+        uploaded=st.booleans(),
+    )
+    def maintained_meanwhile(self, who: int, seed: int, how: str, *, orphan: bool, uploaded: bool) -> None:
+        """Maintenance is no conflict, before the commit or when its segments are uploaded and named nowhere yet."""
         if orphan:
             self.world.orphan("seg")
         process = self.of(who)
-        self.world.transact(process, transaction(seed, 3), meanwhile=lambda: self.world.maintain(how, process))
+        self.world.transact(
+            process, transaction(seed, 3), meanwhile=lambda: self.world.maintain(how, process), uploaded=uploaded
+        )
 
     @rule(who=WHO)
     def look(self, who: int) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from temaki.formats.format import Copied, CopyTask, Maintained
     from temaki.formats.pages.head import Head
     from temaki.remote.fetch import Source
-    from temaki.replica.generation import Generation, Knowledge
+    from temaki.replica.generation import Extent, Generation, Knowledge
     from temaki.replica.replica import Replica
     from temaki.store import Download
     from temaki.version import Version
@@ -58,6 +58,11 @@ class _Pages(Format):
         """From the head that is known."""
         known = PagesKnowledge.of(generation)
         return None if known is None else layout_of(known.head, len(encode(known.head)))
+
+    def extent(self, generation: Generation) -> Extent | None:
+        """What the head says."""
+        known = PagesKnowledge.of(generation)
+        return None if known is None else (known.head.page_count, known.head.page_size, known.head.sequence)
 
     def store(self, task: Task) -> Body:
         """The next head. Its segments, or its base, are uploaded here."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from temaki.errors import AccessDeniedError, WorkingCopyError
 from temaki.formats.format import Body
 from temaki.formats.pages.blame import blame
+from temaki.formats.pages.claim import current
 from temaki.formats.pages.compose import Identity, first_head
 from temaki.formats.pages.gone import condemning
 from temaki.formats.pages.head import Head, Marked, encode
@@ -48,15 +49,22 @@ class Whole:
         if base is None or base.format != PAGES_FORMAT:
             content = encode(self._new(0))
         else:
-            found = read_again(source, base.etag)
+            found = read_again(source, base.etag) or self._maintained(base)
             if found is None:
                 raise conflict(source.url, self._task.commit, "its head was replaced")
             content = self._instead_of(*found)
         return Body(io.BytesIO(content), self._task.image.size, rebuild=self._rebuild)
 
-    def _rebuild(self, current: Version) -> Rebuilt | None:
-        found = read_again(self._source, current.etag)
-        return None if found is None else Rebuilt(self._instead_of(*found), current.etag)
+    def _maintained(self, base: Version) -> tuple[Head, float] | None:
+        """The head of now and :func:`ahead_of`, if it is the base in other bytes: that is no conflict."""
+        now = current(self._source)
+        if now is None or now.head.commit != base.commit:
+            return None
+        return now.head, now.now - self._source.retrying.clock.time()
+
+    def _rebuild(self, stored: Version) -> Rebuilt | None:
+        found = read_again(self._source, stored.etag)
+        return None if found is None else Rebuilt(self._instead_of(*found), stored.etag)
 
     def _instead_of(self, old: Head, ahead: float) -> bytes:
         new = self._new(old.collection)
