@@ -49,6 +49,13 @@ LANDED = {
     "before the clean record",
 }
 """Where the store has the commit, and nobody was told."""
+ALSO_IN_CATCH_UPS = {
+    "before the checkpoint",
+    "half-way through the checkpoint",
+    "after the checkpoint",
+    "before the clean record",
+}
+"""Steps of a commit that are steps of a catch-up too, which comes first in pages."""
 
 
 @pytest.mark.timeout(200)
@@ -62,7 +69,7 @@ def test_killed_at_each_step_of_a_commit(place: Place) -> None:
     for name, found in report.items():
         _assert_nothing_happened(place, name, found)
         assert found["code"] == (-signal.SIGXFSZ if "half-way" in name else -signal.SIGKILL), name
-        if name in UNACCEPTED | LANDED:
+        if name in UNACCEPTED | (LANDED - ALSO_IN_CATCH_UPS if place.format == "pages" else LANDED):
             assert found["stored"] == found["acknowledged"] + (name in LANDED), name
             assert not found["clean"], f"{name}: the file was marked as clean"
     assert place.private_folders() == []
