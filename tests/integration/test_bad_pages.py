@@ -15,8 +15,9 @@ from pony.orm import db_session
 
 from temaki import AccessDeniedError, CorruptDatabaseError, ObjectArchivedError, StoreError, cause_of
 from temaki.formats.pages import segment as segments
-from temaki.formats.pages.head import Head, Segment, TailPage, decode, encode
+from temaki.formats.pages.head import Head, Segment, TailPage
 from temaki.formats.pages.maintain import GRACE, collect, fold
+from temaki.formats.pages.manifest import decode, encode
 from temaki.formats.pages.names import folder, key_of
 from temaki.remote.fetch import Source
 from temaki.remote.retry import RetryPolicy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,36 +35,35 @@ def test_every_command(moto: Server, tmp_path: Path, form: str) -> None:
     url, other = f"s3://{bucket}/app.sqlite", f"s3://{bucket}/other.sqlite"
     used: set[str] = set()
 
-    def json(command: str, *arguments: str, code: int = 0) -> dict[str, object]:
+    def json(command: str, *arguments: str, code: int = 0) -> Any:
         used.add(command)
         ran = temaki(*command.split(), *arguments, "--json")
         assert ran.code == code, ran.err
-        found: dict[str, object] = ran.json(command)
-        return found
+        return ran.json(command)
 
     temaki.file("app.sqlite", *USERS)
-    assert json("push", url, "app.sqlite")["version"]["sequence"] == 1  # type: ignore[index]
+    assert json("push", url, "app.sqlite")["version"]["sequence"] == 1
     change = "UPDATE user SET name = 'Bobby' WHERE id = 2; INSERT INTO user VALUES (3, 'Cy')"
-    assert json("shell", url, "--write", "--yes", "-c", change)["published"]["sequence"] == 2  # type: ignore[index]
+    assert json("shell", url, "--write", "--yes", "-c", change)["published"]["sequence"] == 2
     status = json("status", url)
     assert (status["tables"], status["adopted"]) == ([{"name": "user", "rows": 3}], False)
     assert re.search(rf"format +{form}\n", temaki("status", url).out)
     assert json("verify", url)["problems"] == []
-    assert [one["sequence"] for one in json("history", url)["versions"]] == [2, 1]  # type: ignore[attr-defined]
-    (table,) = json("diff", url, "1", "current")["tables"]  # type: ignore[misc]
+    assert [one["sequence"] for one in json("history", url)["versions"]] == [2, 1]
+    (table,) = json("diff", url, "1", "current")["tables"]
     assert (table["name"], table["added"], table["removed"], table["changed"]) == ("user", 1, 0, 1)
     assert json("convert", url, "--to", form)["replaced"] is None
     compacted = json("compact", url)
     assert (compacted["format"], compacted["folded"], compacted["busy"]) == (form, False, False)
     assert json("copy", url, other)["format"] == form
-    assert json("restore", url, "1", "--yes")["version"]["sequence"] == 3  # type: ignore[index]
-    assert json("lease show", url)["lease"]["held"] is False  # type: ignore[index]
-    assert json("lease break", url, "--yes")["lease"]["held"] is False  # type: ignore[index]
+    assert json("restore", url, "1", "--yes")["version"]["sequence"] == 3
+    assert json("lease show", url)["lease"]["held"] is False
+    assert json("lease break", url, "--yes")["lease"]["held"] is False
     for one, expected in ((url, [(1, "Ada"), (2, "Bob")]), (other, [(1, "Ada"), (2, "Bobby"), (3, "Cy")])):
         json("pull", one, "pulled.sqlite", "--yes")
         assert rows(temaki.home / "pulled.sqlite") == expected
     assert json("doctor", url, "--requests", "3")["works"] is True
-    assert len(json("bench", url, "--sessions", "3")["sessions"]) >= 3  # type: ignore[arg-type]
+    assert len(json("bench", url, "--sessions", "3")["sessions"]) >= 3
     assert temaki("schema", "status").code == 0
     assert used == set(RESULTS), "a command that this test does not know"
 

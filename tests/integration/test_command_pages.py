@@ -16,7 +16,8 @@ from temaki.cli.folder_checks import FolderChecks
 from temaki.cli.look import look
 from temaki.cli.target import Target
 from temaki.cli.terminal import Terminal
-from temaki.formats.pages.head import Head, decode
+from temaki.formats.pages.head import Head
+from temaki.formats.pages.manifest import decode
 from temaki.store import LifecycleRule, LifecycleStore
 from temaki.stores import open_store
 from temaki.stores.memory import MemoryStore

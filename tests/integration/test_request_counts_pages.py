@@ -69,7 +69,7 @@ class Bench:
     @property
     def manifest(self) -> Head:
         """The head."""
-        from temaki.formats.pages.head import decode
+        from temaki.formats.pages.manifest import decode
 
         download = self.bucket.get(KEY)
         assert download is not None

@@ -30,8 +30,9 @@ from temaki.formats.pages import maintain
 from temaki.formats.pages.checksum import plus
 from temaki.formats.pages.claim import CLAIM_LIFETIME
 from temaki.formats.pages.compact import compact
-from temaki.formats.pages.head import Head, decode
+from temaki.formats.pages.head import Head
 from temaki.formats.pages.knowledge import PagesKnowledge, local_pages
+from temaki.formats.pages.manifest import decode
 from temaki.formats.pages.names import new_name
 from temaki.orm.cause import cause_of
 from temaki.remote.fetch import Source

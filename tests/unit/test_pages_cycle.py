@@ -23,7 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from temaki.errors import CorruptDatabaseError
 from temaki.formats.pages import compose, gone, policy
 from temaki.formats.pages.compose import Identity, Known, first_head, next_head
-from temaki.formats.pages.head import MOST_CONDEMNED, MOST_SEGMENTS, Head, decode, encode
+from temaki.formats.pages.head import MOST_CONDEMNED, MOST_SEGMENTS, Head
+from temaki.formats.pages.manifest import decode, encode
 from temaki.formats.pages.names import key_of
 from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError, Objects, corrupt
 from temaki.formats.pages.pageone import materialised

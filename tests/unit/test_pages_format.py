@@ -15,7 +15,8 @@ from pony.orm import CommitException, db_session
 from temaki.errors import ConflictError, CorruptDatabaseError, StoreUnavailableError
 from temaki.formats.choice import open_stored
 from temaki.formats.pages import compose
-from temaki.formats.pages.head import Base, Head, decode, encode
+from temaki.formats.pages.head import Base, Head
+from temaki.formats.pages.manifest import decode, encode
 from temaki.formats.pages.names import key_of, new_name
 from temaki.formats.pages.objects import Objects
 from temaki.formats.pages.policy import TAIL_KEEP

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from temaki.formats.pages import gone
-from temaki.formats.pages.head import Marked, encode
+from temaki.formats.pages.head import Marked
 from temaki.formats.pages.maintain import CLAIM_LIFETIME, GRACE, KEPT, Collected, collect, fold
+from temaki.formats.pages.manifest import encode
 from temaki.formats.pages.names import folder, key_of, new_name
 from temaki.remote.fetch import Source
 from temaki.remote.retry import RetryPolicy

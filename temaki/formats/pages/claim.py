@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from temaki.errors import PreconditionFailedError
 from temaki.formats.pages.gone import condemning
-from temaki.formats.pages.head import Head, Marked, encode
+from temaki.formats.pages.head import Head, Marked
+from temaki.formats.pages.manifest import encode
 from temaki.formats.pages.names import new_name
 from temaki.formats.pages.objects import Objects
 from temaki.formats.pages.read import read_stored

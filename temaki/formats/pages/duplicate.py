@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NoReturn
 from temaki.errors import AccessDeniedError, NotFoundError, ObjectArchivedError, PreconditionFailedError
 from temaki.formats.format import Copied, SourceChangedError
 from temaki.formats.pages.blame import blame
-from temaki.formats.pages.head import Base, Segment, encode
+from temaki.formats.pages.head import Base, Segment
+from temaki.formats.pages.manifest import encode
 from temaki.formats.pages.names import key_of, new_name
 from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError, in_parallel
 from temaki.formats.pages.read import read_again

@@ -14,9 +14,9 @@ from temaki.formats.format import Body, Format, Layout, Received, Stored, Task, 
 from temaki.formats.pages.blame import BLAMED, blame
 from temaki.formats.pages.compose import Identity, Known, Uploads, first_head, next_head
 from temaki.formats.pages.duplicate import duplicate
-from temaki.formats.pages.head import encode
 from temaki.formats.pages.knowledge import PagesKnowledge, local_pages
 from temaki.formats.pages.layout import catch_up_size, full_size, layout_of, uploaded
+from temaki.formats.pages.manifest import encode
 from temaki.formats.pages.objects import DamagedObjectError, MissingObjectError, Objects
 from temaki.formats.pages.pull import MismatchError, can_catch_up, collect, prove, save
 from temaki.formats.pages.read import ahead_of, read_again, read_stored

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from temaki.errors import WorkingCopyError
 from temaki.formats.pages.compose import Known
-from temaki.formats.pages.head import Head, TailPage, decode, encode
+from temaki.formats.pages.head import Head, TailPage
+from temaki.formats.pages.manifest import decode, encode
 from temaki.formats.pages.pageimage import pack
 from temaki.formats.pages.pageone import canonical
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from temaki.errors import CorruptDatabaseError, NotFoundError, PreconditionFailedError
-from temaki.formats.pages.head import LARGEST_HEAD, NewerHeadError, decode
+from temaki.formats.pages.manifest import LARGEST_HEAD, NewerHeadError, decode
 from temaki.remote.transfer import read_exactly
 from temaki.replica.header import FormatError
 from temaki.version import COMMIT_KEY, SEQUENCE_KEY, MetadataError, read_version

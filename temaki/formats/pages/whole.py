@@ -17,7 +17,8 @@ from temaki.formats.pages.blame import blame
 from temaki.formats.pages.claim import current
 from temaki.formats.pages.compose import Identity, first_head
 from temaki.formats.pages.gone import condemning
-from temaki.formats.pages.head import Head, Marked, encode
+from temaki.formats.pages.head import Head, Marked
+from temaki.formats.pages.manifest import encode
 from temaki.formats.pages.objects import Objects
 from temaki.formats.pages.read import read_again
 from temaki.remote.publish import conflict

@@ -1,4 +1,4 @@
-"""`formats.pages.head`: what is written is what is read, and nothing impossible is believed."""
+"""`formats.pages.manifest`: what is written is what is read, and nothing impossible is believed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from temaki.formats.pages import head as head_module
-from temaki.formats.pages.head import Base, Head, Marked, NewerHeadError, Segment, TailPage, decode, encode
+from temaki.formats.pages import manifest
+from temaki.formats.pages.head import Base, Head, Marked, Segment, TailPage
+from temaki.formats.pages.manifest import NewerHeadError, decode, encode
 from temaki.formats.pages.names import is_name, key_of, new_name
 from temaki.replica.header import FormatError
 
@@ -122,7 +123,7 @@ class TestBytes:
     def test_reading_imports_little(self) -> None:
         """A cold start reads a head: it needs only small modules of the standard library beside what is loaded."""
         code = (
-            "import sys, temaki; before = set(sys.modules); import temaki.formats.pages.head; "
+            "import sys, temaki; before = set(sys.modules); import temaki.formats.pages.manifest; "
             "print(*(name for name in set(sys.modules) - before if not name.startswith('temaki')))"
         )
         run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -228,7 +229,7 @@ class TestHostile:
     def test_too_large(self) -> None:
         """It is refused before anything in it is read."""
         with pytest.raises(FormatError, match="no head has more"):
-            decode(bytes(head_module.LARGEST_HEAD + 1))
+            decode(bytes(manifest.LARGEST_HEAD + 1))
 
     def test_newer(self) -> None:
         """A newer layout, and a newer feature, are told apart from damage."""
