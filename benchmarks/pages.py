@@ -34,8 +34,9 @@ from benchmarks.large_database import forget_peak, memory
 from temaki import Database
 from temaki.engine.engine import Engine
 from temaki.formats.pages.checksum import page_value
-from temaki.formats.pages.head import Base, Head, decode
+from temaki.formats.pages.head import Base, Head
 from temaki.formats.pages.knowledge import PagesKnowledge
+from temaki.formats.pages.manifest import decode
 from temaki.formats.pages.pageimage import pack
 from temaki.formats.pages.policy import pull_size
 from temaki.replica.replica import Replica

@@ -13,12 +13,16 @@ from typing import Any
 
 from temaki.engine.session import EngineSession
 from temaki.formats.file import StoredFile
+from temaki.formats.pages import maintain, upkeep
+from temaki.formats.pages.claim import Claim
+from temaki.formats.pages.format import StoredPages
+from temaki.formats.pages.objects import Objects
 from temaki.replica.folder import Folder
 from temaki.replica.generation import Generation
 from temaki.replica.replica import Replica
 from temaki.stores.directory import DirectoryStore
 from tests.integration._tripwire import Tripwire
-from tests.integration._worker import Application, Forked, create, kill_myself, main
+from tests.integration._worker import COMPACTS, Application, Forked, create, kill_myself, main
 from tests.stored import database, opened
 
 LARGE = 60_000
@@ -75,9 +79,20 @@ def _replace_rename(owner: Any) -> None:
     owner.replace = replace
 
 
+def _at_the_head(_store: DirectoryStore, key: str, *_: object, **__: object) -> None:
+    """The object that makes a commit: in pages others come before it."""
+    if "/" not in key:
+        kill_myself()
+
+
+def _beside_the_head(_store: DirectoryStore, key: str, *_: object, **__: object) -> None:
+    if "/" in key:
+        kill_myself()
+
+
 POINTS: dict[str, Callable[[], None]] = {
-    "before the upload": lambda: _replace(DirectoryStore, "put", before=True),
-    "after the upload has landed": lambda: _replace(DirectoryStore, "put"),
+    "before the upload": lambda: _replace(DirectoryStore, "put", before=True, act=_at_the_head),
+    "after the upload has landed": lambda: _replace(DirectoryStore, "put", act=_at_the_head),
     "before the local commit": lambda: _replace(Replica, "commit_locally", before=True),
     "between local commit and upload": lambda: _replace(Replica, "commit_locally"),
     "before the upload's image is made": lambda: _replace(EngineSession, "prepare", before=True),
@@ -100,18 +115,58 @@ POINTS: dict[str, Callable[[], None]] = {
 }
 
 
+def _at_a_base(_objects: Objects, name: str, *_: object) -> None:
+    if name.startswith("base"):
+        kill_myself()
+
+
+PULLS: dict[str, Callable[[], None]] = {
+    "before a pull is saved": lambda: _replace(StoredPages, "save", before=True),
+    "half-way through a pull": lambda: _replace(StoredPages, "save", before=True, act=lambda *_: _die_beyond(4096)),
+    "after a pull is saved": lambda: _replace(StoredPages, "save"),
+    "while a pull becomes a generation": lambda: _replace(Generation, "_open_guard"),
+    "after a pull has become a generation": lambda: _replace(Replica, "install"),
+}
+"""Points of a full pull of pages, to which a process without a working copy comes."""
+IN_PAGES: dict[str, Callable[[], None]] = {
+    **{name: plant for name, plant in POINTS.items() if name not in PULLS},
+    "before a segment is uploaded": lambda: _replace(DirectoryStore, "put", before=True, act=_beside_the_head),
+    "after a segment is uploaded": lambda: _replace(DirectoryStore, "put", act=_beside_the_head),
+    "before a catch-up": lambda: _replace(Replica, "catch_up", before=True),
+    "before a catch-up's pages are written": lambda: _replace(Generation, "catch_up", before=True),
+    "after a catch-up's pages are written": lambda: _replace(Generation, "catch_up"),
+    "after a catch-up": lambda: _replace(Replica, "catch_up"),
+    "before a fold": lambda: _replace(upkeep, "fold_from", before=True),
+    "in a fold, when it has claimed the head": lambda: _replace(maintain, "_claimed"),
+    "in a fold, before its base is uploaded": lambda: _replace(Objects, "put", before=True, act=_at_a_base),
+    "in a fold, after its base is uploaded": lambda: _replace(Objects, "put", act=_at_a_base),
+    "in maintenance, before its end is swapped in": lambda: _replace(Claim, "end", before=True),
+    "after a fold": lambda: _replace(upkeep, "fold_from"),
+    "before a merge": lambda: _replace(upkeep, "merge_from", before=True),
+    "after a merge": lambda: _replace(upkeep, "merge_from"),
+    "before a collection": lambda: _replace(upkeep, "collect", before=True),
+    "in a collection, before it deletes": lambda: _replace(maintain, "remove", before=True),
+    "in a collection, after its first deletion": lambda: _replace(DirectoryStore, "delete"),
+    "after a collection": lambda: _replace(upkeep, "collect"),
+}
+
+
 class Trials:
     """Kills a process after the other, and looks at what each has left.
 
     Args:
         url: The database's.
         cache_dir: The working copy that they all use, one after the other.
+
+    Attributes:
+        compact: Whether those that are killed maintain the database.
     """
 
     def __init__(self, url: str, cache_dir: str) -> None:
         self.url, self.cache = url, Path(cache_dir)
         self.object = Path(url.removeprefix("file://"))
         self.journal = self.cache.with_name("journal")
+        self.compact = "auto"
         Forked(create, url).result()
 
     def run(self, doom: Callable[[], object], *, pulls: bool, moment: float | None = None) -> dict[str, Any]:
@@ -149,7 +204,7 @@ class Trials:
 
     def _commit_for_ever(self, doom: Callable[[], object]) -> None:
         journal = os.open(self.journal, os.O_WRONLY | os.O_APPEND)
-        app = Application(self.url, cache_dir=self.cache)
+        app = Application(self.url, cache_dir=self.cache, compact=self.compact)
         doom()
         while True:
             app.increment(size=LARGE)
@@ -187,7 +242,16 @@ def at_random_moments(url: str, cache_dir: str, seed: int, times: int) -> list[d
 def at_planted_points(url: str, cache_dir: str) -> dict[str, dict[str, Any]]:
     """Kill a process at each of the points."""
     trials = Trials(url, cache_dir)
-    return {name: trials.run(plant, pulls=True) for name, plant in POINTS.items()}
+    if not os.environ.get(COMPACTS):
+        return {name: trials.run(plant, pulls=True) for name, plant in POINTS.items()}
+    found = {}
+    for name, plant in IN_PAGES.items():
+        trials.compact = "manual" if name in POINTS else "auto"  # its uploads are no commits
+        found[name] = trials.run(plant, pulls=True)
+    for name, plant in PULLS.items():
+        shutil.rmtree(trials.cache)
+        found[name] = trials.run(plant, pulls=True)
+    return found
 
 
 def at_lines(url: str, cache_dir: str, seed: int, stride: int) -> dict[str, dict[str, Any]]:

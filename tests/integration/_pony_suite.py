@@ -1,6 +1,7 @@
-"""Runs Pony's own test suite and prints what became of each test, as one JSON object: ``_pony_suite.py sqlite|temaki``.
+"""Runs Pony's own test suite and prints what became of each test, as one JSON object.
 
-With ``temaki``, every database that the suite binds to SQLite is bound to a place of its own in a memory store instead.
+Run it as ``_pony_suite.py sqlite``, or with the name of a format: then each database that the suite binds to SQLite is
+bound to a place of its own in a memory store instead, and is stored in that format.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Results(unittest.TestResult):
         self.outcomes[test.id()] = f"skipped: {reason}"
 
 
-def bind_to_temaki() -> Iterator[int]:
+def bind_to_temaki(form: str) -> Iterator[int]:
     """From now on ``Database(…)`` and ``bind(…)`` of SQLite bind to memory stores; counts them."""
     import temaki
 
@@ -61,7 +62,7 @@ def bind_to_temaki() -> Iterator[int]:
     def bind(self: Any, *args: Any, **kwargs: Any) -> None:
         if (args[0] if args else kwargs.get("provider")) == "sqlite":
             next(bound)
-            temaki.bind_s3(self, f"memory://pony-suite-{next(numbers)}/app.sqlite")
+            temaki.bind_s3(self, f"memory://pony-suite-{next(numbers)}/app.sqlite", format=form)
         else:
             original(self, *args, **kwargs)
 
@@ -71,7 +72,7 @@ def bind_to_temaki() -> Iterator[int]:
 
 def main() -> None:
     """Run it."""
-    bound = bind_to_temaki() if sys.argv[1] == "temaki" else itertools.count()
+    bound = itertools.count() if sys.argv[1] == "sqlite" else bind_to_temaki(sys.argv[1])
     package = Path(pony.__file__).parent
     report = os.fdopen(os.dup(1), "w")
     sys.stdout = sys.stderr = io.StringIO()  # the suite prints

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from temaki.testing import Server
-from tests.integration._children import Place
-from tests.integration._worker import UNSEEN
+from tests.integration._children import Place, in_both_formats
+from tests.integration._worker import COMPACTS, UNSEEN
 from tests.network.relay import Relay
 
 PROGRAM = "_fork.py"
@@ -63,6 +63,7 @@ def test_nothing_of_an_inherited_session_can_be_used(place: Place, cache: str | 
     assert _run(place, cache, "use_inherited_session", kind, value=3) == [["ConflictError"], 3]
 
 
+@in_both_formats
 def test_while_another_thread_commits(place: Place, cache: str | None) -> None:
     """A child that was forked while all locks were held does not wait for a thread that it does not have."""
     assert _run(place, cache, "with_another_thread_in_commit", value=3) == [1, 2, "ok"]
@@ -79,8 +80,14 @@ def test_multiprocessing_pool(place: Place, cache: str | None) -> None:
     assert _run(place, cache, "in_pool", 4, 20, value=21) == list(range(2, 22))
 
 
+@in_both_formats
 def test_prefork_server(place: Place, cache: str | None) -> None:
-    """Workers that were forked from a warm master, with two threads each: no increment is lost."""
+    """Workers that were forked from a warm master, with two threads each: no increment is lost.
+
+    In pages, the master and each worker maintain the database all the time, in a thread of their own.
+    """
+    if place.format == "pages":
+        place.env[COMPACTS] = "yes"
     assert _run(place, cache, "prefork", 4, 4, value=32) == list(range(1, 33))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from temaki.testing import Server
-from tests.integration._children import Place
+from tests.integration._children import Place, in_both_formats
 
 PROGRAM = "_isolation.py"
 SESSIONS = 60
@@ -30,6 +30,7 @@ def _save(place: Place, url: str, env: Mapping[str, str], workers: int, **option
     return failed, sum(saves for _, saves in rows)
 
 
+@in_both_formats
 @pytest.mark.parametrize("workers", [2, 4])
 def test_every_session_is_stored(place: Place, workers: int) -> None:
     """60 of 60, as on plain SQLite."""

@@ -18,7 +18,11 @@ PATIENCE = 60 + int(SESSIONS or 0) / 50
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what is open")
 @pytest.mark.timeout(PATIENCE + 60)
-@pytest.mark.parametrize(("strategy", "sessions"), [("etag-cached", 10_000), ("lease-locked", 3_000)])
+@pytest.mark.parametrize(
+    ("stored_format", "strategy", "sessions"),
+    [("file", "etag-cached", 5_000), ("pages", "etag-cached", 5_000), ("file", "lease-locked", 2_000)],
+    indirect=["stored_format"],
+)
 def test_nothing_piles_up(place: Place, strategy: str, sessions: int) -> None:
     """After thousands of sessions, in hundreds of generations, as much is open, kept and in memory as after the first.
 

@@ -18,7 +18,7 @@ from temaki.stores.s3 import client as s3_client
 from temaki.testing import Server
 from tests.threads import until
 
-MANY = 2000
+MANY = 1000
 
 
 def _use(url: str, **options: Any) -> None:
@@ -53,11 +53,13 @@ def _assert_nothing_is_left(use: Callable[[int], None], times: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["memory", "file"])
-def test_two_thousand(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "form", "times"), [("memory", "file", MANY), ("memory", "pages", 300), ("file", "file", 300)]
+)
+def test_many(tmp_path: Path, kind: str, form: str, times: int) -> None:
     """As many descriptors and threads as in the beginning."""
     place = f"memory://{uuid4().hex}" if kind == "memory" else f"file://{tmp_path}"
-    _assert_nothing_is_left(lambda number: _use(f"{place}/{number}.sqlite"), MANY if kind == "memory" else MANY // 4)
+    _assert_nothing_is_left(lambda number: _use(f"{place}/{number}.sqlite", format=form), times)
 
 
 @pytest.mark.parametrize("isolation", ["snapshot", "pony"])

@@ -13,7 +13,7 @@ from temaki.errors import StoreUnavailableError
 from temaki.stores.s3.store import S3Store
 from temaki.testing import Server
 from temaki.testing.stores import fetch
-from tests.integration._children import Place
+from tests.integration._children import Place, in_both_formats, in_pages
 from tests.integration._ledger import MORE, Ledger
 from tests.network.faults import Fault, Faults
 from tests.network.relay import Relay
@@ -33,7 +33,9 @@ BAD = {
 
 
 def _through(ledger: Ledger, server: Server, seed: int, processes: int, times: int, options: dict[str, Any]) -> None:
-    ledger.create()
+    if ledger.place.format == "pages":
+        ledger = ledger.compacting()
+    ledger.create(200_000)
     faults = Faults(BAD, seed=seed)
     with Relay(server.endpoint, faults) as relay:
         env = {"AWS_ENDPOINT_URL_S3": relay.endpoint}
@@ -49,6 +51,7 @@ def _through(ledger: Ledger, server: Server, seed: int, processes: int, times: i
     assert suffered[None] > sum(suffered.values()) / 3, "the sequence of faults is the seed's"
 
 
+@in_both_formats
 @pytest.mark.parametrize("strategy", ["etag-cached", "lease-locked"])
 def test_books_balance_on_moto(place: Place, moto: Server, strategy: str) -> None:
     """Each acknowledged entry is stored once, each refused one never, each unknown one at most once."""
@@ -60,6 +63,7 @@ def test_books_balance_on_moto(place: Place, moto: Server, strategy: str) -> Non
     _through(Ledger.on(place, moto), moto, 11, processes, 5, options)
 
 
+@in_pages
 def test_books_balance_on_seaweedfs(place: Place, seaweedfs: Server) -> None:
     """The same on a real server, which may take two seconds for a contended upload."""
     options = {"strategy": "etag-cached", "read_timeout": 2.5, "timeout": 20}

@@ -38,17 +38,22 @@ def report(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_same_results_as_on_plain_sqlite(tmp_path: Path) -> None:
-    """Test by test, messages of failures and reasons of skips included."""
-    plain, ours = (start(provider, tmp_path) for provider in ("sqlite", "temaki"))
+    """Test by test, messages of failures and reasons of skips included, on databases in each of the formats."""
+    processes = [start(provider, tmp_path) for provider in ("sqlite", "file", "pages")]
     try:
-        expected, found = report(plain), report(ours)
+        expected, *ours = [report(process) for process in processes]
     finally:
-        for process in (plain, ours):
+        for process in processes:
             process.kill()
             process.wait()
-    assert found["databases"] > 300
     assert len(expected["outcomes"]) > 3900
     assert sum(outcome == "passed" for outcome in expected["outcomes"].values()) > 3800
+    for found in ours:
+        _assert_equal(expected, found)
+
+
+def _assert_equal(expected: dict[str, Any], found: dict[str, Any]) -> None:
+    assert found["databases"] > 300
     different = {
         test: (expected["outcomes"].get(test), found["outcomes"].get(test))
         for test in sorted({*expected["outcomes"], *found["outcomes"]})

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from temaki.testing import Server
-from tests.integration._children import PATIENCE, ROOT, Place
+from tests.integration._children import PATIENCE, ROOT, Place, in_pages
 
 BIN = Path(sys.executable).parent
 APPLICATION = "tests.integration._prefork:application"
@@ -144,6 +144,7 @@ def test_workers_lose_no_increment(place: Place, serve: Any, server: str, strate
     assert place.stored() == 41
 
 
+@in_pages
 @pytest.mark.server
 def test_workers_lose_no_increment_on_s3(place: Place, moto: Server, serve: Any, server: str, strategy: str) -> None:
     """They also have a client, with connections, of their own."""

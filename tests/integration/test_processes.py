@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from temaki.testing import Server
-from tests.integration._children import Place
+from tests.integration._children import Place, in_both_formats
 
 PROGRAM = "_increments.py"
 
@@ -38,6 +38,7 @@ def _assert_none_lost(acknowledged: list[int], expected: int, found: int) -> Non
     assert found == expected
 
 
+@in_both_formats
 @pytest.mark.parametrize(("processes", "threads", "times"), [(4, 1, 15), (3, 3, 4)])
 def test_no_increment_is_lost_in_a_folder(place: Place, processes: int, threads: int, times: int) -> None:
     """No lost update: processes, and threads in them, end at exactly the number of increments that returned."""
@@ -47,6 +48,7 @@ def test_no_increment_is_lost_in_a_folder(place: Place, processes: int, threads:
     assert place.private_folders() == []
 
 
+@in_both_formats
 def test_no_increment_is_lost_or_doubled_when_replies_are(place: Place) -> None:
     """A commit that landed without a reply is neither taken for a conflict nor made twice."""
     acknowledged = _acknowledged(place, place.url, 4, 1, 10, {}, lossy=True)
@@ -70,6 +72,7 @@ def test_no_increment_is_lost_on_seaweedfs(place: Place, seaweedfs: Server) -> N
     _assert_none_lost(acknowledged, 12, place.run(PROGRAM, "value", url, env=seaweedfs.environment))
 
 
+@in_both_formats
 def test_first_starts_at_once(place: Place) -> None:
     """Of twelve processes that start on an empty bucket one creates the database, and none fails."""
     children = [place.start(PROGRAM, "start_first", place.url) for _ in range(12)]

@@ -9,7 +9,7 @@ import pytest
 
 from temaki.stores import open_store
 from temaki.testing import Server
-from tests.integration._children import Place
+from tests.integration._children import Place, in_both_formats
 
 PROGRAM = "_seeding.py"
 
@@ -48,6 +48,7 @@ def assert_one_uploads(place: Place, url: str, processes: int, env: Mapping[str,
 
 
 @pytest.mark.slow
+@in_both_formats
 def test_twenty_starts_on_a_folder(place: Place) -> None:
     """On an empty bucket, and with the rows of a running system changed: one upload each."""
     assert_one_uploads(place, place.url, 20)

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from temaki.testing import Server, moto_server, seaweedfs_server
-from tests.integration._children import PATIENCE, Child, Place
+from tests.integration._children import PATIENCE, Child, Place, in_pages
 from tests.integration._ledger import MORE, Ledger
 
 pytestmark = pytest.mark.server
@@ -33,14 +33,17 @@ def _wait_for_entries(ledger: Ledger, working: Child, more: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 120 * MORE)
+@in_pages
 def test_killed_under_load(place: Place, server: Server) -> None:
     """``kill -9`` of the server, under three processes that make entries: the books balance, and they go on.
+
+    They maintain the database meanwhile: a commit is several objects, and the server dies between them.
 
     SeaweedFS keeps what it has acknowledged: it has written it to files, though not synced them, and only the end of
     the machine would lose that. (Terminated in an orderly way it takes 25 s.) So what is missing here, temaki lost.
     """
-    ledger = Ledger.on(place, server)
-    ledger.create()
+    ledger = Ledger.on(place, server).compacting()
+    ledger.create(200_000)
     working = ledger.start("work", 3, 1 << 30, {"read_timeout": 5.0, "timeout": 40})
     for _ in range(MORE):
         _wait_for_entries(ledger, working, 5)

@@ -21,6 +21,7 @@ from pony.orm import PrimaryKey, db_session, flush, select
 from temaki import Database, TemakiError, cause_of
 from temaki.stores.memory import MemoryStore
 from tests.hooked import HookedStore
+from tests.stored import fetched, opened
 
 _number = count()
 
@@ -104,7 +105,7 @@ FAULTS: dict[str, Callable[[Path], None]] = {
 class Application:
     """One database of rows, and the folder of its working copy."""
 
-    def __init__(self, cache_dir: Path | None, strategy: str) -> None:
+    def __init__(self, cache_dir: Path | None, strategy: str, form: str) -> None:
         self.bucket = MemoryStore()
         self.store = HookedStore(self.bucket)
         self.db = Database()
@@ -114,7 +115,11 @@ class Application:
 
         self.Row: Any = Row
         self.db.bind_s3(
-            f"memory://vanishing-{next(_number)}/app.sqlite", store=self.store, cache_dir=cache_dir, strategy=strategy
+            f"memory://vanishing-{next(_number)}/app.sqlite",
+            store=self.store,
+            cache_dir=cache_dir,
+            strategy=strategy,
+            format=form,
         )
         self.db.generate_mapping(create_tables=True)
         self.add("first")
@@ -145,15 +150,11 @@ class Application:
 
     def stored(self) -> list[str]:
         """What the store has, which must be whole."""
-        answer = self.bucket.get("app.sqlite")
-        assert answer is not None
-        with answer, closing(sqlite3.connect(":memory:")) as connection:
-            connection.deserialize(answer.read(answer.length))
-            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        with opened(fetched(self.bucket, "app.sqlite")) as connection:
             return sorted(name for (name,) in connection.execute("SELECT name FROM Row"))
 
 
-@pytest.fixture(params=["temporary", "cache_dir"])
+@pytest.fixture(params=[("temporary", "file"), ("cache_dir", "file"), ("cache_dir", "pages")], ids="-".join)
 def application(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str], Application]]:
@@ -162,7 +163,8 @@ def application(
     made: list[Application] = []
 
     def make(strategy: str) -> Application:
-        made.append(Application(tmp_path / "cache" if request.param == "cache_dir" else None, strategy))
+        place, form = request.param
+        made.append(Application(tmp_path / "cache" if place == "cache_dir" else None, strategy, form))
         return made[-1]
 
     yield make

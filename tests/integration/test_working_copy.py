@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration._children import Place
+from tests.integration._children import Place, in_both_formats
 
 PROGRAM = "_copy.py"
 REUSED = [["get", "not_modified"]]
@@ -32,9 +32,12 @@ def _look(place: Place, umask: int = 0o077) -> list[list[str]]:
     found = place.run(PROGRAM, "look", place.url, str(place.cache), umask)
     assert found["value"] == place.stored()
     calls: list[list[str]] = found["calls"]
+    if place.format == "pages" and calls == [["get", "ok"]] * 2:
+        return PULLED  # the head, and what is newer or the base
     return calls
 
 
+@in_both_formats
 def test_second_process_asks_once_and_downloads_nothing(used: Place) -> None:
     """A copy that was left clean costs the next process one conditional request, answered with "not modified"."""
     assert [_look(used) for _ in range(3)] == [REUSED] * 3
@@ -72,6 +75,7 @@ TAMPERINGS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@in_both_formats
 def test_record_that_cannot_be_trusted(used: Place) -> None:
     """Without a clean record of this boot for exactly this file, the copy is thrown away and pulled again."""
     for name, tamper in TAMPERINGS.items():
@@ -81,6 +85,7 @@ def test_record_that_cannot_be_trusted(used: Place) -> None:
     assert _look(used) == REUSED
 
 
+@in_both_formats
 def test_damaged_file(used: Place) -> None:
     """A file that was truncated behind its record's back is thrown away."""
     (file,) = used.home().glob("*.sqlite")
@@ -88,6 +93,7 @@ def test_damaged_file(used: Place) -> None:
     assert [_look(used) for _ in range(2)] == [PULLED, REUSED]
 
 
+@in_both_formats
 def test_copy_of_another_database(used: Place) -> None:
     """A folder with the clean copy of another database, put there by mistake, is found out by its ETag."""
     mine, other = used.home(), used.url.replace("app", "other")
