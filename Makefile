@@ -170,7 +170,7 @@ wheel: .venv/.complete ## The wheel, built through the sdist, tried in an empty 
 	(cd "$$away" && PYTHONPATH= venv/bin/python check_wheel.py); \
 	: 'a last command that is no program: some shells replace themselves by that one, and then run no trap'
 
-# The whole of the simulation ten times over: another 100,000 seeds take a quarter of an hour on two cores.
+# Far more of the simulation than the tests run: 100,000 seeds.
 .PHONY: soak
 soak: .venv/.complete ## 100,000 schedules of the simulation; make soak SCHEDULES=1000000
 	$(say) 'soak'

@@ -7,6 +7,11 @@ clock, and between the parts of a commit and a pull. The seed decides the faults
 clocks that are wrong or are set, processes that are killed or exit anywhere and come back with or without their cache
 folder.
 
+In some of the schedules the database is stored in the format ``pages``, with small limits
+(:mod:`temaki.testing.simulation.limits`). There, processes compact it, an operator compacts, converts and restores it,
+and other tools put files and old heads in its place. :mod:`temaki.testing.simulation.ledger` checks each change of the
+bucket at once.
+
 One seed is one schedule, always the same. :mod:`temaki.testing.histories` judges what the clients saw.
 
     >>> from temaki.testing.simulation import check_seeds
