@@ -9,6 +9,7 @@ import inspect
 import itertools
 import os
 import textwrap
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -22,16 +23,19 @@ from temaki.engine.pull import Puller
 from temaki.engine.session import EngineSession
 from temaki.errors import PreconditionFailedError
 from temaki.formats import file
-from temaki.formats.pages import claim, compact, compose, gone, maintain, pull, upkeep
+from temaki.formats.pages import checksum, claim, compact, compose, gone, maintain, pull, segment, upkeep
 from temaki.formats.pages.claim import Claim
 from temaki.formats.pages.compose import Uploads
 from temaki.formats.pages.head import Head
+from temaki.formats.pages.manifest import decode, encode
 from temaki.formats.pages.names import folder, key_of
+from temaki.formats.pages.whole import Whole
 from temaki.orm.seed.ledger import Ledger
 from temaki.orm.starting import Start
 from temaki.remote import publish, transfer
 from temaki.remote.publish import Publication
 from temaki.remote.swap import Proof, RefusedError, Swap
+from temaki.replica import generation
 from temaki.replica.connection import Connection
 from temaki.replica.folder import Folder
 from temaki.replica.generation import Generation
@@ -426,7 +430,52 @@ def _tail_dropped() -> Patches:
 
 def _no_pin_no_proof() -> Patches:
     """A fold reads the working copy while others write to it, and proves nothing."""
-    return [*_off(maintain, "prove"), *_off(Connection, "pin")]
+    return [*_no_proof(), *_off(Connection, "pin")]
+
+
+def _no_proof() -> Patches:
+    return _off(maintain, "_require")
+
+
+def _found_is_adopted() -> Patches:
+    """A commit that was found by a look is taken for what was sent."""
+    acknowledge = Commit._acknowledge
+
+    def adopted(self: Commit, published: Published, *more: Any) -> None:
+        acknowledge(self, replace(published, found=False), *more)
+
+    return [mock.patch.object(Commit, "_acknowledge", adopted)]
+
+
+def _equal_heads() -> Patches:
+    swap = _rewritten(claim.swap, ("edition=before.head.edition + 1", "edition=0"))
+    return [mock.patch.object(module, "swap", swap) for module in (claim, maintain)]
+
+
+def _old_base_again() -> Patches:
+    """A restored version names the base that it replaces."""
+    make = Whole._instead_of
+
+    def instead_of(self: Whole, old: Head, ahead: float) -> bytes:
+        head = decode(make(self, old, ahead))
+        condemned = tuple(one for one in head.condemned if one.name != old.base.name)
+        return encode(replace(head, base=replace(head.base, name=old.base.name), condemned=condemned))
+
+    return [mock.patch.object(Whole, "_instead_of", instead_of)]
+
+
+def _page_1_as_it_is() -> Patches:
+    def as_it_is(number: int, page: bytes) -> bytes:
+        return page
+
+    return [mock.patch.object(module, "canonical", as_it_is) for module in (compose, pull, checksum)]
+
+
+def _inflated_without_a_bound() -> Patches:
+    def unpack(image: bytes, page_size: int) -> bytes:
+        return zlib.decompress(image) if len(image) != page_size else image
+
+    return [mock.patch.object(module, "unpack", unpack) for module in (pull, segment)]
 
 
 PAGES: Mapping[str, Callable[[], Patches]] = {
@@ -490,6 +539,23 @@ NAMED: Mapping[str, tuple[Callable[[], Patches], str]] = {
     "a base in the lineage as proof": (
         lambda: _off(Publication, "_disproved_by", True),
         "tests/unit/test_remote_publish.py -k test_lineage_too_short",
+    ),
+    "proof of a fold": (_no_proof, "tests/unit/test_compaction.py -k test_pages_that_are_not_the_version"),
+    "checksum of a catch-up": (_checksum_of_catch_ups, "tests/unit/test_pages_format.py -k test_another_history"),
+    "head of a commit that was found": (
+        _found_is_adopted,
+        "tests/unit/test_pages_format.py -k test_a_commit_that_a_look_has_found",
+    ),
+    "bytes of its own for each head": (_equal_heads, "tests/unit/test_pages_maintain.py -k test_no_etag_comes_back"),
+    "new base for a restored version": (_old_base_again, "tests/unit/test_pages_whole.py"),
+    "page 1 in its canonical form": (
+        _page_1_as_it_is,
+        "tests/unit/test_pages_cycle.py tests/unit/test_pages_format.py",
+    ),
+    "bound of an inflated page": (_inflated_without_a_bound, "tests/unit/test_pages_segment.py -k test_a_bomb"),
+    "number of a schema": (
+        lambda: [mock.patch.object(generation, "SCHEMA_COOKIE", slice(0, 0))],
+        "tests/unit/test_pages_take_back.py -k test_another_schema",
     ),
     "sequence in the header": (_one_sequence, "tests/integration/test_bad_objects.py tests/unit/test_wal.py"),
     "age from when the request was sent": (

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from temaki.formats.pages import gone
+from temaki.formats.pages.claim import Claim, current
 from temaki.formats.pages.head import Marked
 from temaki.formats.pages.maintain import CLAIM_LIFETIME, GRACE, KEPT, Collected, collect, fold
 from temaki.formats.pages.manifest import encode
@@ -159,6 +160,23 @@ class TestFold:
         assert fold(bench.source, tmp_path / "x", force=True) is None
         bench.clock.sleep(CLAIM_LIFETIME)
         assert fold(bench.source, tmp_path / "x", force=True) is not None
+        bench.require_whole()
+
+    def test_no_etag_comes_back(self, bench: Maintained) -> None:
+        """A claim that is taken back leaves the same head in other bytes: a late PUT on the first ETag is refused.
+
+        Nothing is condemned here, so that only the count of editions tells the heads apart.
+        """
+        seen = {bench.bucket.head(KEY).etag}
+        for turn in range(1, 4):
+            began = current(bench.source)
+            assert began is not None
+            claim = Claim.make(bench.source, began)
+            assert claim is not None
+            claim.withdraw([])
+            seen.add(bench.bucket.head(KEY).etag)
+            assert len(seen) == turn + 1
+        assert bench.head().claim is None
         bench.require_whole()
 
     @pytest.mark.parametrize("what", ["collection", "base"])
