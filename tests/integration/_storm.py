@@ -229,13 +229,18 @@ def _watch(phase: str, before: Callable[[], object], after: Callable[[], object]
 
 def _duration(phase: str, run: Callable[[], object]) -> float:
     """Seconds that the longest call takes, in a process to which nothing happens. It runs until there was a call."""
-    begun: list[float] = []
-    ended: list[float] = []
-    _watch(phase, lambda: begun.append(time.monotonic()), lambda: ended.append(time.monotonic()))
+    now = threading.local()
+    durations: list[float] = []
+
+    def begin() -> None:
+        now.begun = time.monotonic()
+
+    # A call that raises, as maintenance that meets other maintenance, has no end.
+    _watch(phase, begin, lambda: durations.append(time.monotonic() - now.begun))
     deadline = time.monotonic() + PATIENCE / 2
-    while not ended and time.monotonic() < deadline:
+    while not durations and time.monotonic() < deadline:
         run()
-    return max(end - begin for begin, end in zip(begun, ended, strict=True))
+    return max(durations)
 
 
 def _die_within(phase: str, seconds: float) -> None:

@@ -93,7 +93,7 @@ def test_killed_in_first_starts(ledger: Ledger) -> None:
     assert [(one["survivor"], one["next"]) for one in rounds] == [([0, 0], 0)] * 4 * MORE
     killed = [code for one in rounds for code in one["codes"] if code]
     assert set(killed) == {-signal.SIGALRM}
-    assert len(killed) > 1
+    assert killed
 
 
 @in_both_formats
