@@ -89,7 +89,7 @@ class Compaction:
         self._lock = threading.Lock()
         self._seen: object = None
         self._run: _Run | None = None
-        self._ended: Moment | None = None
+        self._collected: Moment | None = None
         self._is_closed = False
         self._pause = _FIRST_PAUSE
         self._not_before: Moment | None = None
@@ -111,7 +111,7 @@ class Compaction:
             self._start(min(LONGEST_LIFE, max(LEAST_LIFE, size / UPLOAD_RATE)))
 
     def _idle(self) -> float:
-        return float("inf") if self._ended is None else self._ended.age(self._clock)
+        return float("inf") if self._collected is None else self._collected.age(self._clock)
 
     def _start(self, life: float) -> None:
         with self._lock:
@@ -165,7 +165,8 @@ class Compaction:
                 self._reporter.compacted(
                     done.sent, done.freed, done.before, done.after, self._clock.monotonic() - began
                 )
-            self._ended = Moment.now(self._clock)
+            if done.has_collected:
+                self._collected = Moment.now(self._clock)
         except StoppedError:
             failed = False
         except Exception as error:  # noqa: BLE001 - nobody waits for it

@@ -177,12 +177,14 @@ class Maintained:
         freed: Bytes of the objects that were removed.
         before: Number of objects that a pull needed beside the database's object before.
         after: The same, after it.
+        has_collected: Whether it looked for objects to remove.
     """
 
     sent: int = 0
     freed: int = 0
     before: int = 0
     after: int = 0
+    has_collected: bool = False
 
 
 class ConvertedError(StoreError):
@@ -381,7 +383,7 @@ class Format(ABC):
         Args:
             generation: The working copy.
             now: This machine's time, in seconds since 1970.
-            idle: Seconds since this process has last maintained it.
+            idle: Seconds since this process has last looked for objects to remove.
 
         Returns:
             Bytes to upload; None if nothing is due.

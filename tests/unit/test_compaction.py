@@ -237,6 +237,22 @@ class TestFold:
         assert bench.compacted()[-1].freed == len(b"was named once")
         bench.require_whole()
 
+    def test_folds_do_not_put_off_a_collection(self, bench: Compacting) -> None:
+        """A process that folds more often than once an hour still removes things: the hour is between collections."""
+        bench.make_due()
+        bench.ours.increment()
+        bench.wait()
+        worker: Compaction = bench.shared.compaction
+        first, base = worker._collected, bench.head().base
+        assert first is not None
+        bench.make_due()
+        worker._not_before = None
+        bench.ours.increment()
+        bench.wait()
+        assert bench.head().base != base
+        assert worker._collected is first
+        bench.require_whole()
+
 
 def spill_and_roll_back(client: Client) -> None:
     """A transaction that is larger than SQLite's cache, and is given up."""

@@ -59,7 +59,7 @@ class Upkeep:
     Args:
         source: The head's object.
         replica: The working copy.
-        idle: Seconds since this process has last done it.
+        idle: Seconds since this process has last looked for objects to remove.
     """
 
     def __init__(self, source: Source, replica: Replica, idle: float) -> None:
@@ -76,10 +76,11 @@ class Upkeep:
                 break
             after = current(self._source)
         freed = 0
-        if self._idle >= GRACE and (self._sent or _collects(began.head, began.now, self._idle)):
+        collects = self._idle >= GRACE and (self._sent > 0 or _collects(began.head, began.now, self._idle))
+        if collects:
             freed = collect(self._source).freed
         after = after or began
-        return Maintained(self._sent, freed, 1 + len(began.head.live), 1 + len(after.head.live))
+        return Maintained(self._sent, freed, 1 + len(began.head.live), 1 + len(after.head.live), collects)
 
     def _work(self, found: Current) -> bool:
         """One fold, or one merge. False if there is nothing to do, or if it could not be done."""
