@@ -301,3 +301,13 @@ def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     assert temaki("schema", "nonsense").code == 2
     assert temaki("--version").out.startswith("temaki ")
     assert temaki("nonsense").code == 2
+
+
+def test_the_command_without_its_script(tmp_path: Path) -> None:
+    """``python -m temaki`` is the command, for places that install packages but no scripts: how-to/compaction.md."""
+    (tmp_path / "bucket").mkdir()
+    url = f"file://{tmp_path}/bucket/app.sqlite"
+    for arguments, code in ((["compact", url, "--json"], 4), (["--version"], 0)):
+        ran = subprocess.run([sys.executable, "-m", "temaki", *arguments], capture_output=True, text=True, check=False)
+        assert ran.returncode == code, ran.stderr
+    assert ran.stdout.startswith("temaki ")
