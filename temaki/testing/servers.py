@@ -195,7 +195,7 @@ def _weed_command(
         "master.port.grpc": ports[1],
         "master.telemetry": "false",
         "master.volumeSizeLimitMB": 64,
-        "volume.max": 500,
+        "volume.max": 10_000,
         "volume.port": ports[2],
         "volume.port.grpc": ports[3],
         "filer.port": ports[4],
@@ -207,7 +207,10 @@ def _weed_command(
         "s3.config": config,
     }
     arguments = [f"-{name}={value}" for name, value in options.items()]
-    return [weed, "-logtostderr", "server", "-filer", "-s3", *arguments], {"WEED_S3_SSE_KEK_PASSPHRASE": "x"}
+    # A bucket gets volumes of its own with its first object: seven, or one with the setting of growth. Where there are
+    # none left, every PUT is answered by 500, so that one server has room for thousands of buckets of tests.
+    environment = {"WEED_S3_SSE_KEK_PASSPHRASE": "x", "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+    return [weed, "-logtostderr", "server", "-filer", "-s3", *arguments], environment
 
 
 @contextmanager

@@ -97,3 +97,13 @@ def test_the_environment_is_all_that_a_store_needs(moto: Server, monkeypatch: py
     store.put("key", b"data", if_none_match=True)
     assert fetch(store, "key") == b"data"
     assert not store.honours_conditions
+
+
+@pytest.mark.server
+def test_one_server_has_room_for_the_buckets_of_all_tests(seaweedfs: Server) -> None:
+    """SeaweedFS refused each PUT with 500, and a test hung until its timeout, once there were 71 buckets."""
+    client = seaweedfs.client()
+    for number in range(120):
+        client.create_bucket(Bucket=f"one-of-many-{number}")
+        client.put_object(Bucket=f"one-of-many-{number}", Key="app.sqlite", Body=b"a row")
+    client.close()
