@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
@@ -103,7 +104,11 @@ def test_the_environment_is_all_that_a_store_needs(moto: Server, monkeypatch: py
 def test_one_server_has_room_for_the_buckets_of_all_tests(seaweedfs: Server) -> None:
     """SeaweedFS refused each PUT with 500, and a test hung until its timeout, once there were 71 buckets."""
     client = seaweedfs.client()
-    for number in range(120):
+
+    def use(number: int) -> None:
         client.create_bucket(Bucket=f"one-of-many-{number}")
         client.put_object(Bucket=f"one-of-many-{number}", Key="app.sqlite", Body=b"a row")
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(use, range(80)))
     client.close()
